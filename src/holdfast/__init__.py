@@ -1,0 +1,114 @@
+"""Holdfast: durable workflows for Python, with a record of what they did that can be trusted.
+
+    import holdfast as hf
+
+    @hf.step
+    async def charge(order: Order) -> Receipt: ...
+
+    @hf.workflow
+    async def fulfil(order: Order) -> Receipt:
+        return await charge(order)
+
+    result = hf.execute(fulfil, order)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .definition import Backoff
+from .errors import (
+    DefinitionError,
+    DeliveryConflict,
+    FatalError,
+    HoldfastError,
+    HookNotFound,
+    HookTaken,
+    NotDeterministic,
+    PayloadError,
+    ReplayDivergence,
+    RetryAfter,
+    RunCancelled,
+    RunEnded,
+    RunExists,
+    RunFailed,
+    RunNotFound,
+    StaleLog,
+    StepLost,
+    StoreError,
+    TooManyEvents,
+)
+from .workflow import (
+    Hook,
+    RunInfo,
+    StepInfo,
+    heartbeat,
+    hook,
+    now,
+    patched,
+    random,
+    run_info,
+    set_attributes,
+    sleep,
+    step,
+    step_info,
+    uuid4,
+    workflow,
+)
+
+if TYPE_CHECKING:
+    from .client import App, Resumed, Run, RunSummary, connect, execute
+
+_LATER = ("App", "Resumed", "Run", "RunSummary", "connect", "execute")
+"""Names that bring the engine along: imported when first used, so that `import holdfast` stays quick."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        from . import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+
+
+__all__ = [
+    "App",
+    "Backoff",
+    "DefinitionError",
+    "DeliveryConflict",
+    "FatalError",
+    "HoldfastError",
+    "Hook",
+    "HookNotFound",
+    "HookTaken",
+    "NotDeterministic",
+    "PayloadError",
+    "ReplayDivergence",
+    "Resumed",
+    "RetryAfter",
+    "Run",
+    "RunCancelled",
+    "RunEnded",
+    "RunExists",
+    "RunFailed",
+    "RunInfo",
+    "RunNotFound",
+    "RunSummary",
+    "StaleLog",
+    "StepInfo",
+    "StepLost",
+    "StoreError",
+    "TooManyEvents",
+    "connect",
+    "execute",
+    "heartbeat",
+    "hook",
+    "now",
+    "patched",
+    "random",
+    "run_info",
+    "set_attributes",
+    "sleep",
+    "step",
+    "step_info",
+    "uuid4",
+    "workflow",
+]

@@ -1,0 +1,297 @@
+"""What a workflow's code can ask for, and the commands that come of it.
+
+A `RunContext` is the `Runtime` behind `hf.sleep`, `hf.hook`, step calls and durable timers. Each ask becomes
+a command, named by kind, name and the ordinal of that name within its kind (`charge#2`), never by one ordinal
+over the whole run: so an extra sleep renames no step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from asyncio import futures
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from contextvars import Context, copy_context
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ..clock import from_datetime, to_datetime
+from ..codec import UNTYPED, check_size, payload_type
+from ..errors import DefinitionError, PayloadError
+from ..events import Draft, new, numbered
+from ..schema import json_schema
+from ..workflow import Hook, RunInfo, Runtime, Step, Workflow, _runtime, steps
+from . import guard
+from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
+from .hooks import OpenHook
+from .loop import DurableTimer, Evicted, Loop, Timers
+
+_SLEEPS = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+"""What `asyncio.sleep` gives to its timer: how a sleep is told from a time-out when a run is woken."""
+
+MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 64, 256, 256
+
+
+class StepCall:
+    """A step that workflow code asked for and that owes it an outcome."""
+
+    __slots__ = ("args", "future", "key", "step")
+
+    def __init__(self, key: str, step: Step[..., Any], args: bytes, future: asyncio.Future[Any]) -> None:
+        self.key = key
+        self.step = step
+        self.args = args
+        self.future = future
+
+
+class RunContext(Runtime, Timers):
+    """The side of an execution that workflow code sees."""
+
+    def __init__(
+        self, run_id: str, workflow: Workflow[..., Any], *, payload_limit: int, locate: bool
+    ) -> None:
+        self.run_id = run_id
+        self.payload_limit = payload_limit
+        self.workflow = workflow
+        self.clock = 0
+        self.created = 0
+        self.seed = ""
+        self.version: str | None = None
+        self.attributes: dict[str, str] = {}
+        self.loop: Loop
+        self.asked: deque[Draft] = deque()
+        self.count = 0
+        self.places: dict[int, str] | None = {} if locate else None
+        self.calls: dict[str, StepCall] = {}
+        self.abandoned: list[str] = []
+        self.sleepers: dict[str, DurableTimer] = {}
+        self.hooks: dict[str, OpenHook] = {}
+        self.read = 0
+        self.ahead: list[tuple[str, str]] = []
+        self._ordinals: dict[tuple[str, str], int] = {}
+        self._tokens: dict[str, OpenHook] = {}
+        self._patches: dict[str, bool] = {}
+        self._random: random.Random | None = None
+        self._uuids: random.Random | None = None
+
+    def begin(self, created: Mapping[str, Any], time: int) -> Context:
+        """Take what `run_created` holds; returns the context in which the workflow's code runs."""
+        self.clock = self.created = time
+        self.seed = created.get("seed", self.run_id)
+        self.version = created.get("version")
+        self.attributes.update(created.get("attributes") or {})
+        salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
+        self.loop = Loop(self, salt)
+        context = copy_context()
+        context.run(_runtime.set, self)
+        return context
+
+    # ---- commands
+
+    def alive(self) -> None:
+        """Raise Evicted where this execution no longer counts."""
+        if self.loop.dead:
+            raise Evicted
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the code is beyond what the log holds: limits count from here on, not on replay."""
+        return self.count >= len(self.ahead)
+
+    def _key(self, kind: str, name: str) -> str:
+        ordinal = self._ordinals.get((kind, name), 0) + 1
+        self._ordinals[kind, name] = ordinal
+        return f"{name}#{ordinal}"
+
+    def ask(self, type_: str, key: str, data: Mapping[str, Any]) -> None:
+        """The code asks for something: one more command."""
+        if self.places is not None:
+            self.places[self.count] = _place()
+        self.asked.append(new(type_, key=key, data=data))
+        self.count += 1
+
+    # ---- steps
+
+    async def step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Any:
+        """Schedule a step, and wait for its outcome."""
+        call = self._schedule(step, args, kwargs)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if call.future.cancelled():
+                self.abandoned.append(call.key)
+            raise
+
+    def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
+        self.alive()
+        watching = guard.pause()  # what follows is ours, and on the hot path
+        try:
+            steps.check(step)
+            raw = step.arguments.encode(args, kwargs)
+            if len(raw) > self.payload_limit and self.fresh:
+                check_size(raw, self.payload_limit, f"{step.name} arguments")
+            key = self._key("step", step.name)
+            call = StepCall(key, step, raw, self.loop.create_future())
+            self.calls[key] = call
+            self.ask("step_scheduled", key, {"args": msgspec.Raw(raw)})
+        finally:
+            guard.resume(watching)
+        return call
+
+    # ---- timers
+
+    def start_timer(self, timer: DurableTimer) -> str:
+        """A timer that asyncio, or the code, asked for."""
+        self.alive()
+        key = self._key("timer", "sleep")
+        self.sleepers[key] = timer
+        self.ask("timer_started", key, {"due": timer.due})
+        return key
+
+    def cancel_timer(self, timer: DurableTimer) -> None:
+        """The timer is not needed any more."""
+        self.alive()
+        del self.sleepers[timer.key]
+        self.ask("timer_cancelled", timer.key, {})
+
+    def wake(self) -> None:
+        """End pending sleeps early, not time-outs."""
+        for timer in list(self.sleepers.values()):
+            if timer.callback is _SLEEPS:
+                del self.sleepers[timer.key]
+                self.ask("timer_cancelled", timer.key, {})
+                timer.fire()
+
+    async def sleep_until(self, when: datetime) -> None:
+        """Sleep until an instant; one that has passed costs nothing."""
+        try:
+            left = from_datetime(when) - self.clock
+        except ValueError as error:
+            raise DefinitionError(f"hf.sleep: {error}") from None
+        await asyncio.sleep(left / 1e6)
+
+    # ---- hooks
+
+    def hook(self, token: str, type: Any, metadata: Any) -> Hook[Any]:
+        """Open a hook, or give back the one that this run has open under the token."""
+        self.alive()
+        _check_token(token)
+        known = self._tokens.get(token)
+        if known is not None and not known.closed:
+            return known
+        payload = payload_type(type)
+        data: dict[str, Any] = {}
+        schema = None if payload is UNTYPED else json_schema(type)
+        if schema is not None:
+            data["schema"] = schema
+        if metadata is not None:
+            data["metadata"] = msgspec.Raw(UNTYPED.encode(metadata, f"hook {token} metadata"))
+        key = self._key("hook", token)
+        opened = OpenHook(self, key, token, payload)
+        self.hooks[key] = self._tokens[token] = opened
+        self.ask("hook_opened", key, data)
+        return opened
+
+    def close_hook(self, hook: OpenHook) -> None:
+        """The code closes a hook."""
+        self.alive()
+        self.ask("hook_closed", hook.key, {})
+
+    # ---- clock, chance, versions, attributes
+
+    def now(self) -> datetime:
+        """The time of the fact delivered last (law L8)."""
+        return to_datetime(self.clock)
+
+    def random(self) -> random.Random:
+        """The run's own generator."""
+        if self._random is None:
+            self._random = random.Random(self.seed)
+            guard.permit(self._random)
+        return self._random
+
+    def uuid4(self) -> UUID:
+        """From a generator of its own, so that it does not shift the numbers of `random()`."""
+        if self._uuids is None:
+            self._uuids = random.Random(f"{self.seed}/uuid4")
+            guard.permit(self._uuids)
+        return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    def patched(self, id: str) -> bool:
+        """The first answer holds; it is True where the log's next command is the marker, or there is none."""
+        self.alive()
+        answer = self._patches.get(id)
+        if answer is None:
+            upcoming = self.ahead[self.count] if self.count < len(self.ahead) else None
+            answer = upcoming is None or upcoming == ("patched", numbered(id, 1))
+            self._patches[id] = answer
+            if answer:
+                self.ask("patched", numbered(id, 1), {})
+        return answer
+
+    def set_attributes(self, attributes: Mapping[str, str | None]) -> None:
+        """Set, replace or (with None) remove attributes."""
+        self.alive()
+        after = dict(self.attributes)
+        for name, value in attributes.items():
+            if value is None:
+                after.pop(name, None)
+            else:
+                _check_attribute(name, value)
+                after[name] = value
+        if len(after) > MAX_ATTRIBUTES:
+            raise PayloadError(f"attributes: expected at most {MAX_ATTRIBUTES}, got {len(after)}")
+        self.attributes = after
+        self.ask("attributes_set", self._key("attributes", "attributes"), {"attributes": dict(attributes)})
+
+    def info(self) -> RunInfo:
+        """What `hf.run_info()` gives."""
+        return RunInfo(
+            self.run_id,
+            self.workflow.name,
+            to_datetime(self.created),
+            self.version,
+            dict(self.attributes),
+        )
+
+
+def _check_token(token: str) -> None:
+    if not isinstance(token, str) or not 1 <= len(token) <= 512:
+        raise PayloadError(f"hook token: expected a str of 1–512 characters, got {token!r:.80}")
+    if not token.isprintable():
+        raise PayloadError(f"hook token: expected printable characters, got {token!r:.80}")
+
+
+def _check_attribute(name: str, value: str) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_KEY or not name.isprintable():
+        raise PayloadError(
+            f"attribute name: expected 1–{MAX_KEY} printable characters, got {name!r:.80}"
+        )
+    if not isinstance(value, str):
+        raise PayloadError(f"attribute {name}: expected str, got {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise PayloadError(f"attribute {name}: expected text, got a lone surrogate") from None
+    if size > MAX_VALUE:
+        raise PayloadError(f"attribute {name}: expected at most {MAX_VALUE} bytes, got {size}")
+
+
+_OURS = (__name__.rpartition(".")[0].rpartition(".")[0], "asyncio", "contextlib", "contextvars")
+
+
+def _place() -> str:
+    """File and line of the workflow code that is asking: the first frame that is not ours or asyncio's."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in _OURS or module == "__main__":
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""

@@ -1,0 +1,111 @@
+"""Replay is checked: what the log holds must be what the code asks for, in order (law L7).
+
+Commands are matched first in, first out; facts and records stand in between and are skipped. Whenever the log
+holds a command, the code must have asked for it by then, for commands follow from the facts before them. What
+is compared is kind, name, ordinal and arguments. Arguments that are written differently but mean the same
+with today's types are no divergence: a new field with a default may come in while runs are in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import PayloadError, ReplayDivergence
+from ..events import Draft, Event
+
+if TYPE_CHECKING:
+    from .tick import Execution
+
+
+def commands_of(events: Iterable[Event], already: int) -> list[tuple[str, str]]:
+    """(type, key) of the commands of a log, behind `already` that the code has asked for before."""
+    upcoming = [(event.type, event.key) for event in events if event.cls == "command"]
+    return [("", "")] * already + upcoming
+
+
+def match(execution: Execution, event: Event) -> None:
+    """Compare a command of the log with the one that the code asked for."""
+    if not execution.asked:
+        raise diverged(execution, event, "nothing more")
+    asked = execution.asked[0]
+    if asked.type != event.type or asked.key != event.key or not _same(execution, asked, event):
+        raise diverged(execution, event, _describe(asked.type, asked.key, asked.body))
+    execution.asked.popleft()
+
+
+def diverged(execution: Execution, event: Event, asked: str) -> ReplayDivergence:
+    """The error: position, what the log holds, what the code asked for, file and line."""
+    expected = _describe(event.type, event.key, event.body)
+    number = execution.count - len(execution.asked)
+    where = (execution.places or {}).get(number, "")
+    place = f" at {where}" if where else ""
+    return ReplayDivergence(
+        f"{event.run}, position {event.position}: the log holds {expected}, "
+        f"but the code asks for {asked}{place}; bring back code that fits, "
+        'or let the change through for old runs with hf.patched("…")',
+        position=event.position,
+        expected=expected,
+        asked=asked,
+        where=where,
+    )
+
+
+def _describe(type_: str, key: str, body: bytes) -> str:
+    text = body.decode(errors="replace")
+    if len(text) > 200:
+        text = text[:200] + "…"
+    return f"{type_} {key} {text}".replace("  ", " ")
+
+
+class _Args(msgspec.Struct):
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _End(msgspec.Struct):
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: dict[str, Any] = {}
+    read: int = 0
+
+
+def _same(execution: Execution, asked: Draft, event: Event) -> bool:
+    if asked.body == event.body:
+        return True
+    if event.type == "step_scheduled":
+        call = execution.calls.get(event.key)
+        if call is None:
+            return False  # its outcome was delivered before the command: the log itself is out of order
+        return call.step.arguments.same(bytes(_args(event.body)), call.args)
+    if event.type == "timer_started":
+        return bool(event.data.get("due") == asked.data["due"])
+    if event.type == "attributes_set":
+        return bool(event.data.get("attributes") == asked.data["attributes"])
+    if event.type == "run_completed":
+        return _same_result(execution, asked, event)
+    if event.type == "run_failed":
+        return bool(_end(event.body).error.get("type") == _end(asked.body).error.get("type"))
+    # A hook's schema and metadata and a cancel's reason may change: its token or type is its identity.
+    return True
+
+
+def _same_result(execution: Execution, asked: Draft, event: Event) -> bool:
+    returns = execution.workflow.arguments.returns
+    logged, today = _end(event.body), _end(asked.body)
+    if logged.read != today.read:
+        return False
+    if logged.value == today.value:
+        return True
+    try:
+        return bool(returns.decode(logged.value, "result") == returns.decode(today.value, "result"))
+    except PayloadError:
+        return False
+
+
+def _args(body: bytes) -> msgspec.Raw:
+    return msgspec.json.decode(body, type=_Args).args
+
+
+def _end(body: bytes) -> _End:
+    return msgspec.json.decode(body, type=_End)

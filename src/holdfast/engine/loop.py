@@ -1,0 +1,345 @@
+"""The event loop on which workflow code runs: asyncio's coordination, and nothing of the world.
+
+It guarantees that the order in which callbacks run is a pure function of the code and of the facts delivered
+(law L6). It rests on three things: one FIFO queue and no selector; time that stands still between facts
+(`time()` is the run's clock); and hashes that do not come from addresses, for CPython's TaskGroup,
+`asyncio.wait` and `as_completed` iterate over sets. Tasks and futures hash by their ordinal in the run, plus
+a number that the run's seed gives, so that the first tasks of a million runs do not collide in asyncio's own
+set of all tasks.
+
+Timers are durable: `call_at` asks the engine, which records a command, and the callback runs when the fact
+`timer_fired` is delivered. Whatever reaches for threads, sockets, processes or signals raises
+NotDeterministic with the remedy.
+
+Rejected: subclassing BaseEventLoop (its selector, its debug machinery and its closing rules come along), and
+patching a real loop (one process runs thousands of these).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import threading
+from asyncio import events, tasks
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, NoReturn
+
+from ..errors import NotDeterministic
+from . import guard
+
+log = logging.getLogger("holdfast.workflow")
+
+
+class Evicted(BaseException):
+    """This coroutine's run has moved on without it: nothing it does counts any more."""
+
+
+class Ready:
+    """A callback that waits for its turn; what `call_soon` returns."""
+
+    __slots__ = ("args", "callback", "context", "off")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.off = False
+
+    def cancel(self) -> None:
+        self.off = True
+
+    def cancelled(self) -> bool:
+        return self.off
+
+
+class DurableTimer(Ready):
+    """A callback that waits for a fact; what `call_at` returns. `key` is the timer's in the log."""
+
+    __slots__ = ("due", "fired", "key", "loop")
+
+    def __init__(self, loop: Loop, due: int, callback: Any, args: Any, context: Context) -> None:
+        super().__init__(callback, args, context)
+        self.loop = loop
+        self.due = due
+        self.fired = False
+        self.key = loop.runtime.start_timer(self)
+
+    def when(self) -> float:
+        return self.due / 1e6
+
+    def cancel(self) -> None:
+        if not self.off:
+            self.off = True
+            if not self.fired:
+                self.loop.runtime.cancel_timer(self)
+
+    def fire(self) -> None:
+        """Let the callback run: the fact has been delivered."""
+        if not self.off and not self.fired:
+            self.fired = True
+            self.loop.ready.append(self)
+
+
+class DurableTask(asyncio.Task[Any]):
+    """A task that hashes by its ordinal, and remembers its context (for the burial of its coroutine)."""
+
+    __slots__ = ("hashed", "own_context")
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+
+class DurableFuture(asyncio.Future[Any]):
+    """A future that hashes by its ordinal."""
+
+    __slots__ = ("hashed",)
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+
+class Timers:
+    """What the loop needs of its run."""
+
+    clock: int
+
+    def start_timer(self, timer: DurableTimer) -> str:
+        raise NotImplementedError
+
+    def cancel_timer(self, timer: DurableTimer) -> None:
+        raise NotImplementedError
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """One run's loop. `drain` runs it until nothing is runnable."""
+
+    def __init__(self, runtime: Timers, salt: int) -> None:
+        self.runtime = runtime
+        self.ready: deque[Ready] = deque()
+        self.dead = False
+        self._salt = salt
+        self._ordinal = 0
+        self._tasks: list[DurableTask] = []
+        self._prune_at = 64
+        self.generators: list[Any] = []
+
+    # ---- what asyncio calls
+
+    def time(self) -> float:
+        return self.runtime.clock / 1e6
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Ready:
+        handle = Ready(callback, args, context if context is not None else copy_context())
+        if not self.dead:
+            self.ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> DurableTimer:
+        due = self.runtime.clock + round(delay * 1e6)
+        return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> DurableTimer:
+        due = round(when * 1e6)
+        return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
+
+    def create_future(self) -> DurableFuture:
+        future = DurableFuture(loop=self)
+        self._ordinal += 1
+        future.hashed = self._salt + self._ordinal
+        return future
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **_eager: object,
+    ) -> DurableTask:
+        if self.dead:
+            coro.close()
+            raise Evicted
+        task = DurableTask.__new__(DurableTask)
+        task.hashed = self.next_hash()
+        task.own_context = context = context if context is not None else copy_context()
+        DurableTask.__init__(
+            task, coro, loop=self, name=str(name or f"task-{self._ordinal}"), context=context
+        )
+        self._hold(task)
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.dead:
+            log.warning("%s", context.get("message"), exc_info=context.get("exception"))
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    # ---- what the engine calls
+
+    def next_hash(self) -> int:
+        """A number for a task or future: by order of creation, the same on each replay."""
+        self._ordinal += 1
+        return self._salt + self._ordinal
+
+    def drain(self) -> None:
+        """Run until nothing is runnable. Exceptions of callbacks are logged, as asyncio does."""
+        outer = events._get_running_loop()
+        collecting = gc.isenabled()
+        if collecting:
+            gc.disable()  # a finaliser of another run must not run against this one
+        if sys.get_asyncgen_hooks().firstiter is not _hold_generator:
+            _hook_generators()
+        events._set_running_loop(self)
+        watching = guard.enter()
+        try:
+            ready = self.ready
+            while ready:
+                handle = ready.popleft()
+                if handle.off:
+                    continue
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except SystemExit:
+                    pass  # the task has it; the engine sees it there
+                except Exception as error:  # noqa: BLE001 - as asyncio: log it and go on
+                    self.call_exception_handler({"message": "callback failed", "exception": error})
+        finally:
+            guard.leave(watching)
+            events._set_running_loop(outer)
+            if collecting:
+                gc.enable()
+
+    def bury(self) -> None:
+        """Close what is suspended, each in its own context, where every durable call raises Evicted."""
+        self.dead = True
+        self.ready.clear()
+        outer = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            for task in self._tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.own_context, task.get_coro())
+            for generator in self.generators:
+                if generator.ag_frame is not None:
+                    _close(copy_context(), generator.aclose())
+        finally:
+            events._set_running_loop(outer)
+        self._tasks.clear()
+        self.generators.clear()
+
+    def _hold(self, task: DurableTask) -> None:
+        # Held until it is done, so that no workflow code runs from the garbage collector.
+        held = self._tasks
+        held.append(task)
+        if len(held) >= self._prune_at:
+            held[:] = [t for t in held if not t.done()]
+            self.generators[:] = [g for g in self.generators if g.ag_frame is not None]
+            self._prune_at = max(64, 2 * len(held))
+
+
+_others = threading.local()
+"""The asynchronous generator hooks of the loop around us, by thread."""
+
+
+def _hook_generators() -> None:
+    """Hold every asynchronous generator of a workflow; leave those of other loops to their hooks.
+
+    The hooks stay in place between ticks: setting them costs more than a tick's whole queue.
+    """
+    _others.firstiter, _others.finalizer = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(_hold_generator, _finish_generator)
+
+
+def _hold_generator(generator: Any) -> None:
+    loop = events._get_running_loop()
+    if isinstance(loop, Loop):
+        loop.generators.append(generator)
+    elif _others.firstiter is not None:
+        _others.firstiter(generator)
+
+
+def _finish_generator(generator: Any) -> None:
+    # A workflow's own are held until they are finished, so they never come here suspended.
+    if _others.finalizer is not None:
+        _others.finalizer(generator)
+
+
+def _close(context: Context, coroutine: Any) -> None:
+    for _ in range(100):  # `finally: await …` ignores a close and must be told again
+        try:
+            context.run(coroutine.close)
+        except RuntimeError:
+            continue
+        except BaseException:  # noqa: BLE001, S110 - whatever buried code raises concerns nobody
+            pass
+        return
+
+
+def _refuse(name: str, remedy: str) -> Callable[..., NoReturn]:
+    def method(_self: Loop, *_args: object, **_kwargs: object) -> NoReturn:
+        raise NotDeterministic(f"loop.{name}() in workflow code reaches outside of it: {remedy}")
+
+    method.__name__ = name
+    return method
+
+
+_STEP = "do it in a step"
+_REMEDIES = {
+    "run_in_executor": "make the function a sync @hf.step (steps run in threads) instead of to_thread",
+    "set_default_executor": _STEP,
+    "call_soon_threadsafe": "send a payload to an hf.hook() instead",
+    "run_forever": "await instead",
+    "run_until_complete": "await instead",
+    "stop": "return from the workflow instead",
+    "close": "return from the workflow instead",
+    "set_task_factory": "the engine makes the tasks",
+    "set_debug": "the engine has no debug mode",
+    "set_exception_handler": "await the task and handle its exception",
+    "shutdown_asyncgens": "the engine looks after generators",
+    "shutdown_default_executor": _STEP,
+}
+for _name in dir(asyncio.AbstractEventLoop):
+    _inherited = getattr(Loop, _name) is getattr(asyncio.AbstractEventLoop, _name)
+    if not _name.startswith("_") and _inherited:
+        setattr(Loop, _name, _refuse(_name, _REMEDIES.get(_name, _STEP)))
+
+
+def _hash_gathering(future: Any) -> int:
+    """`gather` makes futures of its own class: in a workflow's loop, hash them by ordinal too."""
+    loop = future._loop
+    if not isinstance(loop, Loop):
+        return object.__hash__(future)
+    hashed = getattr(future, "_holdfast_hash", None)
+    if hashed is None:
+        hashed = future._holdfast_hash = loop.next_hash()
+    return int(hashed)
+
+
+tasks._GatheringFuture.__hash__ = _hash_gathering  # type: ignore[attr-defined]

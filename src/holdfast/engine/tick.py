@@ -1,0 +1,255 @@
+"""The engine: deliver facts one at a time, collect the commands that follow.
+
+An `Execution` is one run of a workflow's code, fed from its log. What it guarantees (laws L6–L9): the
+sequence of commands is a pure function of the code and of the sequence of facts, whoever ticks, however the
+facts were batched; if a prefix of the log yields a command, no longer log takes it back. It rests on the
+loop (`loop.py`), on delivering a fact and running until quiet before the next, and on no other input: no
+clock, no store, no thread.
+
+A live execution is fed with new facts only; a cold one is made by feeding it the log from position 1. Both
+are the same code: `feed` for what the log holds, `deliver` for a fact that is not committed yet (law L5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from .. import failures
+from ..codec import DEFAULT_LIMIT, check_size
+from ..errors import PayloadError, ReplayDivergence
+from ..events import ENDS, Draft, Event, new
+from ..workflow import Workflow
+from .context import RunContext
+from .history import commands_of, diverged, match
+
+
+class _Created(msgspec.Struct):
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    seed: str | None = None
+    version: str | None = None
+    attributes: dict[str, str] | None = None
+
+
+class _Outcome(msgspec.Struct):
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Payload(msgspec.Struct):
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_read_created = msgspec.json.Decoder(_Created).decode
+_read_outcome = msgspec.json.Decoder(_Outcome).decode
+_read_payload = msgspec.json.Decoder(_Payload).decode
+
+
+class Execution(RunContext):
+    """One run's code, live: what it has asked for (`asked`) and not yet in the log stands there in order."""
+
+    def __init__(
+        self,
+        run_id: str,
+        workflow: Workflow[..., Any],
+        *,
+        payload_limit: int = DEFAULT_LIMIT,
+        locate: bool = False,
+    ) -> None:
+        super().__init__(run_id, workflow, payload_limit=payload_limit, locate=locate)
+        self.ended = False
+        self.position = 0
+        self._main: asyncio.Task[Any] | None = None
+        self._cancel_reason = ""
+
+    # ---- feeding
+
+    def feed(self, event: Event) -> None:
+        """Take one event of the log, in order: deliver a fact, match a command, skip a record.
+
+        Raises ReplayDivergence where the log holds a command that the code does not ask for here.
+        """
+        self.position = event.position
+        deliver = _DELIVERIES.get(event.type)
+        if deliver is not None:
+            self._run(deliver, event)
+        elif event.cls == "command":
+            match(self, event)
+
+    def feed_all(self, events: Sequence[Event]) -> None:
+        """Take what a log holds from here on; the code may look ahead in it (`hf.patched`)."""
+        self.ahead = commands_of(events, self.count - len(self.asked))
+        for event in events:
+            self.feed(event)
+            if event.type in ENDS and event.cls == "record":
+                break  # an end from outside: the code has no part in it
+        self.ahead = []
+
+    def deliver(self, fact: Draft) -> None:
+        """Deliver a fact that is not committed yet; its `at` is set (laws L5 and L8)."""
+        assert fact.at is not None
+        event = Event(self.run_id, 0, fact.type, fact.key, fact.at, fact.body)
+        self._run(_DELIVERIES[fact.type], event)
+
+    def accepted(self, count: int) -> None:
+        """The store has taken the first `count` commands of `asked`."""
+        for _ in range(count):
+            self.asked.popleft()
+
+    def bury(self) -> None:
+        """This execution no longer counts: close its coroutines, each in a dead context."""
+        if self._main is not None:
+            self.loop.bury()
+
+    # ---- delivering
+
+    def _run(self, deliver: Callable[[Execution, Event], None], event: Event) -> None:
+        if self.ended:
+            return
+        if event.time > self.clock:
+            self.clock = event.time
+        deliver(self, event)
+        if self._main is None:
+            return
+        self.loop.drain()
+        if self._main.done():
+            self._finish(self._main)
+
+    def created(self, event: Event) -> None:
+        created = _read_created(event.body)
+        context = self.begin(msgspec.structs.asdict(created), event.time)
+        try:
+            args, kwargs = self.workflow.arguments.decode(bytes(created.args))
+        except PayloadError as error:
+            raise diverged(self, event, f"arguments that today's signature refuses ({error})") from error
+        coroutine = context.run(self.workflow.fn, *args, **kwargs)
+        self._main = self.loop.create_task(coroutine, name=self.workflow.name, context=context)
+
+    def step_ended(self, event: Event) -> None:
+        call = self.calls.pop(event.key, None)
+        if call is None or call.future.done():
+            return  # a late outcome, or one that nobody waits for
+        if event.type == "step_failed":
+            call.future.set_exception(failures.rebuild(msgspec.json.decode(_read_outcome(event.body).error)))
+            return
+        raw = _read_outcome(event.body).value
+        try:
+            value = call.step.arguments.returns.decode(raw, f"{event.key} result")
+        except PayloadError as error:
+            raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
+        call.future.set_result(value)
+
+    def timer_fired(self, event: Event) -> None:
+        timer = self.sleepers.pop(event.key, None)
+        if timer is not None:
+            timer.fire()
+
+    def hook_received(self, event: Event) -> None:
+        hook = self.hooks.get(event.key)
+        if hook is None:
+            return
+        raw = _read_payload(event.body).payload
+        try:
+            payload = hook.type.decode(raw, f"{event.key} payload")
+        except PayloadError as error:
+            raise diverged(self, event, f"a payload that today's type cannot hold ({error})") from error
+        hook.receive(payload)
+
+    def hook_refused(self, event: Event) -> None:
+        hook = self.hooks.get(event.key)
+        if hook is not None:
+            hook.refuse(event.data.get("owner", ""))
+
+    def cancel_requested(self, event: Event) -> None:
+        self._cancel_reason = event.data.get("reason") or ""
+        if self._main is not None:
+            self._main.cancel(self._cancel_reason)
+
+    def woken(self, _event: Event) -> None:
+        self.wake()
+
+    # ---- the end
+
+    def _finish(self, main: asyncio.Task[Any]) -> None:
+        self.ended = True
+        data: dict[str, Any] = {"read": self.read}
+        still = [*self.calls, *self.sleepers, *(h.key for h in self._tokens.values() if not h.closed)]
+        if still:
+            data["open"] = still
+        if main.cancelled():
+            self.ask("run_cancelled", "", {"reason": self._cancel_reason, **data})
+        elif (error := main.exception()) is not None:
+            self.ask("run_failed", "", {"error": failures.describe(error), **data})
+        else:
+            self._complete(main.result(), data)
+        self.loop.bury()
+
+    def _complete(self, result: object, data: dict[str, Any]) -> None:
+        returns = self.workflow.arguments.returns
+        try:
+            raw = returns.encode(result, f"{self.workflow.name} result")
+            returns.decode(raw, f"{self.workflow.name} result")
+            if self.fresh:
+                check_size(raw, self.payload_limit, f"{self.workflow.name} result")
+        except PayloadError as error:
+            self.ask("run_failed", "", {"error": failures.describe(error), **data})
+        else:
+            self.ask("run_completed", "", {"value": msgspec.Raw(raw), **data})
+
+
+_DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
+    "run_created": Execution.created,
+    "step_completed": Execution.step_ended,
+    "step_failed": Execution.step_ended,
+    "timer_fired": Execution.timer_fired,
+    "hook_received": Execution.hook_received,
+    "hook_refused": Execution.hook_refused,
+    "cancel_requested": Execution.cancel_requested,
+    "woken": Execution.woken,
+}
+
+
+def replay(
+    workflow: Workflow[..., Any], events: Sequence[Event], *, payload_limit: int = DEFAULT_LIMIT
+) -> Execution:
+    """Run today's code against a log, from its beginning; raises ReplayDivergence where they differ.
+
+    A divergence is found without knowing where the code asked; so it is looked for a second time with the
+    places noted, which would cost each ordinary tick.
+    """
+    execution = Execution(events[0].run, workflow, payload_limit=payload_limit)
+    try:
+        execution.feed_all(events)
+    except ReplayDivergence:
+        execution.bury()
+        execution = Execution(events[0].run, workflow, payload_limit=payload_limit, locate=True)
+        try:
+            execution.feed_all(events)
+        finally:
+            execution.bury()
+    except BaseException:
+        execution.bury()
+        raise
+    return execution
+
+
+def tick(workflow: Workflow[..., Any], history: Iterable[Event]) -> list[Draft]:
+    """The commands that follow from a log and are not in it yet: the engine as a pure function.
+
+    Example:
+        commands = tick(fulfil, await store.read("order-1"))
+
+    Raises ReplayDivergence.
+    """
+    execution = replay(workflow, list(history))
+    commands = list(execution.asked)
+    execution.bury()
+    return commands
+
+
+def failed_by_engine(error: BaseException) -> Draft:
+    """The end that the engine, not the code, writes; a record (law: event classes)."""
+    return new("run_failed", data={"error": failures.describe(error), "by": "engine"})

@@ -1,0 +1,5 @@
+"""Storage: the contract (`base`), the rules every backend applies (`rules`), and the backends."""
+
+from .base import Append, Appended, Head, Hook, News, Store, Timer, open_store
+
+__all__ = ["Append", "Appended", "Head", "Hook", "News", "Store", "Timer", "open_store"]

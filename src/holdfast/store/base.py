@@ -1,0 +1,354 @@
+"""The contract of a store: logs, what is derived from them, and who works on what.
+
+A store keeps for every run an append-only log (law L1: positions 1, 2, 3 … given inside the commit) and four
+projections, written in the commit of the events they derive from:
+
+    runs    one row a run: status, attributes, the log's head and marks (`Head`)
+    steps   the steps that still owe an outcome
+    timers  the timers that are still to fire
+    hooks   the tokens, open or not, and the deliveries they have had
+
+and, beside the log, what is not history: which worker owns a run, whether it is parked.
+
+Whatever is written goes through `submit`: appends of different runs that wait at one moment are committed
+together (`group.py`), each judged by the same pure function (`rules.judge`). A backend brings only the
+look-ups and the writes. The laws L1–L5, L8 and L11–L14 are tested for all backends by one suite
+(`tests/store/`), which a new backend joins by supplying an `open`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..clock import Clock, SystemClock
+from ..errors import StoreError
+from ..events import Draft, Event
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The answer to an append.
+
+    `first` and `last` are the positions it was given. `missed` are the facts that its writer has not read:
+    those between `after` and `first`, and those that the append itself caused (`hook_refused`, right behind
+    it); law L5 says they are delivered next. `duplicates` are the positions of facts that were there already;
+    where all were, `first` and `last` point at those. `doubles` are the unique keys of those duplicates, so
+    that a worker sees which attempt another one has claimed.
+    """
+
+    first: int
+    last: int
+    missed: list[Event] = []
+    duplicates: list[int] = []
+    run: str = ""
+    doubles: list[str] = []
+
+
+class Head(msgspec.Struct):
+    """A run's row: what its log comes to. `chain` is the hash over the whole log (law L13)."""
+
+    run: str
+    workflow: str = ""
+    status: Status = "pending"
+    position: int = 0
+    time: int = 0
+    chain: bytes = b""
+    command: int = 0
+    fact: int = 0
+    delivered: int = 0
+    steps: int = 0
+    timers: int = 0
+    created: int = 0
+    ended: int | None = None
+    attributes: dict[str, str] = {}
+    owner: str | None = None
+    parked: str | None = None
+    crashes: int = 0
+    row: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker has something to do or to hold for it (law L14)."""
+        return (
+            self.ended is None
+            and self.parked is None
+            and (
+                self.status == "pending"
+                or self.fact > self.delivered
+                or self.steps > 0
+                or self.timers > 0
+            )
+        )
+
+
+class Append(msgspec.Struct):
+    """One append on its way: `answer` is called once, on the loop, with the result or the error.
+
+    `after` is the fence (law L4), None for facts and records from outside. `batch` is made before the first
+    send and stays the same when it is sent again (law L12). `owner` becomes the run's owner where the append
+    creates the run. With `token`, run and key are looked up in the transaction (a payload for a hook).
+    """
+
+    run: str
+    drafts: Sequence[Draft]
+    after: int | None
+    batch: str
+    answer: Callable[[Appended | BaseException], None]
+    owner: str | None = None
+    token: str | None = None
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A hook as people see it. `status`: open, closed, run_ended."""
+
+    token: str
+    run: str
+    key: str
+    status: str
+    opened: int
+    schema: dict[str, Any] | None = None
+    metadata: Any = None
+
+
+class Timer(msgspec.Struct, frozen=True):
+    """A pending timer; `due` in microseconds since 1970."""
+
+    run: str
+    key: str
+    due: int
+
+
+class OpenStep(msgspec.Struct, frozen=True):
+    """A step that still owes an outcome; `due`, where set, is when its next attempt may start."""
+
+    run: str
+    key: str
+    attempt: int
+    due: int | None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run that a worker has just been given; `due` is its earliest timer, `ready` whether to load it now."""
+
+    run: str
+    workflow: str
+    due: int | None
+    ready: bool
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """A worker that is, or was, alive: its lease ends at `expires` (microseconds since 1970)."""
+
+    id: str
+    pid: int
+    host: str
+    expires: int
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a commit changed, for those who wait: told in process at once, to other processes after it."""
+
+    run: str
+    owner: str | None
+    fact: bool
+    ended: bool
+    ready: bool
+
+
+Listener = Callable[[Sequence[News]], None]
+
+
+class Store(abc.ABC):
+    """Where runs live. Get one with `open_store(url)`; use it as `async with`.
+
+    Example:
+        async with open_store("sqlite:///app.db") as store:
+            await store.append("order-1", [new("run_created", data=...)], after=0)
+            log = await store.read("order-1")
+    """
+
+    presence_folder: Path | None = None
+    """Where workers on this machine lock their presence files (`worker/presence.py`); None: they cannot."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = url
+        self.clock: Clock = clock or SystemClock()
+        self._listeners: list[Listener] = []
+
+    async def __aenter__(self) -> Store:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @abc.abstractmethod
+    async def open(self) -> None:
+        """Connect; create what is missing. Raises StoreBroken, SchemaUnknown, StoreError."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Finish what was submitted, then disconnect."""
+
+    # ---- writing
+
+    @abc.abstractmethod
+    def submit(self, request: Append) -> None:
+        """Append with the next group; the answer comes by `request.answer`. Never blocks."""
+
+    @abc.abstractmethod
+    async def append(
+        self,
+        run_id: str,
+        events: Sequence[Draft],
+        *,
+        after: int | None = None,
+        batch: str | None = None,
+        owner: str | None = None,
+    ) -> Appended:
+        """Append to a run's log, all or nothing (laws L2–L5, L11, L12).
+
+        `after=0` creates the log; its first event must be `run_created`. Facts and records need no `after`;
+        commands do. Send an append whose answer was lost again with the same `batch`.
+
+        Raises StaleLog (the view was old; `.missed`, `.recorded`), FenceMissing, RunNotFound, RunEnded,
+        HookNotFound, DeliveryConflict, CommandMissing, StepEnded, TooEarly, StoreError.
+        """
+
+    @abc.abstractmethod
+    async def deliver(self, token: str, payload: bytes, delivery: str) -> Appended:
+        """Append a payload (JSON text) to the run that has this hook open; `.run` of the answer is its id.
+
+        Raises HookNotFound and DeliveryConflict.
+        """
+
+    # ---- reading
+
+    @abc.abstractmethod
+    async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events beyond `after`, a prefix of what is there (law L1). Unknown runs give []."""
+
+    @abc.abstractmethod
+    async def head(self, run_id: str) -> Head | None:
+        """The run's row, or None."""
+
+    @abc.abstractmethod
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Head]:
+        """A page of runs, newest first. `before` is (created, run) of the last row of the page before."""
+
+    @abc.abstractmethod
+    async def hooks(
+        self,
+        *,
+        run: str | None = None,
+        token: str | None = None,
+        open_only: bool = True,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Hook]:
+        """A page of hooks by (token, run); `after` is that pair of the last row of the page before.
+
+        A pair is never cut in two, so a page may hold a few more than `limit`.
+        """
+
+    @abc.abstractmethod
+    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+        """Pending timers, the earliest first."""
+
+    @abc.abstractmethod
+    async def open_steps(self, run_id: str) -> list[OpenStep]:
+        """The steps of a run that still owe an outcome."""
+
+    @abc.abstractmethod
+    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
+        """(last position, hash) of each append of the run, in order: what `verify` recomputes (law L13)."""
+
+    # ---- who works on what (never needed for correctness; it saves work)
+
+    @abc.abstractmethod
+    async def enlist(self, worker: WorkerRow) -> None:
+        """Add a worker, or move its lease on. Raises StoreError if it was declared dead meanwhile."""
+
+    @abc.abstractmethod
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that have not left."""
+
+    @abc.abstractmethod
+    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+        """A worker is gone: free its runs. `culprit` is the run whose tick it died in: counted as a crash."""
+
+    @abc.abstractmethod
+    async def claim(
+        self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
+    ) -> list[Claim]:
+        """Give the worker free runs of these workflows that are ready; with `parked`, parked ones instead."""
+
+    @abc.abstractmethod
+    async def release(self, worker: str, marks: Mapping[str, int]) -> None:
+        """Free these runs again; each value is the position up to which the worker delivered every fact."""
+
+    @abc.abstractmethod
+    async def park(self, run_id: str, reason: str | None) -> None:
+        """Set a run aside with a reason (JSON text), or take it up again with None."""
+
+    @abc.abstractmethod
+    async def crashed(self, run_id: str) -> int:
+        """Count one more crash or time-out of a tick of this run; a run's next own append resets it."""
+
+    @abc.abstractmethod
+    async def behind(self, worker: str) -> list[tuple[str, int]]:
+        """(run, last fact) of this worker's runs whose log holds facts beyond the delivered mark."""
+
+    async def changed(self) -> bool:
+        """Whether anything was written since this was last asked: what makes the slow poll cheap."""
+        return True
+
+    # ---- being told
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with the news of each commit, also of other processes; returns how to stop."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def tell(self, news: Sequence[News]) -> None:
+        """Pass news on to the listeners of this process."""
+        for listener in tuple(self._listeners):
+            listener(news)
+
+
+def open_store(url: str, *, clock: Clock | None = None) -> Store:
+    """A store for a URL: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
+
+    Example:
+        async with open_store("memory://") as store: ...
+
+    Raises StoreError for a URL that no backend knows.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "memory":
+        from .memory import open_memory
+
+        return open_memory(url, clock)
+    if scheme == "sqlite":
+        from .sqlite import SqliteStore
+
+        return SqliteStore(url, clock)
+    raise StoreError(
+        f"no backend for {url!r}: expected memory://, memory://name, sqlite:///relative.db "
+        "or sqlite:////absolute/path.db"
+    )

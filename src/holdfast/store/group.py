@@ -1,0 +1,184 @@
+"""Group commit: what waits at one moment is committed together, with one fsync (DESIGN: the store).
+
+`submit` puts an append into `pending` and asks the loop to flush at the end of this turn, so that all that
+became ready in the turn forms one group; while a group is being committed elsewhere (a writer thread), the
+next one gathers. A refused append does not fail its neighbours: each has its own verdict. A store that
+cannot commit at all fails the whole group, and nothing of it is stored.
+
+Other writes (claims, leases, parking) go through the same door as `Job`s, so a backend has one writer.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from ..clock import Clock
+from ..errors import StoreError
+from ..events import Draft, new
+from ..ids import BatchIds
+from .base import Append, Appended, News, Store
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """A write that is no append: `work` runs inside the group's transaction, `answer` on the loop."""
+
+    __slots__ = ("answer", "work")
+
+    def __init__(self, work: Callable[[], T], answer: Callable[[T | BaseException], None]) -> None:
+        self.work = work
+        self.answer = answer
+
+
+Item = Append | Job[Any]
+Answers = list[Any]
+"""One answer for each item of a group: a result, or an exception."""
+
+
+class GroupStore(Store):
+    """A store whose writes are grouped. A backend supplies `commit_group` and the reads."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        super().__init__(url, clock)
+        self.pending: list[Item] = []
+        self._scheduled = False
+        self._committing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._batches = BatchIds()
+        self._closed = True
+
+    # ---- what a backend supplies
+
+    @abc.abstractmethod
+    def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
+        """Judge and write a group in one transaction; raises where nothing could be written."""
+
+    def start_commit(self, group: Sequence[Item]) -> None:
+        """Commit a group, here and now; a backend with a writer thread may hand it over instead."""
+        self.finish_commit(group, self.guarded_commit(group))
+
+    # ---- the door
+
+    def submit(self, request: Append) -> None:
+        """Append with the next group."""
+        self._put(request)
+
+    async def append(
+        self,
+        run_id: str,
+        events: Sequence[Draft],
+        *,
+        after: int | None = None,
+        batch: str | None = None,
+        owner: str | None = None,
+    ) -> Appended:
+        """Append to a run's log and wait for the answer."""
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._put(
+            Append(run_id, events, after, batch or self._batches.next(), _settle(future), owner=owner)
+        )
+        return await future
+
+    async def deliver(self, token: str, payload: bytes, delivery: str) -> Appended:
+        """Append a payload to the run that has this hook open."""
+        import msgspec
+
+        from ..codec import digest
+
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        data = {"delivery": delivery, "payload": msgspec.Raw(payload), "digest": digest(payload)}
+        draft = new("hook_received", key=f"{token}#0", data=data)
+        self._put(
+            Append("", [draft], None, self._batches.next(), _settle(future), token=token)
+        )
+        return await future
+
+    async def job(self, work: Callable[[], T]) -> T:
+        """Run a write that is no append in the next group's transaction."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(Job(work, _settle(future)))
+        return await future
+
+    def next_batch(self) -> str:
+        """A batch id for an append that is made by hand (law L12)."""
+        return self._batches.next()
+
+    # ---- how groups form
+
+    def opened(self) -> None:
+        """The backend is connected: accept writes on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    async def drain(self) -> None:
+        """Wait until everything submitted is answered, and accept no more."""
+        if self.pending or self._committing:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+        self._closed = True
+
+    def _put(self, item: Item) -> None:
+        if self._closed or self._loop is None:
+            item.answer(StoreError(f"{self.url} is not open: use it inside `async with`"))
+            return
+        self.pending.append(item)
+        if not self._scheduled and not self._committing:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._committing or not self.pending:
+            return
+        group, self.pending = self.pending, []
+        self._committing = True
+        self.start_commit(group)
+
+    def guarded_commit(self, group: Sequence[Item]) -> tuple[Answers, list[News]] | Exception:
+        """`commit_group`, with a failure of the whole group as a value."""
+        try:
+            return self.commit_group(group)
+        except Exception as error:  # noqa: BLE001 - whatever failed the commit is every writer's answer
+            return error
+
+    def finish_commit(
+        self, group: Sequence[Item], outcome: tuple[Answers, list[News]] | Exception
+    ) -> None:
+        """Hand out the answers, on the loop; start the next group if one has gathered."""
+        self._committing = False
+        if isinstance(outcome, Exception):
+            for item in group:
+                item.answer(outcome)
+        else:
+            answers, news = outcome
+            for item, answer in zip(group, answers, strict=True):
+                item.answer(answer)
+            if news:
+                self.tell(news)
+                self.tell_others(news)
+        if self.pending:
+            if not self._scheduled and self._loop is not None:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def tell_others(self, news: Sequence[News]) -> None:
+        """Pass news on to other processes, where the backend has any."""
+
+
+def _settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    def answer(result: Any) -> None:
+        if future.done():
+            return
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    return answer

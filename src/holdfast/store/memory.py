@@ -1,0 +1,387 @@
+"""The store in memory: for tests, for simulation, and as the oracle that the other backends are held to.
+
+`memory://` is private to its handle; `memory://name` is shared by every handle of the process, also by
+handles that live on other threads' loops.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import faults
+from ..clock import Clock
+from ..errors import RunNotFound, StoreError
+from ..events import Event, dump_json, load_json, token_of
+from .base import Append, Appended, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
+from .group import Answers, GroupStore, Item, Job
+from .rules import Found, Verdict, copy_of, judge, resolve, wanted
+
+
+class _Run:
+    """One run: its log, and what is derived from it."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.log: list[Event] = []
+        self.uniques: dict[str, int] = {}
+        self.batches: dict[str, tuple[int, int]] = {}
+        self.appends: list[tuple[int, bytes]] = []
+        self.steps: dict[str, tuple[int, int | None]] = {}
+        self.timers: dict[str, int] = {}
+
+
+class _Data:
+    """What the handles of one name share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.runs: dict[str, _Run] = {}
+        self.hooks: dict[tuple[str, str], Hook] = {}
+        self.tokens: dict[str, list[tuple[str, str]]] = {}
+        """Of each token, its hooks (run, key) in the order in which they opened."""
+        self.deliveries: dict[str, tuple[str, int, str]] = {}
+        self.workers: dict[str, WorkerRow] = {}
+        self.handles: list[MemoryStore] = []
+
+
+_shared: dict[str, _Data] = {}
+
+
+def open_memory(url: str, clock: Clock | None = None) -> Store:
+    """A handle on the memory store of this URL."""
+    name = url.removeprefix("memory://")
+    data = _shared.setdefault(name, _Data()) if name else _Data()
+    return MemoryStore(url, clock, data)
+
+
+class MemoryStore(GroupStore):
+    """A handle on runs that live in this process."""
+
+    def __init__(self, url: str, clock: Clock | None, data: _Data) -> None:
+        super().__init__(url, clock)
+        self._data = data
+        self._enlisted: set[str] = set()
+
+    async def open(self) -> None:
+        """Join the handles of this name."""
+        self.opened()
+        self._data.handles.append(self)
+
+    async def close(self) -> None:
+        """Leave; the data of a named store stay."""
+        await self.drain()
+        if self in self._data.handles:
+            self._data.handles.remove(self)
+
+    # ---- writing
+
+    def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
+        """Judge and write each append of the group, in order."""
+        faults.point("store.commit.before")
+        answers: Answers = []
+        news: list[News] = []
+        with self._data.lock:
+            for item in group:
+                if isinstance(item, Job):
+                    answers.append(_attempt(item.work))
+                else:
+                    answers.append(self._append(item, news))
+        faults.point("store.commit.after")
+        return answers, news
+
+    def tell_others(self, news: Sequence[News]) -> None:
+        """The other handles of this name hear it on their own loops."""
+        for handle in tuple(self._data.handles):
+            if handle is not self and handle._loop is not None and not handle._loop.is_closed():
+                handle._loop.call_soon_threadsafe(handle.tell, news)
+
+    def _append(self, request: Append, news: list[News]) -> Appended | BaseException:
+        if request.token is not None:
+            refused = resolve(request, self._find(request))
+            if refused is not None:
+                return refused
+        verdict = judge(request, self._find(request), self.clock.now())
+        if verdict.rows:
+            self._write(request, verdict, news)
+        return verdict.answer
+
+    def _find(self, request: Append) -> Found:
+        data, run = self._data, self._data.runs.get(request.run)
+        found = Found(None if run is None else run.head)
+        tokens = {token_of(d.key) for d in request.drafts if d.type in ("hook_opened", "hook_received")}
+        opened = {token: [data.hooks[at] for at in data.tokens.get(token, ())] for token in tokens}
+        found.former = {token: hooks[-1].status for token, hooks in opened.items() if hooks}
+        found.holders = {
+            # The newest open one; they are all of one run, which `rules` sees to.
+            token: (hook.run, hook.key)
+            for token, hooks in opened.items()
+            for hook in hooks
+            if hook.status == "open"
+        }
+        found.deliveries = {
+            str(d.unique): data.deliveries[d.unique]
+            for d in request.drafts
+            if d.unique in data.deliveries
+        }
+        if run is None:
+            return found
+        found.batch = run.batches.get(request.batch)
+        found.uniques = {key: run.uniques[key] for key in wanted(request.drafts) if key in run.uniques}
+        found.steps, found.timers = run.steps, run.timers
+        found.beyond = run.log[request.after :] if request.after is not None else ()
+        return found
+
+    def _write(self, request: Append, verdict: Verdict, news: list[News]) -> None:
+        head, changes, data = verdict.head, verdict.changes, self._data
+        assert head is not None
+        assert changes is not None
+        run = data.runs.setdefault(head.run, _Run(head))
+        was_fact = 0 if run.head is head else run.head.fact
+        run.head = head
+        for row in verdict.rows:
+            draft = row.draft
+            run.log.append(Event(head.run, row.position, draft.type, draft.key, row.time, draft.body))
+            if draft.unique is not None:
+                run.uniques.setdefault(draft.unique, row.position)
+        whole = isinstance(verdict.answer, Appended)
+        if whole:
+            run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
+        run.appends.append((head.position, head.chain))
+        _apply(run.steps, changes.steps)
+        _apply(run.timers, changes.timers)
+        for change in changes.hooks:
+            self._change_hook(head, change.key, change.data)
+        for unique, position, digest in changes.deliveries:
+            data.deliveries[unique] = (head.run, position, digest)
+        if changes.ended:
+            run.steps.clear()
+            run.timers.clear()
+            self._end_hooks(head.run)
+        # Facts that come back to their writer with the answer are no news; those of a refused one are.
+        outside = head.fact > was_fact and not (whole and request.after is not None)
+        news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+
+    def _change_hook(self, head: Head, key: str, opened: Mapping[str, Any] | None) -> None:
+        token = token_of(key)
+        if opened is not None:
+            schema, metadata = _plain(opened.get("schema")), _plain(opened.get("metadata"))
+            hook = Hook(token, head.run, key, "open", head.time, schema, metadata)
+            self._data.hooks[head.run, key] = hook
+            self._data.tokens.setdefault(token, []).append((head.run, key))
+            return
+        hook_row = self._data.hooks.get((head.run, key))
+        if hook_row is not None and hook_row.status == "open":
+            self._shut(hook_row, "closed")
+
+    def _end_hooks(self, run: str) -> None:
+        for hook in list(self._data.hooks.values()):
+            if hook.run == run and hook.status == "open":
+                self._shut(hook, "run_ended")
+
+    def _shut(self, hook: Hook, status: str) -> None:
+        self._data.hooks[hook.run, hook.key] = Hook(
+            hook.token, hook.run, hook.key, status, hook.opened, hook.schema, hook.metadata
+        )
+
+    # ---- reading
+
+    async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events beyond `after`."""
+        run = self._data.runs.get(run_id)
+        if run is None:
+            return []
+        return run.log[after : None if limit is None else after + limit]
+
+    async def head(self, run_id: str) -> Head | None:
+        """The run's row, or None."""
+        run = self._data.runs.get(run_id)
+        return None if run is None else copy_of(run.head)
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Head]:
+        """A page of runs, newest first."""
+        found = [
+            copy_of(run.head)
+            for run in self._data.runs.values()
+            if (status is None or run.head.status == status)
+            and (workflow is None or run.head.workflow == workflow)
+            and (parked is None or (run.head.parked is not None) == parked)
+            and all(run.head.attributes.get(k) == v for k, v in (attributes or {}).items())
+            and (before is None or (run.head.created, run.head.run) < before)
+        ]
+        found.sort(key=lambda head: (head.created, head.run), reverse=True)
+        return found[:limit]
+
+    async def hooks(
+        self,
+        *,
+        run: str | None = None,
+        token: str | None = None,
+        open_only: bool = True,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Hook]:
+        """A page of hooks by token and run; one that ends inside a pair holds the rest of it too."""
+        found = [
+            hook
+            for hook in self._data.hooks.values()
+            if (run is None or hook.run == run)
+            and (token is None or hook.token == token)
+            and (not open_only or hook.status == "open")
+            and (after is None or (hook.token, hook.run) > after)
+        ]
+        found.sort(key=lambda hook: (hook.token, hook.run))
+        page, rest = found[:limit], found[limit:]
+        return page + [h for h in rest if page and (h.token, h.run) == (page[-1].token, page[-1].run)]
+
+    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+        """Pending timers, the earliest first."""
+        runs = self._data.runs
+        names = [run] if run is not None else list(runs)
+        found = [Timer(n, k, due) for n in names if n in runs for k, due in runs[n].timers.items()]
+        found.sort(key=lambda timer: (timer.due, timer.run, timer.key))
+        return found[:limit]
+
+    async def open_steps(self, run_id: str) -> list[OpenStep]:
+        """The steps of a run that still owe an outcome."""
+        run = self._data.runs.get(run_id)
+        if run is None:
+            return []
+        return [OpenStep(run_id, key, *run.steps[key]) for key in sorted(run.steps)]
+
+    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
+        """(last position, hash) of each append of the run."""
+        run = self._data.runs.get(run_id)
+        return [] if run is None else list(run.appends)
+
+    # ---- who works on what
+
+    async def enlist(self, worker: WorkerRow) -> None:
+        """Add a worker, or move its lease on."""
+
+        def work() -> None:
+            if worker.id in self._enlisted and worker.id not in self._data.workers:
+                raise StoreError(
+                    f"worker {worker.id} was declared dead: its runs belong to others now"
+                )
+            self._data.workers[worker.id] = worker
+
+        await self.job(work)
+        self._enlisted.add(worker.id)
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that have not left."""
+        return list(self._data.workers.values())
+
+    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+        """Free the runs of a worker that is gone."""
+
+        def work() -> None:
+            self._data.workers.pop(worker, None)
+            for run in self._data.runs.values():
+                if run.head.owner == worker:
+                    run.head.owner = None
+                    run.head.crashes += run.head.run == culprit
+
+        await self.job(work)
+
+    async def claim(
+        self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
+    ) -> list[Claim]:
+        """Give the worker free runs that are ready."""
+
+        def work() -> list[Claim]:
+            if worker not in self._data.workers:
+                raise StoreError(f"worker {worker} is not enlisted")
+            claims: list[Claim] = []
+            for run in self._data.runs.values():
+                head = run.head
+                if len(claims) >= limit:
+                    break
+                wanted_now = head.parked is not None and head.ended is None if parked else head.ready
+                if head.owner is None and head.workflow in workflows and wanted_now:
+                    head.owner = worker
+                    if parked:
+                        head.parked = None
+                    due = min(run.timers.values(), default=None)
+                    claims.append(Claim(head.run, head.workflow, due, parked or _to_load(head)))
+            return claims
+
+        return await self.job(work)
+
+    async def behind(self, worker: str) -> list[tuple[str, int]]:
+        """This worker's runs with facts beyond the delivered mark."""
+        heads = [run.head for run in self._data.runs.values()]
+        return [(h.run, h.fact) for h in heads if h.owner == worker and h.fact > h.delivered]
+
+    async def release(self, worker: str, marks: Mapping[str, int]) -> None:
+        """Free these runs again."""
+
+        def work() -> None:
+            for run_id, mark in marks.items():
+                run = self._data.runs.get(run_id)
+                if run is not None and run.head.owner == worker:
+                    run.head.owner = None
+                    run.head.delivered = max(run.head.delivered, mark)
+
+        await self.job(work)
+
+    async def park(self, run_id: str, reason: str | None) -> None:
+        """Set a run aside, or take it up again."""
+
+        def work() -> None:
+            run = self._data.runs.get(run_id)
+            if run is None:
+                raise RunNotFound(f"no run {run_id!r} in this store")
+            if run.head.ended is None:
+                run.head.parked, run.head.owner = reason, None
+                run.head.crashes = 0
+
+        await self.job(work)
+
+    async def crashed(self, run_id: str) -> int:
+        """Count one more crash of a tick."""
+
+        def work() -> int:
+            run = self._data.runs.get(run_id)
+            if run is None:
+                raise RunNotFound(f"no run {run_id!r} in this store")
+            run.head.crashes += 1
+            return run.head.crashes
+
+        return await self.job(work)
+
+
+def _to_load(head: Head) -> bool:
+    """Ready for more than a timer that is still to come."""
+    return head.status == "pending" or head.fact > head.delivered or head.steps > 0
+
+
+def _plain(value: object) -> Any:
+    """As it comes back from JSON, which is how the other backends keep it."""
+    return load_json(dump_json(value))
+
+
+def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
+
+
+def _attempt(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - the answer of this job alone
+        return error

@@ -1,0 +1,336 @@
+-- Every statement that the SQLite store runs, by name. Named parameters in lists, numbered ones on hot paths.
+
+-- ==== transactions
+
+-- name: begin
+-- Take the write lock at once: a reader that upgrades later could find its view outdated.
+BEGIN IMMEDIATE;
+
+-- name: commit
+-- Make the group durable (one fsync).
+COMMIT;
+
+-- name: rollback
+-- Forget the group.
+ROLLBACK;
+
+-- name: savepoint
+-- Begin a part of a group that may fail alone.
+SAVEPOINT item;
+
+-- name: keep_savepoint
+-- The part is done.
+RELEASE item;
+
+-- name: undo_savepoint
+-- The part failed: forget it, keep its neighbours.
+ROLLBACK TO item;
+
+-- ==== look-ups for an append
+
+-- name: head
+-- A run's row, in the order of the fields of `Head`.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+       created, ended, attributes, owner, parked, crashes, row
+FROM runs WHERE run = ?1;
+
+-- name: batch
+-- Where an append stands that was made under this batch id.
+SELECT first, position FROM events WHERE run = ?1 AND batch = ?2;
+
+-- name: unique
+-- Where the event with this unique key stands.
+SELECT uniq, position FROM events WHERE run = ?1 AND uniq = ?2;
+
+-- name: beyond
+-- The events beyond a position, by the run's row.
+SELECT position, type, key, time, CAST(body AS BLOB)
+FROM events WHERE run = ?1 AND position > ?2 ORDER BY position;
+
+-- name: step
+-- A step that owes an outcome.
+SELECT key, attempt, due FROM steps WHERE run = ?1 AND key = ?2;
+
+-- name: steps
+-- All steps of a run that owe an outcome.
+SELECT key, attempt, due FROM steps WHERE run = ?1;
+
+-- name: timer
+-- A pending timer.
+SELECT key, due FROM timers WHERE run = ?1 AND key = ?2;
+
+-- name: timers
+-- All pending timers of a run.
+SELECT key, due FROM timers WHERE run = ?1;
+
+-- name: holder
+-- Who gets the payloads for a token: the newest of its open hooks.
+SELECT runs.run, hooks.key FROM hooks JOIN runs ON runs.row = hooks.run
+WHERE token = ?1 AND hooks.status = 'open' ORDER BY hooks.row DESC LIMIT 1;
+
+-- name: former
+-- What became of the newest hook with this token.
+SELECT status FROM hooks WHERE token = ?1 ORDER BY row DESC LIMIT 1;
+
+-- name: delivery
+-- The payload that came under this delivery id.
+SELECT runs.run, deliveries.position, digest FROM deliveries JOIN runs ON runs.row = deliveries.run
+WHERE uniq = ?1;
+
+-- ==== writes of an append
+
+-- name: create_run
+-- A new run's row; no row comes back where the id is taken.
+INSERT INTO runs (run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+                  created, ended, attributes, owner)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+ON CONFLICT (run) DO NOTHING RETURNING row;
+
+-- name: advance_run
+-- Move a run's head on, provided that its row is exactly the one we know: the hash says that the log is, the
+-- other columns are what changes without a new event. Sets no column that the listings index.
+UPDATE runs SET position = ?1, time = ?2, chain = ?3, command = ?4, fact = ?5, delivered = ?6,
+    steps = ?7, timers = ?8, crashes = ?9, attributes = coalesce(?10, attributes)
+WHERE row = ?11 AND chain = ?12 AND owner IS ?13 AND parked IS ?14 AND delivered = ?15 AND crashes = ?16;
+
+-- name: turn_run
+-- The same, where the status changes too.
+UPDATE runs SET position = ?1, time = ?2, chain = ?3, command = ?4, fact = ?5, delivered = ?6,
+    steps = ?7, timers = ?8, crashes = ?9, attributes = coalesce(?10, attributes),
+    status = ?17, ended = ?18, owner = ?19, parked = ?20
+WHERE row = ?11 AND chain = ?12 AND owner IS ?13 AND parked IS ?14 AND delivered = ?15 AND crashes = ?16;
+
+-- name: add_event
+-- One event of a log.
+INSERT INTO events (run, position, type, key, time, body, uniq, chain, batch, first)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10);
+
+-- name: put_step
+-- A step that owes an outcome, as it is now.
+INSERT INTO steps (run, key, attempt, due) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due;
+
+-- name: drop_step
+-- A step has its outcome.
+DELETE FROM steps WHERE run = ?1 AND key = ?2;
+
+-- name: drop_steps
+-- The run has ended: nobody waits for its steps.
+DELETE FROM steps WHERE run = ?1;
+
+-- name: put_timer
+-- A pending timer.
+INSERT INTO timers (run, key, due) VALUES (?1, ?2, ?3);
+
+-- name: drop_timer
+-- A timer has fired or was cancelled.
+DELETE FROM timers WHERE run = ?1 AND key = ?2;
+
+-- name: drop_timers
+-- The run has ended: its timers need not fire.
+DELETE FROM timers WHERE run = ?1;
+
+-- name: open_hook
+-- A hook opens.
+INSERT INTO hooks (token, run, key, status, opened, schema, metadata) VALUES (?1, ?2, ?3, 'open', ?4, ?5, ?6);
+
+-- name: close_hook
+-- A hook closes, if it is open.
+UPDATE hooks SET status = 'closed' WHERE run = ?1 AND key = ?2 AND status = 'open';
+
+-- name: end_hooks
+-- The run has ended: its tokens are free again.
+UPDATE hooks SET status = 'run_ended' WHERE run = ?1 AND status = 'open';
+
+-- name: add_delivery
+-- A payload that came with an id.
+INSERT INTO deliveries (uniq, run, position, digest) VALUES (?1, ?2, ?3, ?4);
+
+-- ==== reading
+
+-- name: read
+-- A part of a log, by the run's id.
+SELECT position, type, key, time, CAST(body AS BLOB) FROM events
+WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
+
+-- name: chain
+-- Last position and hash of each append of a run.
+SELECT position, chain FROM events
+WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 AND chain IS NOT NULL
+ORDER BY position LIMIT ?3;
+
+-- name: list_runs
+-- A page of all runs, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+       created, ended, attributes, owner, parked, crashes, row
+FROM runs
+WHERE created <= :created AND (created, run) < (:created, :run)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_runs_by_status
+-- A page of the runs with one status (and, where given, one workflow), newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+       created, ended, attributes, owner, parked, crashes, row
+FROM runs
+WHERE status = :status AND created <= :created AND (created, run) < (:created, :run)
+  AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_runs_by_workflow
+-- A page of the runs of one workflow, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+       created, ended, attributes, owner, parked, crashes, row
+FROM runs
+WHERE workflow = :workflow AND created <= :created AND (created, run) < (:created, :run)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_parked
+-- A page of the parked runs, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
+       created, ended, attributes, owner, parked, crashes, row
+FROM runs
+WHERE parked IS NOT NULL AND created <= :created AND (created, run) < (:created, :run)
+  AND (:status IS NULL OR status = :status) AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_hooks
+-- A page of hooks by token, run and key.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM hooks JOIN runs ON runs.row = hooks.run
+WHERE token >= :after_token AND (token, runs.run) > (:after_token, :after_run)
+  AND (:open_only = 0 OR hooks.status = 'open')
+ORDER BY token, runs.run, hooks.row LIMIT :limit;
+
+-- name: list_hooks_by_token
+-- A page of the hooks with one token.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM hooks JOIN runs ON runs.row = hooks.run
+WHERE token = :token AND (token, runs.run) > (:after_token, :after_run)
+  AND (:run IS NULL OR runs.run = :run) AND (:open_only = 0 OR hooks.status = 'open')
+ORDER BY runs.run, hooks.row LIMIT :limit;
+
+-- name: list_hooks_by_run
+-- A page of the hooks of one run.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM runs JOIN hooks ON hooks.run = runs.row
+WHERE runs.run = :run AND (token, runs.run) > (:after_token, :after_run)
+  AND (:open_only = 0 OR hooks.status = 'open')
+ORDER BY token, hooks.row LIMIT :limit;
+
+-- name: list_timers
+-- Pending timers of all runs, the earliest first.
+SELECT runs.run, key, due FROM timers JOIN runs ON runs.row = timers.run
+ORDER BY due, runs.run, key LIMIT :limit;
+
+-- name: list_timers_by_run
+-- Pending timers of one run, the earliest first.
+SELECT runs.run, key, due FROM runs JOIN timers ON timers.run = runs.row
+WHERE runs.run = :run ORDER BY due, key LIMIT :limit;
+
+-- name: open_steps
+-- The steps of a run that owe an outcome, by the run's id.
+SELECT key, attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) ORDER BY key;
+
+-- ==== who works on what
+
+-- name: put_worker
+-- A worker joins, or moves its lease on.
+INSERT INTO workers (id, pid, host, expires) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires;
+
+-- name: worker
+-- Whether a worker is enlisted.
+SELECT 1 FROM workers WHERE id = ?1;
+
+-- name: workers
+-- All workers.
+SELECT id, pid, host, expires FROM workers ORDER BY id;
+
+-- name: drop_worker
+-- A worker is gone.
+DELETE FROM workers WHERE id = ?1;
+
+-- name: free_runs
+-- Free the runs of a worker that is gone, and count a crash of the one whose tick it died in.
+UPDATE runs SET owner = NULL, crashes = crashes + (run = coalesce(?2, '')) WHERE owner = ?1
+RETURNING run, ready;
+
+-- name: claim
+-- Give a worker free runs that are ready, the oldest of each workflow first.
+UPDATE runs SET owner = ?1 WHERE row IN (
+    SELECT candidate.row FROM json_each(?2) AS named CROSS JOIN runs AS candidate
+    WHERE candidate.row IN (
+        SELECT row FROM runs AS free
+        WHERE free.workflow = named.value AND free.owner IS NULL AND free.ready ORDER BY row LIMIT ?3)
+    ORDER BY candidate.row LIMIT ?3)
+RETURNING row, run, workflow, status = 'pending' OR fact > delivered OR steps > 0,
+    (SELECT min(due) FROM timers WHERE timers.run = runs.row);
+
+-- name: claim_parked
+-- Take up parked runs, the oldest first.
+UPDATE runs SET owner = ?1, parked = NULL WHERE row IN (
+    SELECT row FROM runs
+    WHERE parked IS NOT NULL AND ended IS NULL AND owner IS NULL
+      AND workflow IN (SELECT value FROM json_each(?2))
+    ORDER BY row LIMIT ?3)
+RETURNING row, run, workflow, 1, (SELECT min(due) FROM timers WHERE timers.run = runs.row);
+
+-- name: release
+-- Free a run again, with the position up to which its worker delivered every fact.
+UPDATE runs SET owner = NULL, delivered = max(delivered, ?3) WHERE run = ?2 AND owner = ?1
+RETURNING run, ready;
+
+-- name: park
+-- Set a run aside, or take it up again.
+UPDATE runs SET parked = ?2, owner = NULL, crashes = 0 WHERE run = ?1 AND ended IS NULL
+RETURNING run, ready;
+
+-- name: crashed
+-- Count one more crash of a tick.
+UPDATE runs SET crashes = crashes + 1 WHERE run = ?1 RETURNING crashes;
+
+-- name: behind
+-- The runs of a worker whose log holds facts beyond the delivered mark.
+SELECT run, fact FROM runs WHERE owner = ?1 AND fact > delivered ORDER BY row;
+
+-- name: data_version
+-- A number that is another one after each commit of another connection.
+PRAGMA data_version;
+
+-- ==== the schema's history
+
+-- name: tables
+-- Whether the file holds anything yet.
+SELECT count(*) FROM sqlite_schema;
+
+-- name: create_migrations
+-- The table of the migrations that this file has had.
+CREATE TABLE migrations (
+    number   INTEGER NOT NULL PRIMARY KEY,
+    name     TEXT    NOT NULL,
+    checksum TEXT    NOT NULL,
+    applied  INTEGER NOT NULL
+);
+
+-- name: migrations
+-- The migrations that this file has had.
+SELECT number, name, checksum FROM migrations ORDER BY number;
+
+-- name: add_migration
+-- One more migration.
+INSERT INTO migrations (number, name, checksum, applied) VALUES (?1, ?2, ?3, ?4);

@@ -1,0 +1,344 @@
+"""The one transaction that a group of writes becomes.
+
+What it guarantees: each append of a group is judged on what is true inside the transaction that writes it; a
+refused append leaves nothing and fails no neighbour; a group that cannot be committed leaves nothing at all.
+
+There are two ways to judge an append.
+
+- *Fast*: from what this process remembers of the run (`Known`), without a read. The row is then updated under
+  the condition that the hash of the run's log is still the remembered one, which says more than any
+  position: it is the same log. What memory cannot know, a unique key that is there already, the unique
+  indexes find out. Only plain acceptance is believed; every other verdict is judged again, slowly.
+- *Slow*: after looking everything up.
+
+The rows of the whole group are inserted table by table at the end. If an index refuses one, the group is
+rolled back and done again carefully: each append slowly, in a savepoint of its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+
+from holdfast import faults
+from holdfast.clock import Clock
+from holdfast.errors import HoldfastError, PayloadError
+from holdfast.events import dump_json, token_of
+from holdfast.store.base import Append, Appended, Head, News
+from holdfast.store.group import Answers, Item, Job
+from holdfast.store.rules import Changes, Found, Row, Verdict, judge, resolve
+
+from .connect import FATAL, SQL, translate
+from .lookups import Known, Lookups, to_json
+
+REMEMBERED = 10_000
+"""How many runs a process remembers."""
+
+_ADVANCE, _TURN, _CREATE = SQL["advance_run"], SQL["turn_run"], SQL["create_run"]
+_BATCHED = ("add_event", "put_step", "drop_step", "put_timer", "drop_timer")
+
+_FAST = frozenset(
+    "run_created run_started run_completed run_failed run_cancelled cancel_requested woken noted patched "
+    "step_scheduled step_started step_retried step_completed step_failed child_started attributes_set "
+    "timer_started timer_cancelled timer_fired".split()
+)
+"""The types that need nothing looked up but the head, the open steps and the pending timers."""
+
+
+class GroupWriter:
+    """Writes groups through one connection; used by one thread at a time."""
+
+    def __init__(self, db: apsw.Connection, path: str, clock: Clock) -> None:
+        self.db = db
+        self._path = path
+        self._clock = clock
+        self._cursor = db.cursor()
+        self._lookups = Lookups(db)
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._touched: set[str] = set()
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _BATCHED}
+        self._ended: list[tuple[int]] = []
+
+    def commit(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
+        """Judge and write a group, and make it durable.
+
+        Raises an error of apsw, or of an armed fault point, where nothing could be stored.
+        """
+        news: list[News] = []
+        answers = self._attempt(group, news, self._plainly)
+        if answers is None:
+            news.clear()
+            answers = self._attempt(group, news, self._carefully)
+            assert answers is not None
+        faults.point("store.commit.after")
+        return answers, news
+
+    def _attempt(
+        self,
+        group: Sequence[Item],
+        news: list[News],
+        write: Callable[[Sequence[Item], list[News]], Answers | None],
+    ) -> Answers | None:
+        """The group in one transaction, or None where `write` gave it up."""
+        db = self.db
+        db.execute(SQL["begin"])
+        try:
+            answers = write(group, news)
+            if answers is not None:
+                faults.point("store.commit.before")
+                db.execute(SQL["commit"])
+        except BaseException:
+            self._forget()
+            raise
+        if answers is None:
+            self._forget()
+        self._touched.clear()
+        return answers
+
+    def _plainly(self, group: Sequence[Item], news: list[News]) -> Answers | None:
+        answers: Answers = []
+        try:
+            for item in group:
+                if isinstance(item, Job):
+                    self._flush()
+                    answers.append(self._job(item))
+                else:
+                    answers.append(self._fast(item, news) or self._slow(item, news))
+            self._flush()
+        except FATAL:
+            raise
+        except (apsw.Error, HoldfastError, ValueError, TypeError):
+            return None
+        return answers
+
+    def _carefully(self, group: Sequence[Item], news: list[News]) -> Answers:
+        answers: Answers = []
+        for item in group:
+            if isinstance(item, Job):
+                answers.append(self._job(item))
+            else:
+                answers.append(self._alone(item, news))
+        return answers
+
+    def _alone(self, request: Append, news: list[News]) -> Appended | BaseException:
+        told = len(news)
+
+        def work() -> Appended | BaseException:
+            answer = self._slow(request, news)
+            self._flush()
+            return answer
+
+        def undone(error: Exception) -> BaseException:
+            del news[told:]
+            if isinstance(error, UnicodeError):
+                return PayloadError(
+                    f"{request.run!r}: names and payloads must be UTF-8 text ({error}): escape what is not"
+                )
+            return error
+
+        return self._guarded(work, undone)  # type: ignore[no-any-return]
+
+    def _job(self, job: Job[Any]) -> Any:
+        return self._guarded(job.work, lambda error: error)
+
+    def _guarded(self, work: Callable[[], Any], undone: Callable[[Exception], Any]) -> Any:
+        """Run a part of the group in a savepoint; its error is its answer, unless it is the file's."""
+        db = self.db
+        db.execute(SQL["savepoint"])
+        try:
+            outcome = work()
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - the answer of this item alone
+            self._forget_buffers()
+            db.execute(SQL["undo_savepoint"])
+            outcome = undone(translate(error, self._path) if isinstance(error, apsw.Error) else error)
+        db.execute(SQL["keep_savepoint"])
+        return outcome
+
+    # ---- the two ways
+
+    def _fast(self, request: Append, news: list[News]) -> Appended | None:
+        """Judge from memory; None where that is not enough."""
+        drafts, after = request.drafts, request.after
+        known = self._known.get(request.run)
+        if known is None:
+            if after != 0 or not drafts or drafts[0].type != "run_created":
+                return None
+            found = Found(None)
+        else:
+            if after is not None and after != known.head.position:
+                return None
+            found = Found(known.head, steps=known.steps, timers=known.timers)
+        if not all(draft.type in _FAST for draft in drafts):
+            return None
+        verdict = judge(request, found, self._clock.now())
+        answer = verdict.answer
+        if not isinstance(answer, Appended) or not verdict.rows or answer.duplicates:
+            return None
+        return answer if self._write(request, verdict, known, news) else None
+
+    def _slow(self, request: Append, news: list[News]) -> Appended | BaseException:
+        """Look up, judge, write."""
+        self._flush()
+        if request.token is not None:
+            found = Found(None)
+            self._lookups.tokens(request, found)
+            refused = resolve(request, found)
+            if refused is not None:
+                return refused
+        known = self._known.pop(request.run, None)
+        found = self._lookups.find(request, known)
+        if found.head is None:
+            known = None
+        elif known is None or known.head.chain != found.head.chain:
+            # Worth reading in full for a decider, who will be back, and where there is little to read.
+            small = found.head.steps + found.head.timers <= 32
+            known = self._lookups.known(found.head) if request.after is not None or small else None
+        verdict = judge(request, found, self._clock.now())
+        if verdict.rows:
+            if known is None and found.head is not None:
+                known = Known(found.head, {}, {})
+                written = self._write(request, verdict, known, news)
+                self._known.pop(request.run, None)
+            else:
+                written = self._write(request, verdict, known, news)
+            assert written, "the write lock is ours, and so is what was just looked up"
+        elif known is not None:
+            self._remember(request.run, known)
+        return verdict.answer
+
+    # ---- writing
+
+    def _write(
+        self, request: Append, verdict: Verdict, known: Known | None, news: list[News]
+    ) -> bool:
+        """Write a verdict; False where the log is not the one that it was judged on."""
+        head, changes = verdict.head, verdict.changes
+        assert head is not None
+        assert changes is not None
+        if known is None:
+            if not self._create(head):
+                return False
+            known, was_fact = Known(head, {}, {}), 0
+        else:
+            was_fact = known.head.fact
+            if not self._advance(head, known.head):
+                return False
+        whole = isinstance(verdict.answer, Appended)
+        self._add_events(head, verdict.rows, request.batch if whole else None)
+        self._project(head, known, changes)
+        outside = head.fact > was_fact and not (whole and request.after is not None)
+        news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+        known.head = head
+        self._touched.add(head.run)
+        if changes.ended:
+            self._known.pop(head.run, None)
+        else:
+            self._remember(head.run, known)
+        return True
+
+    def _create(self, head: Head) -> bool:
+        values = (
+            head.run, head.workflow, head.status, head.position, head.time, head.chain, head.command,
+            head.fact, head.delivered, head.steps, head.timers, head.created, head.ended,
+            dump_json(head.attributes).decode(), head.owner,
+        )  # fmt: skip
+        made: list[Any] = self._cursor.execute(_CREATE, values).fetchall()
+        if made:
+            head.row = made[0][0]
+        return bool(made)
+
+    def _advance(self, head: Head, before: Head) -> bool:
+        attributes = None
+        if head.attributes is not before.attributes:
+            attributes = dump_json(head.attributes).decode()
+        values: tuple[Any, ...] = (
+            head.position, head.time, head.chain, head.command, head.fact, head.delivered,
+            head.steps, head.timers, head.crashes, attributes, head.row,
+            before.chain, before.owner, before.parked, before.delivered, before.crashes,
+        )  # fmt: skip
+        if head.status == before.status and head.ended == before.ended:
+            self._cursor.execute(_ADVANCE, values)
+        else:
+            values += (head.status, head.ended, head.owner, head.parked)
+            self._cursor.execute(_TURN, values)
+        return self.db.changes() == 1
+
+    def _add_events(self, head: Head, rows: Sequence[Row], batch: str | None) -> None:
+        add = self._rows["add_event"].append
+        last = rows[-1]
+        for row in rows[:-1]:
+            draft = row.draft
+            add((head.row, row.position, draft.type, draft.key, row.time, draft.body.decode(),
+                 draft.unique, None, None, None))  # fmt: skip
+        draft = last.draft
+        first = None if batch is None else rows[0].position
+        add((head.row, last.position, draft.type, draft.key, last.time, draft.body.decode(),
+             draft.unique, head.chain, batch, first))  # fmt: skip
+
+    def _project(self, head: Head, known: Known, changes: Changes) -> None:
+        row, rows = head.row, self._rows
+        if changes.ended:
+            self._ended.append((row,))
+        for key, step in changes.steps.items():
+            if step is None:
+                rows["drop_step"].append((row, key))
+                known.steps.pop(key, None)
+            else:
+                rows["put_step"].append((row, key, *step))
+                known.steps[key] = step
+        for key, due in changes.timers.items():
+            if due is None:
+                rows["drop_timer"].append((row, key))
+                known.timers.pop(key, None)
+            else:
+                rows["put_timer"].append((row, key, due))
+                known.timers[key] = due
+        for change in changes.hooks:
+            if change.data is None:
+                self.db.execute(SQL["close_hook"], (row, change.key))
+            else:
+                schema, metadata = change.data.get("schema"), change.data.get("metadata")
+                self.db.execute(
+                    SQL["open_hook"],
+                    (token_of(change.key), row, change.key, head.time, to_json(schema), to_json(metadata)),
+                )
+        for unique, position, digest in changes.deliveries:
+            self.db.execute(SQL["add_delivery"], (unique, row, position, digest))
+
+    def _flush(self) -> None:
+        """Write what has been gathered, table by table."""
+        for name, rows in self._rows.items():
+            if rows:
+                self._cursor.executemany(SQL[name], rows)
+                rows.clear()
+        if self._ended:
+            for name in ("drop_steps", "drop_timers", "end_hooks"):
+                self._cursor.executemany(SQL[name], self._ended)
+            self._ended.clear()
+
+    # ---- remembering
+
+    def _remember(self, run: str, known: Known) -> None:
+        self._known[run] = known
+        self._known.move_to_end(run)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _forget(self) -> None:
+        """Undo a transaction, also in memory."""
+        self._forget_buffers()
+        if self.db.in_transaction:
+            self.db.execute(SQL["rollback"])
+
+    def _forget_buffers(self) -> None:
+        for run in self._touched:
+            self._known.pop(run, None)
+        self._touched.clear()
+        for rows in self._rows.values():
+            rows.clear()
+        self._ended.clear()

@@ -1,0 +1,127 @@
+"""What a write transaction reads: the look-ups for one append, and rows made into objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apsw
+
+from holdfast.events import Draft, Event, dump_json, load_json, token_of
+from holdfast.store.base import Append, Head, Hook
+from holdfast.store.rules import Found, wanted
+
+from .connect import SQL
+
+
+def to_head(row: Sequence[Any]) -> Head:
+    """A row of `runs`, in the order of the queries."""
+    head = Head(*row)
+    head.attributes = {} if row[13] == "{}" else load_json(row[13].encode())
+    return head
+
+
+def to_hook(row: Sequence[Any]) -> Hook:
+    """A row of `hooks`, in the order of the queries."""
+    token, run, key, status, opened, schema, metadata = row
+    return Hook(token, run, key, status, opened, from_json(schema), from_json(metadata))
+
+
+def to_json(value: object) -> str | None:
+    """A column that holds JSON text, or NULL."""
+    return None if value is None else dump_json(value).decode()
+
+
+def from_json(text: str | None) -> Any:
+    """The reverse of `to_json`."""
+    return None if text is None else load_json(text.encode())
+
+
+class Known:
+    """What one run's log came to when this process last saw it: head, open steps, pending timers.
+
+    It is never trusted: it is used under the condition that the log's hash is still the same.
+    """
+
+    __slots__ = ("head", "steps", "timers")
+
+    def __init__(
+        self, head: Head, steps: dict[str, tuple[int, int | None]], timers: dict[str, int]
+    ) -> None:
+        self.head = head
+        self.steps = steps
+        self.timers = timers
+
+
+class Lookups:
+    """The look-ups of one append, in the transaction that will write the verdict."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    def head(self, run: str) -> Head | None:
+        """A run's row."""
+        row = self._db.execute(SQL["head"], (run,)).fetchall()
+        return to_head(row[0]) if row else None
+
+    def known(self, head: Head) -> Known:
+        """All open steps and pending timers of a run."""
+        steps = {key: (attempt, due) for key, attempt, due in self._rows("steps", head.row)}
+        return Known(head, steps, dict(self._rows("timers", head.row)))
+
+    def tokens(self, request: Append, found: Found) -> None:
+        """Who holds the tokens that an append names, who held them, and which deliveries are known."""
+        tokens = {
+            token_of(draft.key)
+            for draft in request.drafts
+            if draft.type in ("hook_opened", "hook_received")
+        }
+        holders, former, deliveries = {}, {}, {}
+        for token in tokens:
+            for run, key in self._rows("holder", token):
+                holders[token] = (run, key)
+            for (status,) in self._rows("former", token):
+                former[token] = status
+        for draft in request.drafts:
+            if draft.type == "hook_received" and draft.unique is not None:
+                for row in self._rows("delivery", draft.unique):
+                    deliveries[draft.unique] = row
+        found.holders, found.former, found.deliveries = holders, former, deliveries
+
+    def find(self, request: Append, known: Known | None) -> Found:
+        """Everything that judging an append needs. `known` saves reads where it is still true."""
+        head = self.head(request.run)
+        found = Found(head)
+        self.tokens(request, found)
+        if head is None:
+            return found
+        for first, last in self._rows("batch", head.row, request.batch):
+            found.batch = (first, last)
+        keys = ((head.row, key) for key in wanted(request.drafts))
+        there: list[Any] = self._db.executemany(SQL["unique"], keys).fetchall()
+        found.uniques = dict(there)
+        if known is not None and known.head.chain == head.chain:
+            found.steps, found.timers = known.steps, known.timers
+        else:
+            found.steps, found.timers = self._named(head.row, request.drafts)
+        if request.after is not None and request.after < head.position:
+            found.beyond = self.beyond(head, request.after)
+        return found
+
+    def beyond(self, head: Head, after: int) -> list[Event]:
+        """The events that a decider has not read."""
+        return [Event(head.run, *row) for row in self._rows("beyond", head.row, after)]
+
+    def _named(
+        self, row: int, drafts: Iterable[Draft]
+    ) -> tuple[dict[str, tuple[int, int | None]], dict[str, int]]:
+        keys = {draft.key for draft in drafts}
+        steps: dict[str, tuple[int, int | None]] = {}
+        timers: dict[str, int] = {}
+        for name in keys:
+            steps.update((k, (attempt, due)) for k, attempt, due in self._rows("step", row, name))
+            timers.update(self._rows("timer", row, name))
+        return steps, timers
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        return self._db.execute(SQL[query], values).fetchall()

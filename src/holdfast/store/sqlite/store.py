@@ -1,0 +1,301 @@
+"""The SQLite store: where its writes run, and its reads.
+
+A group of one, while nothing else is going on, is committed on the loop's own thread: handing it over costs
+a quarter of the commit. Everything else goes to the writer thread, and the next group gathers meanwhile: with
+a thousand runs at work the loop then lags by a few milliseconds instead of fifty. A lock held by another
+process and a slow disk send single writes to the thread as well, so that neither ever holds up the loop.
+
+Reads have a connection of their own on the loop's thread; long ones let the loop go on between pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import apsw
+
+from holdfast.clock import Clock
+from holdfast.errors import StoreError
+from holdfast.events import Event, dump_json
+from holdfast.store.base import Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.store.group import Answers, GroupStore, Item
+from holdfast.store.peers import Peers
+
+from . import ownership
+from .appends import GroupWriter
+from .connect import SQL, close, connect, path_of, translate, wait_for_lock
+from .lookups import to_head, to_hook
+from .thread import WriterThread
+
+T = TypeVar("T")
+PAGE = 2000
+"""Events that are read before the loop gets a turn (about 1 ms)."""
+SLOW = 0.002
+"""Seconds: where single commits take longer than this on average, they leave the loop's thread."""
+_LATEST = (1 << 63) - 1
+
+
+class SqliteStore(GroupStore):
+    """A store in one file. Get one with `open_store("sqlite:///app.db")`."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        super().__init__(url, clock)
+        self.path = path_of(url)
+        self._writer: GroupWriter | None = None
+        self._reader: apsw.Connection | None = None
+        self._thread: WriterThread | None = None
+        self._last_size = 0
+        self._pace = 0.0
+        self._waits = True
+        self._enlisted: set[str] = set()
+        self._peers = Peers(self.path)
+        self._version = 0
+
+    async def open(self) -> None:
+        """Open the file; create it, its folder and its tables where they are missing."""
+        thread = WriterThread(f"holdfast-writer {self.path}")
+        try:
+            writer, self._reader = await thread.run(lambda: connect(self.path, self.clock.now()))
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        self._writer = GroupWriter(writer, self.path, self.clock)
+        self._waits = True
+        self.opened()
+        if self._listeners:
+            self._peers.listen(asyncio.get_running_loop(), self.tell)
+
+    async def close(self) -> None:
+        """Finish what was submitted, then close the file."""
+        await self.drain()
+        self._peers.close()
+        thread, writer, reader = self._thread, self._writer, self._reader
+        self._thread = self._writer = self._reader = None
+        if thread is not None and writer is not None and reader is not None:
+            await thread.run(lambda: close([writer.db, reader]))
+            thread.stop()
+
+    # ---- where writes run
+
+    def start_commit(self, group: Sequence[Item]) -> None:
+        """Commit a group: here where it is alone, else in the thread."""
+        alone = len(group) == 1 and self._last_size <= 1 and self._pace < SLOW
+        self._last_size = len(group)
+        if alone:
+            try:
+                outcome = self._timed_commit(group, wait=False)
+            except apsw.BusyError:
+                pass  # another process is writing: wait for it elsewhere
+            except Exception as error:  # noqa: BLE001 - whatever failed the commit is the writer's answer
+                self.finish_commit(group, self._failure(error))
+                return
+            else:
+                self.finish_commit(group, outcome)
+                return
+        assert self._thread is not None
+        self._thread.hand_over(
+            lambda: self.guarded_commit(group),
+            lambda outcome: self.finish_commit(group, outcome),  # type: ignore[arg-type]
+        )
+
+    def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
+        """Judge and write a group in one transaction, waiting for other processes."""
+        try:
+            return self._timed_commit(group, wait=True)
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _timed_commit(self, group: Sequence[Item], *, wait: bool) -> tuple[Answers, list[News]]:
+        assert self._writer is not None
+        if wait is not self._waits:
+            wait_for_lock(self._writer.db, wait)
+            self._waits = wait
+        begun = time.perf_counter()
+        outcome = self._writer.commit(group)
+        if len(group) == 1:
+            self._pace += 0.1 * (time.perf_counter() - begun - self._pace)
+        return outcome
+
+    def _failure(self, error: Exception) -> Exception:
+        return translate(error, self.path) if isinstance(error, apsw.Error) else error
+
+    # ---- being told, and telling others
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with the news of each commit, also of other processes."""
+        if self._loop is not None and not self._closed:
+            self._peers.listen(self._loop, self.tell)
+        return super().listen(listener)
+
+    def tell_others(self, news: Sequence[News]) -> None:
+        """Send what other processes can use; a run that one of our workers owns and drives is ours alone."""
+        useful = [
+            item
+            for item in news
+            if item.fact or item.ended or (item.ready and item.owner not in self._enlisted)
+        ]
+        if useful:
+            self._peers.send(useful)
+
+    # ---- reading
+
+    async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events beyond `after`, a prefix of what is there."""
+        return [Event(run_id, *row) async for row in self._pages("read", run_id, after, limit)]
+
+    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
+        """(last position, hash) of each append of the run."""
+        return [row async for row in self._pages("chain", run_id, 0, None)]
+
+    async def _pages(self, query: str, run_id: str, after: int, limit: int | None) -> Any:
+        """Rows that begin with a position, page by page."""
+        left = _LATEST if limit is None else limit
+        while left > 0:
+            size = min(PAGE, left)
+            rows = self._query(query, (run_id, after, size))
+            for row in rows:
+                yield row
+            if len(rows) < size:
+                return
+            after, left = rows[-1][0], left - size
+            await asyncio.sleep(0)
+
+    async def head(self, run_id: str) -> Head | None:
+        """The run's row, or None."""
+        rows = self._query("head", (run_id,))
+        return to_head(rows[0]) if rows else None
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Head]:
+        """A page of runs, newest first."""
+        created, run = before or (_LATEST, "")
+        values = {
+            "status": status,
+            "workflow": workflow,
+            "attributes": dump_json(dict(attributes)).decode() if attributes else None,
+            "parked": parked,
+            "created": created,
+            "run": run,
+            "limit": limit,
+        }
+        if parked:
+            query = "list_parked"
+        elif status is not None:
+            query = "list_runs_by_status"
+        else:
+            query = "list_runs" if workflow is None else "list_runs_by_workflow"
+        return [to_head(row) for row in self._query(query, values)]
+
+    async def hooks(
+        self,
+        *,
+        run: str | None = None,
+        token: str | None = None,
+        open_only: bool = True,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Hook]:
+        """A page of hooks by token and run; one that ends inside a pair holds the rest of it too."""
+        after_token, after_run = after or ("", "")
+        values = {
+            "run": run,
+            "token": token,
+            "open_only": open_only,
+            "after_token": after_token,
+            "after_run": after_run,
+            "limit": limit,
+        }
+        query = "list_hooks"
+        if token is not None:
+            query = "list_hooks_by_token"
+        elif run is not None:
+            query = "list_hooks_by_run"
+        rows = self._query(query, values)
+        if rows and len(rows) == limit:
+            pair = rows[-1][:2]
+            rest = dict(values, token=pair[0], run=pair[1], limit=-1)
+            rows = [row for row in rows if row[:2] != pair]
+            rows += self._query("list_hooks_by_token", rest)
+        return [to_hook(row) for row in rows]
+
+    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+        """Pending timers, the earliest first."""
+        query = "list_timers" if run is None else "list_timers_by_run"
+        return [Timer(*row) for row in self._query(query, {"run": run, "limit": limit})]
+
+    async def open_steps(self, run_id: str) -> list[OpenStep]:
+        """The steps of a run that still owe an outcome."""
+        return [OpenStep(run_id, *row) for row in self._query("open_steps", (run_id,))]
+
+    def _query(self, name: str, values: Any) -> list[Any]:
+        if self._reader is None:
+            raise StoreError(f"{self.url} is not open: use it inside `async with`")
+        try:
+            return self._reader.execute(SQL[name], values).fetchall()
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+
+    # ---- who works on what
+
+    async def enlist(self, worker: WorkerRow) -> None:
+        """Add a worker, or move its lease on."""
+        known = worker.id in self._enlisted
+        await self.job(lambda: ownership.enlist(self._db, worker, known=known))
+        self._enlisted.add(worker.id)
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that have not left."""
+        return [WorkerRow(*row) for row in self._query("workers", ())]
+
+    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+        """Free the runs of a worker that is gone."""
+        freed = await self.job(lambda: ownership.discharge(self._db, worker, culprit))
+        if worker in self._enlisted and culprit is None:
+            self._enlisted.discard(worker)
+        self.tell_others(freed)
+
+    async def claim(
+        self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
+    ) -> list[Claim]:
+        """Give the worker free runs that are ready."""
+        return await self.job(
+            lambda: ownership.claim(self._db, worker, workflows, limit, parked=parked)
+        )
+
+    async def release(self, worker: str, marks: Mapping[str, int]) -> None:
+        """Free these runs again."""
+        self.tell_others(await self.job(lambda: ownership.release(self._db, worker, marks)))
+
+    async def park(self, run_id: str, reason: str | None) -> None:
+        """Set a run aside, or take it up again."""
+        self.tell_others(await self.job(lambda: ownership.park(self._db, run_id, reason)))
+
+    async def crashed(self, run_id: str) -> int:
+        """Count one more crash of a tick."""
+        return await self.job(lambda: ownership.crashed(self._db, run_id))
+
+    async def behind(self, worker: str) -> list[tuple[str, int]]:
+        """This worker's runs with facts beyond the delivered mark."""
+        return [(run, fact) for run, fact in self._query("behind", (worker,))]
+
+    async def changed(self) -> bool:
+        """Whether anything was committed since this was last asked, by whomever (2 µs)."""
+        before, self._version = self._version, self._query("data_version", ())[0][0]
+        return before != self._version
+
+    @property
+    def _db(self) -> apsw.Connection:
+        assert self._writer is not None, "a job runs while the store is open"
+        return self._writer.db

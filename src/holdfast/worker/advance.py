@@ -1,0 +1,548 @@
+"""The decider of one run: reads facts, delivers them, appends what follows (laws L4–L6, L12, L14).
+
+What it guarantees: its live execution and the log never disagree. Facts that happen in this process (the
+outcome of a step that ran here, a timer that is due) are delivered *early*, before they are committed, and
+their append says in which order; the store takes it whole only if nothing else has come in between. On any
+other answer the live execution is dropped and the log replayed, and nothing is delivered early until an
+append finds nothing beyond `after`.
+
+It rests on four rules:
+- at most one append of the run is under way, and no fact is delivered while it is;
+- a fact is delivered early only if the command that it answers is committed, and everything up to `after`
+  has been delivered;
+- an append whose answer is lost is sent again under the same batch id until it is answered;
+- whatever else happens (a stale log, an error of the store) ends in reading the log again.
+
+Leases play no part in this: two deciders on one run are slow, never wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import failures, faults
+from ..engine.context import StepCall
+from ..engine.tick import Execution, failed_by_engine, replay
+from ..errors import (
+    HoldfastError,
+    ReplayDivergence,
+    RunEnded,
+    RunNotFound,
+    StaleLog,
+    StepEnded,
+    StepLost,
+    StoreError,
+    TooEarly,
+    TooManyEvents,
+)
+from ..events import ENDS, Draft, Event, new
+from ..store.base import Append, Appended
+from ..workflow import Workflow
+from .execute import RunningStep
+from .watch import Runaway
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+log = logging.getLogger("holdfast.worker")
+fence_log = logging.getLogger("holdfast.fence")
+
+OUTCOMES = frozenset({"step_completed", "step_failed", "step_retried"})
+"""What an attempt in this process can come to; it is recorded whatever else happens."""
+
+_RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+"""Seconds between sends of an append that the store could not answer."""
+
+
+class Advance:
+    """One live run of a worker."""
+
+    def __init__(self, worker: Worker, run_id: str, workflow: Workflow[..., Any]) -> None:
+        self.worker = worker
+        self.run_id = run_id
+        self.workflow = workflow
+        self.execution: Execution | None = None
+        self.after = 0
+        self.closed = False
+        self.busy = False  # an append is under way, or the log is being read
+        self._early = True
+        self._news = False
+        self._stale = False
+        self._time = 0
+        self._taken = 0  # how many of execution.asked are in _out
+        self._out: list[Draft] = []
+        self._has_fact = False
+        self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
+        self._running: dict[str, RunningStep] = {}
+        self._retries: dict[str, int] = {}  # steps that wait for their next attempt
+        self._dropped: set[str] = set()  # steps that nobody waits for, before their start is committed
+        self._retry = _RETRY_FIRST
+        self._on_created: Callable[[BaseException | None], None] | None = None
+
+    # ---- what happens to it
+
+    def begin(self, created: Draft, answered: Callable[[BaseException | None], None]) -> None:
+        """An eager start: tick before the first commit, which then holds it all."""
+        self._on_created = answered
+        self.execution = Execution(self.run_id, self.workflow, payload_limit=self.worker.payload_limit)
+        created.at = self._time = self.worker.clock.now()
+        self._out = [created, self._started()]
+        if self._tick(lambda: self._live.deliver(created)):
+            self.turn()
+
+    def load(self) -> None:
+        """Read the log and replay it; then go on where it ends."""
+        self.busy = True
+        self.worker.spawn(self._load())
+
+    def news(self) -> None:
+        """A fact from outside has been committed."""
+        self._news = True
+        self.turn()
+
+    def outcome(self, attempt: RunningStep, draft: Draft) -> None:
+        """A step attempt of this process has ended."""
+        if self._running.get(attempt.call.key) is attempt:
+            del self._running[attempt.call.key]
+        if self.closed:
+            self.worker.record_late(self.run_id, draft)
+            return
+        self._inbox.append(draft)
+        self.turn()
+
+    def ring(self, what: str) -> None:
+        """A timer of the run is due, or a step's next attempt."""
+        kind, _, key = what.partition(" ")
+        if kind == "timer":
+            self._inbox.append(new("timer_fired", key=key))
+        else:
+            attempt = int(kind.removeprefix("retry-"))
+            self._retries.pop(key, None)
+            data = {"attempt": attempt, "worker": self.worker.id}
+            self._inbox.append(new("step_started", key=key, data=data))
+        self.turn()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
+        return not (
+            self.busy or self._out or self._inbox or self._running or self._news or self.execution is None
+        )
+
+    def close(self) -> None:
+        """Take no more part in the run: nothing of it is in flight any more."""
+        self.closed = True
+        self._drop()
+        for attempt in self._running.values():
+            attempt.cancel()
+
+    # ---- the turn: what to do next
+
+    def turn(self) -> None:
+        """Do what can be done now: deliver, append, or read. Called whenever something has changed."""
+        if self.busy or self.closed:
+            return
+        if self.worker.stopping:
+            self._record([d for d in self._inbox if d.type in OUTCOMES])
+            return
+        if self.execution is None or self._stale:
+            self._drop()
+            self.load()
+            return
+        if self._news and not self._out:
+            self.busy = True
+            self.worker.spawn(self._catch_up())
+            return
+        if not self._take_inbox():
+            return
+        self._collect()
+        if self._out:
+            self._append()
+        elif self._inbox and not self._live.ended:
+            self._record(list(self._inbox))
+
+    def _take_inbox(self) -> bool:
+        """Deliver the facts of this process early, where that is allowed; False where a tick went wrong."""
+        inbox = self._inbox
+        while inbox and not self._live.ended:
+            if inbox[0].cls == "record":
+                self._out.append(inbox.popleft())
+            elif not self._early:
+                break
+            elif not self._deliver_early(inbox.popleft()):
+                return False
+        return True
+
+    def _deliver_early(self, draft: Draft) -> bool:
+        draft.at = max(self.worker.clock.now(), self._time)
+        if draft.type == "timer_fired":
+            timer = self._live.sleepers.get(draft.key)
+            if timer is None:
+                return True  # cancelled meanwhile
+            draft.at = max(draft.at, timer.due)
+        self._time = draft.at
+        self._out.append(draft)
+        self._has_fact = True
+        delivered = self._tick(lambda: self._live.deliver(draft))
+        if delivered:
+            self._collect()
+        return delivered
+
+    @property
+    def _live(self) -> Execution:
+        assert self.execution is not None
+        return self.execution
+
+    def _collect(self) -> None:
+        """Move what the code has asked for since, into the next append; a step starts in the same commit."""
+        execution = self._live
+        for draft in itertools.islice(execution.asked, self._taken, None):
+            self._out.append(draft)
+            if draft.type == "step_scheduled":
+                data = {"attempt": 1, "worker": self.worker.id}
+                self._out.append(new("step_started", key=draft.key, data=data))
+        self._taken = len(execution.asked)
+        while execution.abandoned:
+            key = execution.abandoned.pop()
+            if key in self._running:
+                self._running[key].cancel()
+            elif key in self._retries:
+                attempt = self._retries.pop(key)
+                self.worker.agenda.remove(self.run_id, f"retry-{attempt} {key}")
+                self._inbox.append(_lost_interest(key, attempt))
+            else:
+                self._dropped.add(key)
+
+    def _tick(self, work: Callable[[], None]) -> bool:
+        """Let the code run; False where it diverged, broke or did not come back."""
+        faults.point("worker.tick.before")
+        try:
+            self.worker.watch.run(self.run_id, work)
+        except ReplayDivergence as error:
+            self._park("diverged", error)
+        except Runaway as error:
+            self._drop()
+            self.busy = True
+            self.worker.spawn(self._count_crash(error))
+        except Exception as error:
+            log.exception("%s: the engine broke; the run is parked", self.run_id)
+            self._park("broken", error)
+        else:
+            faults.point("worker.tick.after")
+            return True
+        return False
+
+    # ---- appending
+
+    def _append(self) -> None:
+        if self.after + len(self._out) > self.worker.event_limit and not self._live.ended:
+            self._fail(
+                TooManyEvents(
+                    f"{self.run_id} would have more than {self.worker.event_limit:,} events: split the work "
+                    "into several runs, or raise event_limit"
+                )
+            )
+            return
+        drafts, self._out = self._out, []
+        self._taken, self._has_fact, had_fact = 0, False, self._has_fact
+        self.busy = True
+        faults.point("worker.append.before")
+        request = Append(
+            self.run_id,
+            drafts,
+            self.after,
+            self.worker.store.next_batch(),
+            lambda answer: self._answered(request, answer, had_fact),
+            owner=self.worker.id,
+        )
+        self.worker.store.submit(request)
+
+    def _answered(self, request: Append, answer: Appended | BaseException, had_fact: bool) -> None:
+        faults.point("worker.append.after")
+        if isinstance(answer, Appended):
+            self._retry = _RETRY_FIRST
+            self._accepted(request, answer)
+        elif isinstance(answer, StaleLog):
+            self._refused(request, answer, had_fact)
+        elif isinstance(answer, RunEnded | RunNotFound):
+            self.worker.forget(self, answer)
+        elif isinstance(answer, StepEnded | TooEarly):
+            # Nothing of the append is stored: what happened in this process must not be lost with it.
+            log.debug("%s: %s", self.run_id, answer)
+            self._reload(keep=[d for d in request.drafts if d.type in OUTCOMES])
+        elif isinstance(answer, StoreError) and not self.closed:
+            # The outcome is unknown (law L12): the same append, under the same batch id, until it is answered.
+            log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
+            self.worker.later(self._retry, lambda: self.worker.store.submit(request))
+            self._retry = min(self._retry * 2, _RETRY_MOST)
+        else:
+            log.error("%s: the store refused an append: %s", self.run_id, answer)
+            self._park("broken", answer)
+
+    def _accepted(self, request: Append, answer: Appended) -> None:
+        execution = self.execution
+        created, self._on_created = self._on_created, None
+        if created is not None:
+            created(None)
+        if execution is None:
+            self.busy = False
+            self.turn()
+            return
+        commands = sum(draft.cls == "command" for draft in request.drafts)
+        execution.accepted(commands)
+        if not answer.missed and answer.first == self.after + 1:
+            self._early = True
+        self.after = answer.last
+        for event in answer.missed:
+            if not self._tick(functools.partial(self._live.feed, event)):
+                return
+        self._collect()
+        self._carry_out(request, answer)
+        if request.drafts[-1].type in ENDS and execution.ended:
+            self.busy = False
+            self.worker.forget(self, None)
+            return
+        self.busy = False
+        self.turn()
+
+    def _carry_out(self, request: Append, answer: Appended) -> None:
+        """Do what the committed commands and records ask of this worker."""
+        agenda = self.worker.agenda
+        for draft in request.drafts:
+            if draft.type == "step_started":
+                if draft.unique not in answer.doubles:  # else another worker has this attempt
+                    self._start(draft.key, draft.data["attempt"])
+            elif draft.type == "timer_started":
+                if draft.key in self._live.sleepers:
+                    agenda.add(draft.data["due"], self.run_id, f"timer {draft.key}")
+            elif draft.type == "timer_cancelled":
+                agenda.remove(self.run_id, f"timer {draft.key}")
+            elif draft.type == "step_retried":
+                self._retry_later(draft.key, draft.data["attempt"] + 1, draft.data["due"])
+
+    def _start(self, key: str, attempt: int) -> None:
+        call = self._live.calls.get(key)
+        if call is None:
+            return
+        if key in self._dropped:
+            self._dropped.discard(key)
+            self._inbox.append(_lost_interest(key, attempt))
+            return
+        running = RunningStep(self.run_id, call, attempt, self.outcome)
+        self._running[key] = running
+        self.worker.executor.start(running)
+
+    def _retry_later(self, key: str, attempt: int, due: int) -> None:
+        if key in self._dropped or key not in self._live.calls:
+            self._dropped.discard(key)
+            self._inbox.append(_lost_interest(key, attempt))
+        else:
+            self._retries[key] = attempt
+            self.worker.agenda.add(due, self.run_id, f"retry-{attempt} {key}")
+
+    def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
+        fence_log.info(
+            "%s: %s refused at %d, log ends at %d (distance %d)",
+            self.run_id,
+            ", ".join(sorted({d.type for d in request.drafts if d.cls == "command"})) or "facts",
+            self.after,
+            stale.position,
+            stale.position - self.after,
+        )
+        self.worker.refusals += 1
+        created, self._on_created = self._on_created, None
+        if created is not None:
+            self.worker.forget(self, None)
+            created(stale)
+            return
+        if had_fact:
+            self._early = False
+        self._reload()
+
+    def _reload(self, keep: list[Draft] | None = None) -> None:
+        self._inbox.extendleft(reversed(keep or []))
+        self._stale = True
+        self.busy = False
+        self.turn()
+
+    def _record(self, drafts: list[Draft]) -> None:
+        """Append facts without delivering them: the worker stops, or early delivery is suspended."""
+        self._inbox.clear()
+        if not drafts:
+            return
+        self.busy = True
+        request = Append(
+            self.run_id,
+            drafts,
+            None,
+            self.worker.store.next_batch(),
+            lambda answer: self._recorded(request, answer),
+        )
+        self.worker.store.submit(request)
+
+    def _recorded(self, request: Append, answer: Appended | BaseException) -> None:
+        if isinstance(answer, StoreError) and not isinstance(answer, StepEnded | TooEarly):
+            self.worker.later(self._retry, lambda: self.worker.store.submit(request))
+            self._retry = min(self._retry * 2, _RETRY_MOST)
+            return
+        self.busy = False
+        self._news = True
+        self.turn()
+
+    # ---- reading
+
+    async def _catch_up(self) -> None:
+        """Read the facts that others have appended, and deliver them."""
+        self._news = False
+        try:
+            events = await self.worker.store.read(self.run_id, self.after)
+        except StoreError as error:
+            log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
+            self._news = True
+            self.worker.later(self._retry, self._unbusy)
+            return
+        for event in events:
+            self._time = max(self._time, event.time)
+            if event.type in ENDS:
+                self.worker.forget(self, None)
+                return
+            if event.cls == "command":
+                self._reload()  # another decider has been here
+                return
+            if not self._tick(functools.partial(self._live.feed, event)):
+                return
+            self.after = event.position
+        self._unbusy()
+
+    def _unbusy(self) -> None:
+        self.busy = False
+        self.turn()
+
+    async def _load(self) -> None:
+        store = self.worker.store
+        try:
+            events = await store.read(self.run_id)
+            open_steps = {step.key: step for step in await store.open_steps(self.run_id)}
+        except StoreError as error:
+            log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
+            self.worker.later(self._retry, self._unbusy)
+            return
+        if not events or any(event.type in ENDS for event in events):
+            self.worker.forget(self, None)
+            return
+        self._stale = self._news = False
+        self._out.clear()
+        self._taken, self._has_fact = 0, False
+        if not self._replay(events):
+            return
+        self.after, self._time = events[-1].position, events[-1].time
+        if not any(event.type == "run_started" for event in events[:3]):
+            self._out.append(self._started())
+        execution = self._live
+        for key, timer in execution.sleepers.items():
+            if any(d.key == key and d.type == "timer_started" for d in execution.asked):
+                continue
+            self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
+        uncommitted = {draft.key for draft in execution.asked if draft.type == "step_scheduled"}
+        for call in list(execution.calls.values()):
+            step = open_steps.get(call.key)
+            if call.key not in uncommitted and call.key not in self._running and step is not None:
+                self._take_up(call, step.attempt, step.due)
+        self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
+        self.busy = False
+        self.turn()
+
+    def _still_counts(self, draft: Draft, open_steps: Any) -> bool:
+        if draft.type == "timer_fired":
+            return draft.key in self._live.sleepers
+        if draft.type == "step_retried":
+            step = open_steps.get(draft.key)
+            return step is not None and step.attempt == draft.data["attempt"] and step.due is None
+        return True
+
+    def _replay(self, events: list[Event]) -> bool:
+        def cold() -> None:
+            self.execution = replay(self.workflow, events, payload_limit=self.worker.payload_limit)
+
+        return self._tick(cold)
+
+    def _take_up(self, call: StepCall, attempt: int, due: int | None) -> None:
+        """A step that was begun before this worker had the run."""
+        if call.future.done():  # its await was cancelled: nobody waits for it
+            self._inbox.append(_lost_interest(call.key, attempt + 1 if due is not None else max(attempt, 1)))
+        elif due is not None:
+            self._retries[call.key] = attempt + 1
+            self.worker.agenda.add(due, self.run_id, f"retry-{attempt + 1} {call.key}")
+        elif attempt > call.step.options.retries:
+            lost = StepLost(
+                f"{call.key}: attempt {attempt} of {call.step.options.retries + 1} was under way when its "
+                "worker died; whether its effect happened is unknown"
+            )
+            data = {"attempt": attempt, "error": failures.describe(lost)}
+            self._inbox.append(new("step_failed", key=call.key, data=data))
+        else:
+            data = {"attempt": attempt + 1, "worker": self.worker.id}
+            if attempt:
+                data["reason"] = "recovered"
+            self._inbox.append(new("step_started", key=call.key, data=data))
+
+    # ---- ends that the code did not ask for
+
+    def _started(self) -> Draft:
+        return new("run_started", data={"worker": self.worker.id})
+
+    def _drop(self) -> None:
+        execution, self.execution = self.execution, None
+        self._out.clear()
+        self._taken, self._has_fact = 0, False
+        if execution is not None:
+            execution.bury()
+
+    def _park(self, kind: str, error: BaseException) -> None:
+        self.busy = True
+        self._drop()
+        log.error("%s is parked (%s): %s", self.run_id, kind, error)
+        self.worker.spawn(self.worker.park(self, kind, str(error)))
+
+    def _fail(self, error: HoldfastError) -> None:
+        """The engine ends the run: a record, for the code did not ask for it."""
+        self.busy = True
+        self._drop()
+        created, self._on_created = self._on_created, None
+        if created is not None:
+            self.worker.forget(self, None)
+            created(error)
+            return
+        self.worker.spawn(self._append_end(failed_by_engine(error)))
+
+    async def _append_end(self, end: Draft) -> None:
+        try:
+            await self.worker.store.append(self.run_id, [end])
+        except HoldfastError as error:
+            log.warning("%s: could not record its end: %s", self.run_id, error)
+        self.worker.forget(self, None)
+
+    async def _count_crash(self, error: Runaway) -> None:
+        created, self._on_created = self._on_created, None
+        if created is not None:
+            self.worker.forget(self, None)
+            created(StoreError(f"{self.run_id} was not started: {error}"))
+            return
+        count = await self.worker.store.crashed(self.run_id)
+        if count >= self.worker.crash_limit:
+            self._park("runaway", error)
+        else:
+            await asyncio.sleep(0)
+            self._unbusy()
+
+
+def _lost_interest(key: str, attempt: int) -> Draft:
+    """The outcome of a step that nobody waits for: its await was cancelled before this attempt ran."""
+    error = failures.describe(asyncio.CancelledError("nobody waits for this step any more"))
+    return new("step_failed", key=key, data={"attempt": attempt, "error": error})

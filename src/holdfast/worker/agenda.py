@@ -1,0 +1,77 @@
+"""What is due when: one heap for all timers and retries of a worker, one alarm for the earliest.
+
+Entries that are cancelled stay in the heap until they surface or outnumber the rest; a three-day time-out
+around each of a million short waits must not fill the memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from ..clock import Alarm, Clock
+
+Key = tuple[str, str]
+"""(run, what): a timer's key, or a word of the worker's own."""
+
+
+class Agenda:
+    """Calls `ring(run, what)` when an entry is due, the earliest first, those of one instant in order."""
+
+    def __init__(self, clock: Clock, ring: Callable[[str, str], None]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._heap: list[tuple[int, int, Key]] = []
+        self._entries: dict[Key, int] = {}
+        self._count = 0
+        self._alarm: Alarm | None = None
+        self._alarm_due = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, due: int, run: str, what: str) -> None:
+        """Ring for (run, what) at `due`; an earlier entry of that name is replaced."""
+        self._count += 1
+        key = (run, what)
+        self._entries[key] = self._count
+        heapq.heappush(self._heap, (due, self._count, key))
+        self._set_alarm()
+
+    def remove(self, run: str, what: str) -> None:
+        """Do not ring for (run, what)."""
+        self._entries.pop((run, what), None)
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._entries):
+            self._heap = [entry for entry in self._heap if self._entries.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
+
+    def close(self) -> None:
+        """Ring no more."""
+        self._heap.clear()
+        self._entries.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set_alarm(self) -> None:
+        while self._heap and self._entries.get(self._heap[0][2]) != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        if not self._heap:
+            return
+        due = self._heap[0][0]
+        if self._alarm is not None:
+            if self._alarm_due <= due:
+                return
+            self._alarm.cancel()
+        self._alarm_due = due
+        self._alarm = self._clock.alarm(due, self._rang)
+
+    def _rang(self) -> None:
+        self._alarm = None
+        now = self._clock.now()
+        while self._heap and self._heap[0][0] <= now:
+            _, number, key = heapq.heappop(self._heap)
+            if self._entries.get(key) == number:
+                del self._entries[key]
+                self._ring(*key)
+        self._set_alarm()

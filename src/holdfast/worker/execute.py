@@ -1,0 +1,203 @@
+"""Running step attempts: async ones on the worker's loop, sync ones in threads.
+
+An attempt runs only after its `step_started` is committed, so that a body which kills its process counts as
+an attempt. Whatever it comes to (a result, an error, a time-out, a cancellation) goes back to its run as one
+draft: a fact where the step is over, a record where it will be retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from .. import failures, faults
+from ..clock import Clock
+from ..codec import check_size
+from ..engine.context import StepCall
+from ..errors import FatalError, PayloadError, RetryAfter
+from ..events import Draft, new
+from ..workflow import Attempt, StepInfo, _attempt
+
+Outcome = Callable[["RunningStep", Draft], None]
+
+
+class RunningStep(Attempt):
+    """One attempt of a step, from its start to its outcome."""
+
+    def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome) -> None:
+        self.call = call
+        self.attempt = attempt
+        self.info = StepInfo(run_id, call.step.name, f"{run_id}/{call.key}", attempt)
+        self.outcome = outcome
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False
+        self.beaten = 0
+
+    def heartbeat(self) -> None:
+        """The body says that it is alive."""
+        self.beaten += 1
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: interrupt the body."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class StepTimeout(TimeoutError):
+    """An attempt took longer than the step's `timeout`, or went without a heartbeat for too long."""
+
+
+class Executor:
+    """Runs attempts, at most `concurrency` at a time; the others wait in order."""
+
+    def __init__(self, clock: Clock, concurrency: int, payload_limit: int) -> None:
+        self._clock = clock
+        self._concurrency = concurrency
+        self._payload_limit = payload_limit
+        self._loop = asyncio.get_running_loop()
+        self._base = contextvars.copy_context()
+        self._running: set[RunningStep] = set()
+        self._waiting: deque[RunningStep] = deque()
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def busy(self) -> int:
+        """How many attempts run or wait."""
+        return len(self._running) + len(self._waiting)
+
+    def start(self, attempt: RunningStep) -> None:
+        """Run an attempt whose start is committed, now or when there is room."""
+        self._idle.clear()
+        if len(self._running) >= self._concurrency:
+            self._waiting.append(attempt)
+            return
+        self._running.add(attempt)
+        context = self._base.copy()
+        context.run(_attempt.set, attempt)
+        attempt.task = self._loop.create_task(self._run(attempt), context=context)
+
+    async def drain(self) -> None:
+        """Wait until every attempt has its outcome."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Let go of the threads; what runs in one still ends by itself."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, attempt: RunningStep) -> None:
+        faults.point("worker.step.before")
+        try:
+            draft = await self._attempt(attempt)
+        except asyncio.CancelledError as error:
+            draft = self._failed(attempt, error)
+        except Exception as error:  # noqa: BLE001 - the body's error is the step's outcome
+            draft = self._failed(attempt, error)
+        except BaseException as error:
+            draft = self._failed(attempt, error)
+            if isinstance(error, KeyboardInterrupt):
+                self._ended(attempt)
+                raise
+        faults.point("worker.step.after")
+        self._ended(attempt)
+        attempt.outcome(attempt, draft)
+
+    def _ended(self, attempt: RunningStep) -> None:
+        self._running.discard(attempt)
+        while self._waiting and len(self._running) < self._concurrency:
+            following = self._waiting.popleft()
+            self.start(following)
+        if not self._running:
+            self._idle.set()
+
+    async def _attempt(self, attempt: RunningStep) -> Draft:
+        if attempt.cancelled:
+            raise asyncio.CancelledError
+        call = attempt.call
+        step, options = call.step, call.step.options
+        args, kwargs = step.arguments.decode(call.args)
+        if options.timeout is None and options.heartbeat is None:
+            result = await self._call(step.fn, step.is_async, args, kwargs)
+        else:
+            result = await self._guarded(attempt, args, kwargs)
+        where = f"{call.key} result"
+        raw = step.arguments.returns.encode(result, where)
+        check_size(raw, self._payload_limit, where)
+        step.arguments.returns.decode(raw, where)  # refuse here what its reader could not read
+        return new(
+            "step_completed", key=call.key, data={"attempt": attempt.attempt, "value": msgspec.Raw(raw)}
+        )
+
+    async def _call(self, fn: Any, is_async: bool, args: Any, kwargs: Any) -> Any:
+        if is_async:
+            return await fn(*args, **kwargs)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(
+                max_workers=min(self._concurrency, 64), thread_name_prefix="holdfast-step"
+            )
+        context = contextvars.copy_context()
+        return await self._loop.run_in_executor(
+            self._threads, lambda: context.run(fn, *args, **kwargs)
+        )
+
+    async def _guarded(self, attempt: RunningStep, args: Any, kwargs: Any) -> Any:
+        """A call with a time-out, a heartbeat, or both."""
+        step = attempt.call.step
+        timeout, heartbeat = step.options.timeout, step.options.heartbeat
+        what = f"{attempt.call.key} attempt {attempt.attempt}"
+        watch: asyncio.Task[None] | None = None
+        missed = False
+
+        async def watch_heart(body: asyncio.Task[Any], every: float) -> None:
+            nonlocal missed
+            seen = -1
+            while seen != attempt.beaten:
+                seen = attempt.beaten
+                await asyncio.sleep(every)
+            missed = True
+            body.cancel()
+
+        body = asyncio.current_task()
+        assert body is not None
+        if heartbeat is not None:
+            watch = self._loop.create_task(watch_heart(body, heartbeat))
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await self._call(step.fn, step.is_async, args, kwargs)
+        except TimeoutError as error:
+            if limit.expired():
+                raise StepTimeout(f"{what} took longer than {timeout:g} s") from error
+            raise
+        except asyncio.CancelledError as error:
+            if missed and not attempt.cancelled:
+                body.uncancel()
+                raise StepTimeout(f"{what} sent no heartbeat for {heartbeat:g} s") from error
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    def _failed(self, attempt: RunningStep, error: BaseException) -> Draft:
+        """The fact that the step has failed, or the record that it will be tried again."""
+        options, number = attempt.call.step.options, attempt.attempt
+        data: dict[str, Any] = {"attempt": number, "error": failures.describe(error)}
+        final = attempt.cancelled or isinstance(error, FatalError | PayloadError)
+        if final or number > options.retries:
+            return new("step_failed", key=attempt.call.key, data=data)
+        if isinstance(error, RetryAfter):
+            delay = error.delay
+        else:
+            delay = options.backoff.delay(number, random.random())
+        data["delay"] = delay
+        data["due"] = self._clock.now() + round(delay * 1e6)
+        return new("step_retried", key=attempt.call.key, data=data)

@@ -1,0 +1,139 @@
+"""What a worker does beside its runs: find free ones, notice the dead, keep its lease.
+
+Commits tell workers what there is to do; this is what stands behind the telling. It looks for runs whose
+notice was lost (a slow poll), for workers whose process has gone (a lock that came free) and for workers
+whose lease has run out (paused, or cut off). A quiet worker costs one small statement every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..errors import HoldfastError
+from ..store.base import WorkerRow
+from .presence import Others
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+log = logging.getLogger("holdfast.worker")
+
+
+class Maintain:
+    """The background work of one worker."""
+
+    def __init__(self, worker: Worker, *, poll: float, probe: float, lease: float) -> None:
+        self._worker = worker
+        self._poll = poll
+        self._probe = probe
+        self._lease = lease
+        self._claiming = False
+        self._claim_again = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._others = None if worker.folder is None else Others(worker.folder, worker.id)
+
+    async def start(self) -> None:
+        """Enlist, take what is free, and keep looking."""
+        await self._renew()
+        await self.bury_dead()
+        await self._bury_expired()
+        await self._claim_all(parked=True)
+        await self._claim_all()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._every(self._poll, self._look)),
+            loop.create_task(self._every(self._lease / 3, self._keep_lease)),
+        ]
+        if self._others is not None:
+            self._tasks.append(loop.create_task(self._every(self._probe, self.bury_dead)))
+
+    async def stop(self) -> None:
+        """Look no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def claim_soon(self) -> None:
+        """A free run is ready: try to get it."""
+        if self._claiming:
+            self._claim_again = True
+            return
+        self._claiming = True
+        self._worker.spawn(self._claim_now())
+
+    async def _claim_now(self) -> None:
+        try:
+            while True:
+                self._claim_again = False
+                await self._claim_all()
+                if not self._claim_again:
+                    return
+        except HoldfastError as error:
+            log.warning("cannot look for free runs: %s", error)
+        finally:
+            self._claiming = False
+
+    async def _claim_all(self, *, parked: bool = False) -> None:
+        worker = self._worker
+        limit = 100
+        while not worker.stopping:
+            claims = await worker.store.claim(worker.id, worker.workflow_names(), limit=limit, parked=parked)
+            for claim in claims:
+                worker.take(claim)
+            if len(claims) < limit:
+                return
+
+    async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await work()
+            except HoldfastError as error:
+                log.warning("%s; looking again in %g s", error, interval)
+
+    async def _look(self) -> None:
+        """The slow poll: losing every notice costs at most its interval."""
+        worker = self._worker
+        if not await worker.store.changed():
+            return
+        await self._claim_all()
+        for run_id, fact in await worker.store.behind(worker.id):
+            worker.check(run_id, fact)
+
+    async def bury_dead(self) -> None:
+        """Free the runs of workers whose process has gone."""
+        worker = self._worker
+        if self._others is None:
+            return
+        for name, culprit in self._others.dead():
+            log.warning("worker %s is gone%s", name, f"; it died in a tick of {culprit}" if culprit else "")
+            await worker.store.discharge(name, culprit)
+            if culprit is not None:
+                await worker.judge_crash(culprit)
+            await self._claim_all()
+
+    async def _keep_lease(self) -> None:
+        if not self._worker.watch.stuck:
+            await self._renew()
+        await self._bury_expired()
+
+    async def _renew(self) -> None:
+        worker = self._worker
+        expires = worker.clock.now() + round(self._lease * 1e6)
+        try:
+            await worker.store.enlist(WorkerRow(worker.id, worker.pid, worker.host, expires))
+        except HoldfastError as error:
+            log.error("worker %s lost its lease (%s): its runs are others' now", worker.id, error)
+            worker.deposed()
+
+    async def _bury_expired(self) -> None:
+        worker = self._worker
+        now = worker.clock.now()
+        for other in await worker.store.workers():
+            if other.id != worker.id and other.expires < now:
+                log.warning("the lease of worker %s has run out", other.id)
+                await worker.store.discharge(other.id)
+                await self._claim_all()

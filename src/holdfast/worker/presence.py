@@ -1,0 +1,96 @@
+"""Presence: a file per worker that the kernel unlocks when its process dies.
+
+A worker of a store on this machine holds a lock (`flock`) on its file; the others look every moment whether
+one has come free. That is how a death is noticed within a fraction of a second, however the process died. The
+file holds the name of the run whose tick is under way, through shared memory, so that it survives the
+process: that run is the one to blame when ticks kill workers. A paused process keeps its lock; for that, and
+for stores on other machines, there is the lease.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+_SIZE = 1024
+
+
+class Presence:
+    """This worker's own file."""
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{worker}.lock"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.ftruncate(self._fd, _SIZE)
+        self._memory = mmap.mmap(self._fd, _SIZE)
+
+    def mark(self, run_id: str) -> None:
+        """Note the run whose tick begins, or '' when it has ended."""
+        name = run_id.encode()[: _SIZE - 2]
+        size = len(name)
+        memory = self._memory
+        memory[2 : 2 + size] = name
+        memory[0], memory[1] = size & 255, size >> 8
+
+    def close(self) -> None:
+        """Take the file away: this worker has left."""
+        self._path.unlink(missing_ok=True)
+        self._memory.close()
+        os.close(self._fd)
+
+
+class Others:
+    """The files of the other workers of a store."""
+
+    def __init__(self, folder: Path, own: str) -> None:
+        self._folder = folder
+        self._own = own
+        self._stamp = 0
+        self._names: list[str] = []
+
+    def dead(self) -> list[tuple[str, str | None]]:
+        """Workers whose process is gone, each with the run whose tick it died in; their files are removed."""
+        gone = []
+        for name in self._list():
+            found = self._look(name)
+            if found is not None:
+                gone.append((name.removesuffix(".lock"), found or None))
+        return gone
+
+    def _list(self) -> list[str]:
+        try:
+            stamp = self._folder.stat().st_mtime_ns
+            if stamp != self._stamp:
+                self._stamp = stamp
+                own = f"{self._own}.lock"
+                self._names = [n for n in os.listdir(self._folder) if n.endswith(".lock") and n != own]
+        except FileNotFoundError:
+            self._names = []
+        return self._names
+
+    def _look(self, name: str) -> str | None:
+        """The run that a dead worker's file names ('' for none), or None while its owner lives."""
+        try:
+            fd = os.open(self._folder / name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return None
+            data = os.pread(fd, _SIZE, 0)
+            if len(data) < _SIZE:
+                return None  # its owner is just making it
+            try:
+                (self._folder / name).unlink()
+            except FileNotFoundError:
+                return None  # somebody else has found it
+            size = data[0] | data[1] << 8
+            return data[2 : 2 + size].decode(errors="replace")
+        finally:
+            os.close(fd)

@@ -1,0 +1,298 @@
+"""A worker: a process's share in advancing runs and executing their steps.
+
+It serves every workflow that is defined in its process and leaves runs of others alone. A run that it owns is
+kept live in memory, fed with new facts only; one that merely waits may be dropped (`keep`) and is replayed
+when something happens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import faults, ids
+from ..errors import HoldfastError, StoreError
+from ..events import Draft
+from ..store.base import Claim, News, Store
+from ..workflow import Workflow, workflows
+from .advance import Advance
+from .agenda import Agenda
+from .execute import Executor
+from .maintain import Maintain
+from .presence import Presence
+from .watch import Watch
+
+log = logging.getLogger("holdfast.worker")
+
+
+class Worker:
+    """Advances runs of one store. Use it as `async with app.worker(): ...`.
+
+    concurrency    step attempts that run at once
+    keep           live runs kept in memory; others are replayed when needed
+    event_limit    events that one run may have
+    tick_limit     seconds after which a tick that has not come back is interrupted
+    exit_after     seconds after which a tick that cannot be interrupted ends the process (None: never)
+    crash_limit    ticks of one run in a row that crash or do not come back, before it is parked
+    poll           seconds between looks for work whose notice was lost
+    lease          seconds for which the worker's runs are its own without a sign of life
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        concurrency: int = 100,
+        keep: int = 10_000,
+        payload_limit: int,
+        event_limit: int = 100_000,
+        tick_limit: float = 2.0,
+        exit_after: float | None = None,
+        crash_limit: int = 3,
+        poll: float = 2.0,
+        probe: float = 0.2,
+        lease: float = 15.0,
+    ) -> None:
+        self.store = store
+        self.clock = store.clock
+        self.id = ids.worker_id()
+        self.pid = os.getpid()
+        self.host = socket.gethostname()
+        self.payload_limit = payload_limit
+        self.event_limit = event_limit
+        self.crash_limit = crash_limit
+        self.stopping = False
+        self.refusals = 0
+        self.folder: Path | None = store.presence_folder
+        self.watch: Watch
+        self.executor: Executor
+        self.agenda: Agenda
+        self._tick_limit, self._exit_after = tick_limit, exit_after
+        self._concurrency, self._keep = concurrency, keep
+        self._live: OrderedDict[str, Advance] = OrderedDict()
+        self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._presence: Presence | None = None
+        self._maintain = Maintain(self, poll=poll, probe=probe, lease=lease)
+        self._unlisten: Callable[[], None] = lambda: None
+
+    # ---- life
+
+    async def __aenter__(self) -> Worker:
+        if self.folder is not None:
+            self._presence = Presence(self.folder, self.id)
+        self.watch = Watch(self._presence, limit=self._tick_limit, exit_after=self._exit_after)
+        self.executor = Executor(self.clock, self._concurrency, self.payload_limit)
+        self.agenda = Agenda(self.clock, self._ring)
+        self._unlisten = self.store.listen(self._hear)
+        try:
+            await self._maintain.start()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let running steps finish, hand the rest back."""
+        self.stopping = True
+        await self._maintain.stop()
+        self.agenda.close()
+        await self.executor.drain()
+        while any(advance.busy for advance in self._live.values()) or self._tasks:
+            await asyncio.sleep(0.001)
+        marks = dict(self._owned)
+        for run_id, advance in list(self._live.items()):
+            marks[run_id] = advance.after
+            advance.close()
+        self._live.clear()
+        try:
+            await self.store.release(self.id, marks)
+            await self.store.discharge(self.id)
+        except HoldfastError as error:
+            log.warning("worker %s could not hand its runs back: %s", self.id, error)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._unlisten()
+        self.executor.close()
+        self.watch.close()
+        if self._presence is not None:
+            self._presence.close()
+
+    # ---- runs
+
+    def workflow_names(self) -> list[str]:
+        """The workflows of this process."""
+        return workflows.names()
+
+    def begin(self, workflow: Workflow[..., Any], run_id: str, created: Draft) -> asyncio.Future[None]:
+        """Start a run here: its first tick is in the commit that creates it."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answered(error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                self._owned[run_id] = 0
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        advance = Advance(self, run_id, workflow)
+        self._live[run_id] = advance
+        advance.begin(created, answered)
+        self._make_room()
+        return future
+
+    def has(self, run_id: str) -> bool:
+        """Whether the run is live here."""
+        return run_id in self._live
+
+    def take(self, claim: Claim) -> None:
+        """A run that the store has given to this worker."""
+        faults.point("worker.claim.after")
+        self._owned[claim.run] = 0
+        if claim.ready:
+            self.wake(claim.run, claim.workflow)
+        elif claim.due is not None:
+            self.agenda.add(claim.due, claim.run, "load")
+
+    def wake(self, run_id: str, workflow: str | None = None) -> None:
+        """Something has happened to a run of this worker: go on with it."""
+        advance = self._live.get(run_id)
+        if advance is not None:
+            self._live.move_to_end(run_id)
+            advance.news()
+        elif workflow is None:
+            self.spawn(self._find(run_id))
+        else:
+            self._load(run_id, workflow)
+
+    def check(self, run_id: str, fact: int) -> None:
+        """The store says that the run has a fact at this position: was its notice lost?"""
+        advance = self._live.get(run_id)
+        if advance is None:
+            self.wake(run_id)
+        elif not advance.busy and advance.after < fact:
+            advance.news()
+
+    def forget(self, advance: Advance, error: BaseException | None) -> None:
+        """The run has ended, or is not this worker's any more."""
+        if error is not None:
+            log.info("%s: %s", advance.run_id, error)
+        if self._live.get(advance.run_id) is advance:
+            del self._live[advance.run_id]
+            self._owned.pop(advance.run_id, None)
+        advance.close()
+
+    async def park(self, advance: Advance, kind: str, message: str) -> None:
+        """Set a run aside with a reason that people can read."""
+        try:
+            await self.store.park(advance.run_id, json.dumps({"kind": kind, "message": message}))
+        except HoldfastError as error:
+            log.error("%s could not be parked: %s", advance.run_id, error)
+        self.forget(advance, None)
+
+    async def judge_crash(self, run_id: str) -> None:
+        """A worker died in a tick of this run: park it where that has happened too often."""
+        head = await self.store.head(run_id)
+        if head is not None and head.ended is None and head.crashes >= self.crash_limit:
+            message = f"its ticks killed {head.crashes} workers in a row; the last one at position {head.position}"
+            await self.store.park(run_id, json.dumps({"kind": "runaway", "message": message}))
+
+    def record_late(self, run_id: str, draft: Draft) -> None:
+        """The outcome of a step whose run has ended or moved on: kept in the log, as a late fact."""
+
+        async def record() -> None:
+            try:
+                await self.store.append(run_id, [draft])
+            except HoldfastError as error:
+                log.debug("%s: a late outcome was not recorded: %s", run_id, error)
+
+        self.spawn(record())
+
+    def deposed(self) -> None:
+        """Others have declared this worker dead: let go of every run. What steps come to is still recorded."""
+        for advance in list(self._live.values()):
+            advance.busy = True
+            self.forget(advance, None)
+        self._owned.clear()
+        self.id = ids.worker_id()
+
+    def _load(self, run_id: str, workflow: str) -> None:
+        definition = workflows.get(workflow)
+        if definition is None:
+            self._owned.pop(run_id, None)
+            self.spawn(self.store.release(self.id, {run_id: 0}))
+            return
+        advance = Advance(self, run_id, definition)
+        self._live[run_id] = advance
+        advance.load()
+        self._make_room()
+
+    async def _find(self, run_id: str) -> None:
+        head = await self.store.head(run_id)
+        if head is not None and head.owner == self.id and run_id not in self._live:
+            self._load(run_id, head.workflow)
+
+    def _make_room(self) -> None:
+        if len(self._live) <= self._keep:
+            return
+        for run_id, advance in list(self._live.items()):
+            if advance.idle:
+                self._owned[run_id] = advance.after
+                del self._live[run_id]
+                advance.close()
+                if len(self._live) <= self._keep:
+                    return
+
+    # ---- being told
+
+    def _hear(self, news: Sequence[News]) -> None:
+        for item in news:
+            if item.ended:
+                advance = self._live.get(item.run)
+                if advance is not None:
+                    advance.news()
+                self._owned.pop(item.run, None)
+            elif item.fact and item.run in self._live:
+                self.wake(item.run)
+            elif item.fact and item.owner == self.id:
+                self.wake(item.run)
+            elif item.ready and item.owner is None and not self.stopping:
+                self._maintain.claim_soon()
+
+    def _ring(self, run_id: str, what: str) -> None:
+        advance = self._live.get(run_id)
+        if advance is None:
+            self.wake(run_id)
+        elif what == "load":
+            advance.news()
+        else:
+            advance.ring(what)
+
+    # ---- for its parts
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def later(self, delay: float, work: Callable[[], None]) -> None:
+        """Do something after `delay` seconds."""
+        asyncio.get_running_loop().call_later(delay, work)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            level = logging.WARNING if isinstance(error, StoreError) else logging.ERROR
+            log.log(level, "worker %s: %s", self.id, error, exc_info=error)

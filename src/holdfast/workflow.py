@@ -1,0 +1,376 @@
+"""What authors import: `@workflow`, `@step`, `sleep`, `hook`, `now` … over an abstract runtime.
+
+Nothing here knows how a workflow is run. Inside workflow code the context variable `_runtime` holds a
+`Runtime`, which the engine implements; inside a step `_attempt` holds the attempt that runs.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import random as _random
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+import msgspec
+
+from .definition import Backoff, Definition, Options, Registry, seconds
+from .errors import DefinitionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """The run that asks: `hf.run_info()`."""
+
+    run_id: str
+    workflow: str
+    started_at: datetime
+    version: str | None
+    attributes: dict[str, str]
+
+
+class StepInfo(msgspec.Struct, frozen=True):
+    """The attempt that asks: `hf.step_info()`.
+
+    `key` is the same for every attempt and every recovery of this step, and no other step of any run has it:
+    give it to other systems as the idempotency key.
+    """
+
+    run_id: str
+    step: str
+    key: str
+    attempt: int
+
+
+class Hook(abc.ABC, Generic[T]):
+    """A named place where the run waits for payloads: await it, iterate over it, or use `async with`.
+
+    Example:
+        approval = hf.hook(f"approve:{order.id}", type=Approval)
+        answer = await approval                   # the next payload
+        async for message in hf.hook("chat"): ... # every payload, until the hook is closed
+        async with hf.hook("once") as hook: ...   # closed at the end of the block
+
+    Payloads that come before anybody waits are kept, in order. The token is held by one run at a time: where
+    another run has it, each await raises HookTaken with that run's id.
+    """
+
+    token: str
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.next().__await__()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._iterate()
+
+    async def __aenter__(self) -> Hook[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def next(self) -> Coroutine[Any, Any, T]:
+        """The next payload, as a coroutine (for `asyncio.create_task`)."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Take no more payloads; the token is free for others once this tick is committed."""
+
+    @abc.abstractmethod
+    def _iterate(self) -> AsyncIterator[T]: ...
+
+
+class Runtime(abc.ABC):
+    """What workflow code needs of an engine."""
+
+    @abc.abstractmethod
+    def step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Coroutine[Any, Any, Any]: ...
+
+    @abc.abstractmethod
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
+
+    @abc.abstractmethod
+    def hook(self, token: str, type: Any, metadata: Any) -> Hook[Any]: ...
+
+    @abc.abstractmethod
+    def now(self) -> datetime: ...
+
+    @abc.abstractmethod
+    def random(self) -> _random.Random: ...
+
+    @abc.abstractmethod
+    def uuid4(self) -> UUID: ...
+
+    @abc.abstractmethod
+    def patched(self, id: str) -> bool: ...
+
+    @abc.abstractmethod
+    def set_attributes(self, attributes: Mapping[str, str | None]) -> None: ...
+
+    @abc.abstractmethod
+    def info(self) -> RunInfo: ...
+
+
+class Attempt(abc.ABC):
+    """What a running step can ask of its executor."""
+
+    info: StepInfo
+
+    @abc.abstractmethod
+    def heartbeat(self) -> None: ...
+
+
+_runtime: ContextVar[Runtime | None] = ContextVar("holdfast_runtime", default=None)
+_attempt: ContextVar[Attempt | None] = ContextVar("holdfast_attempt", default=None)
+
+
+def _inside(what: str) -> Runtime:
+    runtime = _runtime.get()
+    if runtime is None:
+        raise DefinitionError(f"hf.{what} works in workflow code only: call it in an @hf.workflow function")
+    return runtime
+
+
+# ---- definitions --------------------------------------------------------------------------------------------
+
+
+class Step(Definition[P, R]):
+    """A function whose result is recorded once. Call it in a workflow; elsewhere it is the plain function."""
+
+    kind = "step"
+
+    def __init__(self, fn: Callable[P, Any], name: str | None, options: Options) -> None:
+        super().__init__(fn, name)
+        self.options = options
+        steps.add(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        runtime = _runtime.get()
+        if runtime is None:
+            return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+        return runtime.step(self, args, kwargs)
+
+
+class Workflow(Definition[P, R]):
+    """A durable function: start it with `app.start(fulfil, order)`; outside of runs it is the plain function."""
+
+    kind = "workflow"
+
+    def __init__(self, fn: Callable[P, Coroutine[Any, Any, R]], name: str | None, version: str | None):
+        super().__init__(fn, name)
+        if not self.is_async:
+            raise DefinitionError(
+                f"{self.name}: a workflow is an `async def`; "
+                f"{fn.__qualname__} is a plain function (make it a step, or add async)"
+            )
+        self.version = version
+        workflows.add(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if _runtime.get() is not None:
+            raise DefinitionError(
+                f"{self.name}: a workflow inside a workflow (a child run) is not supported yet; "
+                "call its function with .fn(…) to run it as part of this run, or start it from a step"
+            )
+        return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+
+
+steps: Registry[Step[..., Any]] = Registry("step")
+workflows: Registry[Workflow[..., Any]] = Registry("workflow")
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retries: int = 3,
+    backoff: Backoff | float | timedelta = ...,
+    timeout: float | timedelta | None = None,
+    heartbeat: float | timedelta | None = None,
+) -> _StepDecorator: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 3,
+    backoff: Backoff | float | timedelta = Backoff(),
+    timeout: float | timedelta | None = None,
+    heartbeat: float | timedelta | None = None,
+) -> Any:
+    """Make a function, async or not, a step: it may do I/O, and its result is recorded once.
+
+    `retries=n` means n + 1 attempts. `backoff` is a `Backoff`, or the first delay. `timeout` bounds each
+    attempt. `heartbeat` is how long an attempt may go without calling `hf.heartbeat()`. Times are seconds
+    or timedeltas. A sync function runs in a thread, which a time-out cannot stop: its late end is ignored.
+
+    Example:
+        @hf.step(retries=5, timeout=30)
+        async def charge(order: Order) -> Receipt: ...
+    """
+    if not isinstance(retries, int) or retries < 0:
+        raise DefinitionError(f"@step: expected retries to be an int of 0 or more, got {retries!r}")
+    if not isinstance(backoff, Backoff):
+        backoff = Backoff(initial=seconds(backoff, "@step backoff"))
+    options = Options(
+        retries,
+        backoff,
+        None if timeout is None else seconds(timeout, "@step timeout"),
+        None if heartbeat is None else seconds(heartbeat, "@step heartbeat"),
+    )
+    if fn is not None:
+        return Step(fn, name, options)
+    return lambda function: Step(function, name, options)
+
+
+class _StepDecorator:
+    """The type of `@hf.step(...)`: never instantiated."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any: ...
+
+
+@overload
+def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None, version: str | None = None
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+def workflow(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+) -> Any:
+    """Make an `async def` durable: it survives crashes, waits for days and resumes where it was.
+
+    What it does must follow from its arguments and from what it awaits; the rest belongs into steps.
+    `version` is recorded with each run, for people and for `hf.run_info().version`.
+
+    Example:
+        @hf.workflow
+        async def fulfil(order: Order) -> Result: ...
+    """
+    if fn is not None:
+        return Workflow(fn, name, version)
+    return lambda function: Workflow(function, name, version)
+
+
+# ---- inside a workflow --------------------------------------------------------------------------------------
+
+
+async def sleep(duration: float | timedelta | datetime) -> None:
+    """Sleep durably: for seconds or a timedelta, or until an aware datetime. Outside a workflow: plainly.
+
+    Example:
+        await hf.sleep(timedelta(days=3))
+    """
+    if isinstance(duration, datetime):
+        runtime = _runtime.get()
+        if runtime is not None:
+            await runtime.sleep_until(duration)
+            return
+        duration = duration - datetime.now(duration.tzinfo)
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    await asyncio.sleep(duration)
+
+
+@overload
+def hook(token: str, *, type: type[T], metadata: Any = None) -> Hook[T]: ...
+@overload
+def hook(token: str, *, type: Any = Any, metadata: Any = None) -> Hook[Any]: ...
+def hook(token: str, *, type: Any = Any, metadata: Any = None) -> Hook[Any]:
+    """Open a hook: a place where this run waits for payloads sent to `token`.
+
+    It is open from this call on (committed with this tick). `type` is what payloads must be: senders are
+    told when theirs does not fit. `metadata` (JSON) describes it to people who list hooks.
+
+    Example:
+        answer = await hf.hook("approve:1", type=Approval)
+    """
+    return _inside("hook()").hook(token, type, metadata)
+
+
+def now() -> datetime:
+    """The workflow's clock: when the event that it sees now was recorded (aware, UTC); same on replay."""
+    return _inside("now()").now()
+
+
+def random() -> _random.Random:
+    """A random generator seeded by the run: it gives the same numbers on replay.
+
+    Example:
+        pick = hf.random().choice(candidates)
+    """
+    return _inside("random()").random()
+
+
+def uuid4() -> UUID:
+    """A random UUID that is the same on replay."""
+    return _inside("uuid4()").uuid4()
+
+
+def patched(id: str) -> bool:
+    """Whether this run takes the new way of a change that was made while runs were in flight.
+
+    True for runs that come here with today's code, False for runs whose log went past here without it. The
+    first answer holds for the whole run.
+
+    Example:
+        if hf.patched("notify-by-mail"):
+            await mail(order)
+        else:
+            await fax(order)
+    """
+    return _inside("patched()").patched(id)
+
+
+def set_attributes(attributes: Mapping[str, str | None] | None = None, /, **more: str | None) -> None:
+    """Put searchable text on the run (`holdfast runs --attribute k=v`); None removes a key.
+
+    At most 64 keys of 1–256 characters, values of at most 256 bytes. Raises PayloadError beyond that.
+
+    Example:
+        hf.set_attributes(customer="ana", stage="paid")
+    """
+    _inside("set_attributes()").set_attributes({**(attributes or {}), **more})
+
+
+def run_info() -> RunInfo:
+    """Id, workflow, start and attributes of the run that asks."""
+    return _inside("run_info()").info()
+
+
+# ---- inside a step ------------------------------------------------------------------------------------------
+
+
+def step_info() -> StepInfo:
+    """Run, key and attempt of the step that asks.
+
+    Example:
+        await bank.charge(card, amount, idempotency_key=hf.step_info().key)
+    """
+    attempt = _attempt.get()
+    if attempt is None:
+        raise DefinitionError("hf.step_info() works in a running step only")
+    return attempt.info
+
+
+def heartbeat() -> None:
+    """Say that this attempt is alive; needed where the step has `heartbeat=`. Safe from threads."""
+    attempt = _attempt.get()
+    if attempt is None:
+        raise DefinitionError("hf.heartbeat() works in a running step only")
+    attempt.heartbeat()
