@@ -3,11 +3,55 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DIR    ?= .
+
+.PHONY: help
+help:
+	@echo 'make demo [DIR=folder]  three agents survey a folder of source code; a worker is killed half-way'
+	@echo 'make test               the whole test suite'
+	@echo 'make check              what a change must pass: lint, format, types, imports, tests'
+	@echo 'make format             put the code into shape'
+	@echo 'make docs               write the generated pages of docs/ anew'
+	@echo 'make bench              the measurements in bench/'
+	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
 $(READY): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Holdfast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/pip || { echo 'Setting up $(VENV) (once)'; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 .PHONY: setup
 setup: $(READY)
+
+.PHONY: demo
+demo: $(READY)
+	@$(BIN)/python -m examples.demo "$(DIR)"
+
+.PHONY: test
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+.PHONY: lint
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint test
+
+.PHONY: format
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(READY)
+	@set -e; for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

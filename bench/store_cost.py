@@ -84,9 +84,7 @@ async def groups(folder, runs, rounds):
     took = []
     async with open_store(f"sqlite:///{folder}/groups-{runs}.db") as store:
         names = [f"run-{i}" for i in range(runs)]
-        first = await asyncio.gather(
-            *(store.append(n, created(), after=0, owner="wrk_1") for n in names)
-        )
+        first = await asyncio.gather(*(store.append(n, created(), after=0, owner="wrk_1") for n in names))
         last = [a.last for a in first]
         for n in range(1, rounds + 1):
             drafts = [step(n) for _ in names]

@@ -38,7 +38,7 @@ from .events import ENDS, Event, fold, new
 from .schema import validate
 from .store.base import Head, Hook, News, Status, Store, Timer, open_store
 from .worker import Worker
-from .workflow import Workflow, workflows
+from .workflow import Workflow, check_attributes, workflows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -177,6 +177,7 @@ class App:
     ) -> Run[Any]:
         """Start a run by the workflow's name, with arguments as a JSON object: for those without its code."""
         check_size(args, self.payload_limit, f"{name} arguments")
+        check_attributes(attributes or {})
         run_id = ids.run_id() if run_id is None else _checked_id(run_id)
         data: dict[str, Any] = {
             "workflow": name,
@@ -193,6 +194,7 @@ class App:
         worker = self._worker
         try:
             if worker is not None and definition is not None and not worker.stopping:
+                await worker.started(run_id)
                 if worker.has(run_id):
                     await self._same_run(run_id, name, args, definition)
                 else:
@@ -207,11 +209,7 @@ class App:
         self, run_id: str, name: str, args: bytes, definition: Workflow[..., Any] | None
     ) -> None:
         """Whether the run that has this id already is the one that was asked for. Raises RunExists."""
-        events = await self.store.read(run_id, limit=1)
-        if not events:
-            # It is live in this process and not committed yet: its own start reports what comes of it.
-            await self.store.append(run_id, [new("run_created", data={"workflow": name})], after=0)
-        there = events[0].data
+        there = (await self.store.read(run_id, limit=1))[0].data
         if there.get("workflow") != name:
             raise RunExists(
                 f"run {run_id!r} exists already, of workflow {there.get('workflow')!r}: choose another run_id"
@@ -402,8 +400,10 @@ class Run(Generic[R]):
             raise RunNotFound(f"no run {self.id!r} in {self._app.store.url}")
         return head
 
-    async def events(self, after: int = 0, *, limit: int | None = None) -> AsyncIterator[Event]:
-        """The run's log beyond `after`, in order.
+    async def events(
+        self, after: int = 0, *, limit: int | None = None, data: bool = True
+    ) -> AsyncIterator[Event]:
+        """The run's log beyond `after`, in order. Without `data`, what the events hold is left out.
 
         Example:
             log = [event async for event in run.events()]
@@ -413,7 +413,7 @@ class Run(Generic[R]):
             size = _PAGE if left is None else min(_PAGE, left)
             page = await self._app.store.read(self.id, after, size)
             for event in page:
-                yield event
+                yield event if data else msgspec.structs.replace(event, body=b"{}")
             if len(page) < size:
                 return
             after = page[-1].position
@@ -516,8 +516,9 @@ def execute(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     async def main() -> R:
         async with connect() as app, app.worker():
-            run = await app.start(workflow, *args, **kwargs)
-            return cast(R, await run.result())
+            raw = workflow.arguments.encode(args, kwargs)
+            run: Run[R] = await app.start_raw(workflow.name, raw, definition=workflow)
+            return await run.result()
 
     return _run_sync(main())
 

@@ -15,7 +15,8 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar
+from types import CodeType, FunctionType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 
@@ -220,8 +221,12 @@ class Definition(Generic[P, R]):
     @property
     def place(self) -> str:
         """Where the function is written: 'app.py:12'."""
-        code = self.fn.__code__  # type: ignore[attr-defined]
-        return f"{code.co_filename}:{code.co_firstlineno}"
+        return f"{self.code.co_filename}:{self.code.co_firstlineno}"
+
+    @property
+    def code(self) -> CodeType:
+        """The function's code."""
+        return cast(FunctionType, inspect.unwrap(self.fn)).__code__
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} at {self.place}>"
@@ -233,8 +238,8 @@ def _same_function(one: Definition[..., Any], other: Definition[..., Any]) -> bo
     A script that runs as `__main__` and is imported later has the same file; cells of a notebook have files
     of their own but share the module `__main__`.
     """
-    files = [d.fn.__code__.co_filename for d in (one, other)]  # type: ignore[attr-defined]
-    return files[0] == files[1] or one.fn.__module__ == other.fn.__module__ == "__main__"
+    same_file = one.code.co_filename == other.code.co_filename
+    return same_file or one.fn.__module__ == other.fn.__module__ == "__main__"
 
 
 D = TypeVar("D", bound=Definition[..., Any])

@@ -281,14 +281,17 @@ class RunState(msgspec.Struct):
         return 0 if self.ended else sum(t.status == "pending" for t in self.timers.values())
 
 
-def fold(events: Iterable[Event]) -> RunState:
+def fold(events: Iterable[Event], state: RunState | None = None) -> RunState:
     """The state that a log means. Linear; knows nothing of code, store or clock.
+
+    With `state`, which the events before these came to, it goes on from there (and changes it).
 
     Example:
         state = fold(await store.read("order-1"))
         state.status, state.steps["charge#1"].attempt
     """
-    state = RunState("")
+    if state is None:
+        state = RunState("")
     for event in events:
         state.run = event.run
         state.head = event.position

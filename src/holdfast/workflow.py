@@ -1,7 +1,8 @@
 """What authors import: `@workflow`, `@step`, `sleep`, `hook`, `now` … over an abstract runtime.
 
-Nothing here knows how a workflow is run. Inside workflow code the context variable `_runtime` holds a
-`Runtime`, which the engine implements; inside a step `_attempt` holds the attempt that runs.
+Nothing here knows how a workflow is run. While a thread runs workflow code, `here.runtime` is the `Runtime`
+behind it, which the engine implements; in a step, `_attempt` holds the attempt that runs. (The first is no
+context variable, for code that copies contexts about must not carry a run into places where it does not run.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import random as _random
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -18,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from .definition import Backoff, Definition, Options, Registry, seconds
-from .errors import DefinitionError
+from .errors import DefinitionError, PayloadError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,12 +129,18 @@ class Attempt(abc.ABC):
     def heartbeat(self) -> None: ...
 
 
-_runtime: ContextVar[Runtime | None] = ContextVar("holdfast_runtime", default=None)
+class _Here(threading.local):
+    """Whose workflow code this thread is running just now."""
+
+    runtime: Runtime | None = None
+
+
+here = _Here()
 _attempt: ContextVar[Attempt | None] = ContextVar("holdfast_attempt", default=None)
 
 
 def _inside(what: str) -> Runtime:
-    runtime = _runtime.get()
+    runtime = here.runtime
     if runtime is None:
         raise DefinitionError(f"hf.{what} works in workflow code only: call it in an @hf.workflow function")
     return runtime
@@ -149,10 +157,11 @@ class Step(Definition[P, R]):
     def __init__(self, fn: Callable[P, Any], name: str | None, options: Options) -> None:
         super().__init__(fn, name)
         self.options = options
+        self.plain = self.is_async and options.timeout is None and options.heartbeat is None
         steps.add(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        runtime = _runtime.get()
+        runtime = here.runtime
         if runtime is None:
             return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
         return runtime.step(self, args, kwargs)
@@ -174,7 +183,7 @@ class Workflow(Definition[P, R]):
         workflows.add(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if _runtime.get() is not None:
+        if here.runtime is not None:
             raise DefinitionError(
                 f"{self.name}: a workflow inside a workflow (a child run) is not supported yet; "
                 "call its function with .fn(…) to run it as part of this run, or start it from a step"
@@ -277,7 +286,7 @@ async def sleep(duration: float | timedelta | datetime) -> None:
         await hf.sleep(timedelta(days=3))
     """
     if isinstance(duration, datetime):
-        runtime = _runtime.get()
+        runtime = here.runtime
         if runtime is not None:
             await runtime.sleep_until(duration)
             return
@@ -346,6 +355,26 @@ def set_attributes(attributes: Mapping[str, str | None] | None = None, /, **more
         hf.set_attributes(customer="ana", stage="paid")
     """
     _inside("set_attributes()").set_attributes({**(attributes or {}), **more})
+
+
+MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 64, 256, 256
+
+
+def check_attributes(attributes: Mapping[str, str]) -> None:
+    """Refuse attributes beyond the limits, with PayloadError."""
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_KEY or not name.isprintable():
+            raise PayloadError(f"attribute name: expected 1–{MAX_KEY} printable characters, got {name!r:.80}")
+        if not isinstance(value, str):
+            raise PayloadError(f"attribute {name}: expected str, got {type(value).__name__}")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise PayloadError(f"attribute {name}: expected text, got a lone surrogate") from None
+        if size > MAX_VALUE:
+            raise PayloadError(f"attribute {name}: expected at most {MAX_VALUE} bytes, got {size}")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise PayloadError(f"attributes: expected at most {MAX_ATTRIBUTES}, got {len(attributes)}")
 
 
 def run_info() -> RunInfo:

@@ -13,7 +13,6 @@ import sys
 from asyncio import futures
 from collections import deque
 from collections.abc import Coroutine, Mapping
-from contextvars import Context, copy_context
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -26,7 +25,7 @@ from ..codec import UNTYPED, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, new, numbered
 from ..schema import json_schema
-from ..workflow import Hook, RunInfo, Runtime, Step, Workflow, _runtime, steps
+from ..workflow import Hook, RunInfo, Step, Workflow, check_attributes, steps
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
 from .hooks import OpenHook
@@ -34,8 +33,6 @@ from .loop import DurableTimer, Evicted, Loop, Timers
 
 _SLEEPS = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` gives to its timer: how a sleep is told from a time-out when a run is woken."""
-
-MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 64, 256, 256
 
 
 class StepCall:
@@ -50,7 +47,7 @@ class StepCall:
         self.future = future
 
 
-class RunContext(Runtime, Timers):
+class RunContext(Timers):
     """The side of an execution that workflow code sees."""
 
     def __init__(
@@ -80,17 +77,14 @@ class RunContext(Runtime, Timers):
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
 
-    def begin(self, created: Mapping[str, Any], time: int) -> Context:
-        """Take what `run_created` holds; returns the context in which the workflow's code runs."""
+    def begin(self, created: Mapping[str, Any], time: int) -> None:
+        """Take what `run_created` holds."""
         self.clock = self.created = time
         self.seed = created.get("seed", self.run_id)
         self.version = created.get("version")
         self.attributes.update(created.get("attributes") or {})
         salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
-        self.loop = Loop(self, salt)
-        context = copy_context()
-        context.run(_runtime.set, self)
-        return context
+        self.loop = Loop(self, salt)  # type: ignore[abstract] # what it lacks is refused at the call
 
     # ---- commands
 
@@ -243,10 +237,8 @@ class RunContext(Runtime, Timers):
             if value is None:
                 after.pop(name, None)
             else:
-                _check_attribute(name, value)
                 after[name] = value
-        if len(after) > MAX_ATTRIBUTES:
-            raise PayloadError(f"attributes: expected at most {MAX_ATTRIBUTES}, got {len(after)}")
+        check_attributes(after)
         self.attributes = after
         self.ask("attributes_set", self._key("attributes", "attributes"), {"attributes": dict(attributes)})
 
@@ -266,21 +258,6 @@ def _check_token(token: str) -> None:
         raise PayloadError(f"hook token: expected a str of 1–512 characters, got {token!r:.80}")
     if not token.isprintable():
         raise PayloadError(f"hook token: expected printable characters, got {token!r:.80}")
-
-
-def _check_attribute(name: str, value: str) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_KEY or not name.isprintable():
-        raise PayloadError(
-            f"attribute name: expected 1–{MAX_KEY} printable characters, got {name!r:.80}"
-        )
-    if not isinstance(value, str):
-        raise PayloadError(f"attribute {name}: expected str, got {type(value).__name__}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise PayloadError(f"attribute {name}: expected text, got a lone surrogate") from None
-    if size > MAX_VALUE:
-        raise PayloadError(f"attribute {name}: expected at most {MAX_VALUE} bytes, got {size}")
 
 
 _OURS = (__name__.rpartition(".")[0].rpartition(".")[0], "asyncio", "contextlib", "contextvars")

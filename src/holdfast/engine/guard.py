@@ -47,15 +47,15 @@ calls.
 from __future__ import annotations
 
 import asyncio
-import dis
 import gc
 import logging
 import signal
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -76,13 +76,21 @@ _log: Final = logging.getLogger("holdfast.engine")
 _off: Final = partial(sys.setprofile, None)
 _get: Final = partial(sys.getprofile)
 _ident: Final = partial(threading.get_ident)
+# CPython lets one thread at a time change its profile function, and raises RuntimeError in others
+# (its audit event runs our hook, where the thread may be switched): so we take turns.
+_turn: Final = threading.RLock()
+_take: Final = partial(_turn.acquire)
+_give: Final = partial(_turn.release)
+_wait: Final = partial(time.sleep, 0.0001)
 _NAMES: Final = impure.NAMES
 _FUNCTION_NAMES: Final = impure.FUNCTION_NAMES
 _EVENTS: Final = impure.EVENTS | {"sys.setprofile"}
 
 _hooked = False
 _hooking: Final = threading.Lock()
-_pending: Final[dict[int, BaseException]] = {}  # thread -> what is on its way out of `_watch`
+_pending: Final[
+    dict[int, BaseException]
+] = {}  # thread -> what is on its way out of `_watch`; it holds `_turn`
 _switching: Final[dict[int, bool]] = {}  # threads whose watch we are switching off ourselves
 _roots: Final[dict[int, FrameType]] = {}  # thread -> the frame that holds `watching`
 _seeded: Final[weakref.WeakSet[Any]] = weakref.WeakSet()  # generators that a replay makes again
@@ -94,7 +102,13 @@ def enter() -> object:
         _install()
     previous = _get()
     if previous is not _watch:
-        _on()
+        _take()
+        try:
+            _on()
+        except RuntimeError:
+            _insist(_on)
+        finally:
+            _give()
     return previous
 
 
@@ -103,17 +117,23 @@ def leave(token: object) -> None:
     if token is _watch:
         return  # a tick inside of a tick: the outer one goes on
     stood = _get() is _watch
+    off = _off if token is None or not callable(token) else partial(sys.setprofile, token)
     me = _ident()
+    if me in _pending:  # the hook could not run, at the recursion limit
+        del _pending[me]
+        _give()
     _switching[me] = True
-    if token is None:
-        _off()
-    elif callable(token):
-        partial(sys.setprofile, token)()
-    else:
+    _take()
+    try:
+        off()
+    except RuntimeError:
+        _insist(off)
+    finally:
+        _give()
+        del _switching[me]
+    if off is _off and token is not None:
         # cProfile on 3.11 is installed below Python: what we hold is the profiler, no function.
-        _off()
         token.enable()  # type: ignore[attr-defined]
-    del _switching[me]
     if not stood:
         # Workflow code cannot do it (`setprofile` is refused), a profiler that another thread
         # starts can, or an interrupt. The run is not to blame, so nothing is raised.
@@ -123,10 +143,7 @@ def leave(token: object) -> None:
 def pause() -> bool:
     """Stop watching while the engine works on workflow code's behalf; tell whether it watched."""
     if _get() is _watch:
-        me = _ident()
-        _switching[me] = True
-        _off()
-        del _switching[me]
+        leave(None)
         return True
     return False
 
@@ -134,7 +151,7 @@ def pause() -> bool:
 def resume(watched: bool) -> None:
     """Watch again, where `pause` stopped it."""
     if watched:
-        _on()
+        enter()
 
 
 @contextmanager
@@ -159,6 +176,16 @@ def permit(generator: Any) -> None:
     _seeded.add(generator)
 
 
+def _insist(change: Callable[[], object]) -> None:
+    """Somebody else, who knows of no turns, is at it: a profiler in another thread."""
+    for _ in range(1000):
+        with suppress(RuntimeError):
+            change()
+            return
+        _wait()
+    change()
+
+
 def _install() -> None:
     global _hooked
     with _hooking:
@@ -175,11 +202,27 @@ def _watch(frame: FrameType, event: str, arg: Any) -> None:
         elif event == "call" and frame.f_code.co_name in _FUNCTION_NAMES:
             _look_at_function(frame)
     except BaseException as error:
-        _pending[_ident()] = error
+        me = _ident()
+        if me not in _pending:
+            _take()  # what CPython does next is a change of the profile function
+        _pending[me] = error
+        _await_others(me)
         raise
 
 
 _on: Final = partial(sys.setprofile, _watch)
+
+
+def _await_others(me: int) -> None:
+    """Return when no other thread is in CPython's change of a profile function any more.
+
+    One that was refused a moment ago gave its turn in the hook, and may not be quite out of it.
+    """
+    _switching[me] = True
+    try:
+        _insist(_on)
+    finally:
+        del _switching[me]
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -197,14 +240,16 @@ def _keep_watching() -> None:
     if _get() is not _watch:
         return
     me = _ident()
-    error = _pending.pop(me, None)
     if me in _switching:
         return
-    if error is None and _is_deep(sys._getframe(2)):
-        # It could not even be called; any other exception at that point is an interrupt: let it go.
-        error = RecursionError("maximum recursion depth exceeded")
+    error = _pending.get(me)
     if error is not None:
+        del _pending[me]
+        _give()
         raise error.with_traceback(None)
+    if _is_deep(sys._getframe(2)):
+        # It could not even be called; any other exception at that point is an interrupt: let it go.
+        raise RecursionError("maximum recursion depth exceeded")
 
 
 def _is_deep(frame: FrameType | None) -> bool:
@@ -228,7 +273,7 @@ def _look_at_builtin(frame: FrameType, called: Any) -> None:
         found = None
     if found is None or _exempt(frame):
         return
-    if module == "time" and name in impure.CLOCK_IF_FEWER and _has_its_argument(frame, name):
+    if module == "time" and name in impure.CLOCK_IF_FEWER and impure.is_given_a_time(frame, name):
         return
     raise _refusal(frame, *found)
 
@@ -266,9 +311,7 @@ def _generator(frame: FrameType, owner: Any, name: str) -> tuple[str, str] | Non
     if owner is getattr(sys.modules.get("random"), "_inst", None):
         return f"random.{name}", impure.RANDOM
     # CPython's Python-level `seed(a)` calls the C one: its frame shows what the seed was.
-    seeds = (
-        name == "seed" and frame.f_code.co_name == "seed" and frame.f_locals.get("a") is not None
-    )
+    seeds = name == "seed" and frame.f_code.co_name == "seed" and frame.f_locals.get("a") is not None
     if seeds or name == "setstate":
         if not _exempt(frame):  # a module that is imported lazily keeps its generator for all runs
             permit(owner)
@@ -286,54 +329,12 @@ def _is_open(file: Any) -> bool:
     return True
 
 
-def _has_its_argument(frame: FrameType, name: str) -> bool:
-    """Whether this call of time.localtime (or the like) provably does not ask the clock."""
-    code = [i for i in dis.get_instructions(frame.f_code) if i.opname not in _FILLERS]
-    at = next((n for n, i in enumerate(code) if i.offset == frame.f_lasti), 0)
-    call = code[at]
-    if call.opname != "CALL" or (call.arg or 0) < impure.CLOCK_IF_FEWER[name]:
-        return False
-    return name not in impure.CLOCK_IF_NONE or _is_never_none(code[:at], frame)
-
-
-def _is_never_none(code: list[dis.Instruction], frame: FrameType) -> bool:
-    """Whether the value that `code` ends by pushing is provably something else than None."""
-    last = code[-1]
-    if last.opname in {"BINARY_OP", "UNARY_NEGATIVE"}:
-        return True
-    if last.opname == "CALL":
-        # A clock of the log is the usual case: time.gmtime(hf.now().timestamp())
-        return last.arg == 0 and code[-2].argval in {"timestamp", "total_seconds"}
-    if last.opname == "LOAD_ATTR" and code[-2].opname.startswith("LOAD_"):
-        owner = _value(code[-2], frame)
-        # the instance's own dict: a property could answer otherwise the second time
-        return getattr(owner, "__dict__", {}).get(last.argval) is not None
-    return _value(last, frame) is not None
-
-
-def _value(instruction: dis.Instruction, frame: FrameType) -> Any:
-    """The value that a load instruction pushes; None if that cannot be told."""
-    name = instruction.argval
-    if instruction.opname == "LOAD_CONST":
-        return name
-    if not instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL")):
-        return None
-    if isinstance(name, tuple):  # LOAD_FAST_LOAD_FAST
-        name = name[-1]
-    scopes: list[Mapping[str, Any]] = [frame.f_globals]
-    if instruction.opname != "LOAD_GLOBAL":
-        scopes.insert(0, frame.f_locals)
-    return next((scope[name] for scope in scopes if name in scope), None)
-
-
 def _is_time_zone(event: str, args: tuple[Any, ...]) -> bool:
     """Whether the C half of zoneinfo loads a zone: it opens the file in its caller's frame."""
     zoneinfo = sys.modules.get("zoneinfo")
     if event != "open" or zoneinfo is None or not isinstance(args[0], str):
         return False
-    return args[1] in {"r", "rb"} and args[0].startswith(
-        tuple(f"{path}/" for path in zoneinfo.TZPATH)
-    )
+    return args[1] in {"r", "rb"} and args[0].startswith(tuple(f"{path}/" for path in zoneinfo.TZPATH))
 
 
 def _exempt(frame: FrameType) -> bool:
@@ -381,4 +382,3 @@ def _refusal(frame: FrameType, label: str, kind: str) -> NotDeterministic:
 
 # Kinds whose advice stands, whatever function they are reached by.
 _FINAL: Final = frozenset({impure.SEED, impure.SLEEP, impure.NODE})
-_FILLERS: Final = frozenset({"PRECALL", "EXTENDED_ARG", "CACHE", "KW_NAMES"})

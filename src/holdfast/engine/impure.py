@@ -1,4 +1,4 @@
-"""What counts as impure: plain data for `guard`, without importing what it names.
+"""What counts as impure: the data of `guard`, which imports nothing of what it names.
 
 Guarantees: a call is described by the module and name that the interpreter itself gives it
 (`time.time.__module__`, an audit event's name), so that a module which is loaded only later, or
@@ -15,7 +15,10 @@ outside the run, which check mode shows, but no value flows back), `socket.send`
 
 from __future__ import annotations
 
-from typing import Final
+import dis
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, Final
 
 CLOCK: Final = "clock"
 SLEEP: Final = "sleep"
@@ -226,3 +229,45 @@ PUBLIC_NAMES: Final = {
     "concurrent.futures.thread": "concurrent.futures",
     "concurrent.futures.process": "concurrent.futures",
 }
+
+_FILLERS: Final = frozenset({"PRECALL", "EXTENDED_ARG", "CACHE", "KW_NAMES"})
+
+
+def is_given_a_time(frame: FrameType, name: str) -> bool:
+    """Whether this call of time.localtime (or the like) provably does not ask the clock."""
+    code = [i for i in dis.get_instructions(frame.f_code) if i.opname not in _FILLERS]
+    at = next((n for n, i in enumerate(code) if i.offset == frame.f_lasti), 0)
+    call = code[at]
+    if call.opname != "CALL" or (call.arg or 0) < CLOCK_IF_FEWER[name]:
+        return False
+    return name not in CLOCK_IF_NONE or _is_never_none(code[:at], frame)
+
+
+def _is_never_none(code: list[dis.Instruction], frame: FrameType) -> bool:
+    """Whether the value that `code` ends by pushing is provably something else than None."""
+    last = code[-1]
+    if last.opname in {"BINARY_OP", "UNARY_NEGATIVE"}:
+        return True
+    if last.opname == "CALL":
+        # A clock of the log is the usual case: time.gmtime(hf.now().timestamp())
+        return last.arg == 0 and code[-2].argval in {"timestamp", "total_seconds"}
+    if last.opname == "LOAD_ATTR" and code[-2].opname.startswith("LOAD_"):
+        owner = _value(code[-2], frame)
+        # the instance's own dict: a property could answer otherwise the second time
+        return getattr(owner, "__dict__", {}).get(last.argval) is not None
+    return _value(last, frame) is not None
+
+
+def _value(instruction: dis.Instruction, frame: FrameType) -> Any:
+    """The value that a load instruction pushes; None if that cannot be told."""
+    name = instruction.argval
+    if instruction.opname == "LOAD_CONST":
+        return name
+    if not instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL")):
+        return None
+    if isinstance(name, tuple):  # LOAD_FAST_LOAD_FAST
+        name = name[-1]
+    scopes: list[Mapping[str, Any]] = [frame.f_globals]
+    if instruction.opname != "LOAD_GLOBAL":
+        scopes.insert(0, frame.f_locals)
+    return next((scope[name] for scope in scopes if name in scope), None)

@@ -17,6 +17,7 @@ patching a real loop (one process runs thousands of these).
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import gc
 import logging
@@ -29,6 +30,7 @@ from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
 from ..errors import NotDeterministic
+from ..workflow import Runtime, here
 from . import guard
 
 log = logging.getLogger("holdfast.workflow")
@@ -88,6 +90,8 @@ class DurableTask(asyncio.Task[Any]):
     """A task that hashes by its ordinal, and remembers its context (for the burial of its coroutine)."""
 
     __slots__ = ("hashed", "own_context")
+    hashed: int
+    own_context: Context
 
     def __hash__(self) -> int:
         return self.hashed
@@ -97,21 +101,22 @@ class DurableFuture(asyncio.Future[Any]):
     """A future that hashes by its ordinal."""
 
     __slots__ = ("hashed",)
+    hashed: int
 
     def __hash__(self) -> int:
         return self.hashed
 
 
-class Timers:
+class Timers(Runtime):
     """What the loop needs of its run."""
 
     clock: int
 
-    def start_timer(self, timer: DurableTimer) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def start_timer(self, timer: DurableTimer) -> str: ...
 
-    def cancel_timer(self, timer: DurableTimer) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def cancel_timer(self, timer: DurableTimer) -> None: ...
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -209,13 +214,14 @@ class Loop(asyncio.AbstractEventLoop):
 
     def drain(self) -> None:
         """Run until nothing is runnable. Exceptions of callbacks are logged, as asyncio does."""
-        outer = events._get_running_loop()
+        outer, outer_runtime = events._get_running_loop(), here.runtime
         collecting = gc.isenabled()
         if collecting:
             gc.disable()  # a finaliser of another run must not run against this one
         if sys.get_asyncgen_hooks().firstiter is not _hold_generator:
             _hook_generators()
         events._set_running_loop(self)
+        here.runtime = self.runtime
         watching = guard.enter()
         try:
             ready = self.ready
@@ -231,6 +237,7 @@ class Loop(asyncio.AbstractEventLoop):
                     self.call_exception_handler({"message": "callback failed", "exception": error})
         finally:
             guard.leave(watching)
+            here.runtime = outer_runtime
             events._set_running_loop(outer)
             if collecting:
                 gc.enable()
@@ -239,8 +246,9 @@ class Loop(asyncio.AbstractEventLoop):
         """Close what is suspended, each in its own context, where every durable call raises Evicted."""
         self.dead = True
         self.ready.clear()
-        outer = events._get_running_loop()
+        outer, outer_runtime = events._get_running_loop(), here.runtime
         events._set_running_loop(self)
+        here.runtime = self.runtime
         try:
             for task in self._tasks:
                 if not task.done():
@@ -250,6 +258,7 @@ class Loop(asyncio.AbstractEventLoop):
                 if generator.ag_frame is not None:
                     _close(copy_context(), generator.aclose())
         finally:
+            here.runtime = outer_runtime
             events._set_running_loop(outer)
         self._tasks.clear()
         self.generators.clear()

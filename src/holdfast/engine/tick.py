@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from typing import Any
 
 import msgspec
@@ -118,15 +119,17 @@ class Execution(RunContext):
         if self._main.done():
             self._finish(self._main)
 
-    def created(self, event: Event) -> None:
+    def run_created(self, event: Event) -> None:
         created = _read_created(event.body)
-        context = self.begin(msgspec.structs.asdict(created), event.time)
+        self.begin(msgspec.structs.asdict(created), event.time)
         try:
             args, kwargs = self.workflow.arguments.decode(bytes(created.args))
         except PayloadError as error:
             raise diverged(self, event, f"arguments that today's signature refuses ({error})") from error
-        coroutine = context.run(self.workflow.fn, *args, **kwargs)
-        self._main = self.loop.create_task(coroutine, name=self.workflow.name, context=context)
+        # An empty context: what the starter's context holds is not in the log.
+        self._main = self.loop.create_task(
+            self.workflow.fn(*args, **kwargs), name=self.workflow.name, context=Context()
+        )
 
     def step_ended(self, event: Event) -> None:
         call = self.calls.pop(event.key, None)
@@ -201,7 +204,7 @@ class Execution(RunContext):
 
 
 _DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
-    "run_created": Execution.created,
+    "run_created": Execution.run_created,
     "step_completed": Execution.step_ended,
     "step_failed": Execution.step_ended,
     "timer_fired": Execution.timer_fired,

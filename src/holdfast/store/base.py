@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -78,12 +78,7 @@ class Head(msgspec.Struct):
         return (
             self.ended is None
             and self.parked is None
-            and (
-                self.status == "pending"
-                or self.fact > self.delivered
-                or self.steps > 0
-                or self.timers > 0
-            )
+            and (self.status == "pending" or self.fact > self.delivered or self.steps > 0 or self.timers > 0)
         )
 
 
@@ -134,7 +129,7 @@ class OpenStep(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A run that a worker has just been given; `due` is its earliest timer, `ready` whether to load it now."""
+    """A run that a worker has been given; `due` is its earliest timer, `ready` whether to load it now."""
 
     run: str
     workflow: str
@@ -181,7 +176,7 @@ class Store(abc.ABC):
         self.clock: Clock = clock or SystemClock()
         self._listeners: list[Listener] = []
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -199,8 +194,15 @@ class Store(abc.ABC):
     # ---- writing
 
     @abc.abstractmethod
-    def submit(self, request: Append) -> None:
-        """Append with the next group; the answer comes by `request.answer`. Never blocks."""
+    def submit(self, request: Append, *, flush: bool = False) -> None:
+        """Append with the next group; the answer comes by `request.answer`.
+
+        Groups form until the end of the loop's turn; `flush` says that nothing else is to be waited for.
+        """
+
+    @abc.abstractmethod
+    def next_batch(self) -> str:
+        """A batch id for an append that is submitted by hand (law L12)."""
 
     @abc.abstractmethod
     async def append(

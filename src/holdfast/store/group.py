@@ -64,9 +64,11 @@ class GroupStore(Store):
 
     # ---- the door
 
-    def submit(self, request: Append) -> None:
-        """Append with the next group."""
+    def submit(self, request: Append, *, flush: bool = False) -> None:
+        """Append with the next group; with `flush`, that group is committed at once."""
         self._put(request)
+        if flush:
+            self._flush()
 
     async def append(
         self,
@@ -79,9 +81,7 @@ class GroupStore(Store):
     ) -> Appended:
         """Append to a run's log and wait for the answer."""
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._put(
-            Append(run_id, events, after, batch or self._batches.next(), _settle(future), owner=owner)
-        )
+        self._put(Append(run_id, events, after, batch or self._batches.next(), _settle(future), owner=owner))
         return await future
 
     async def deliver(self, token: str, payload: bytes, delivery: str) -> Appended:
@@ -93,9 +93,7 @@ class GroupStore(Store):
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         data = {"delivery": delivery, "payload": msgspec.Raw(payload), "digest": digest(payload)}
         draft = new("hook_received", key=f"{token}#0", data=data)
-        self._put(
-            Append("", [draft], None, self._batches.next(), _settle(future), token=token)
-        )
+        self._put(Append("", [draft], None, self._batches.next(), _settle(future), token=token))
         return await future
 
     async def job(self, work: Callable[[], T]) -> T:
@@ -117,7 +115,7 @@ class GroupStore(Store):
 
     async def drain(self) -> None:
         """Wait until everything submitted is answered, and accept no more."""
-        if self.pending or self._committing:
+        while self.pending or self._committing:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
         self._closed = True
@@ -129,10 +127,13 @@ class GroupStore(Store):
         self.pending.append(item)
         if not self._scheduled and not self._committing:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._turn_ended)
+
+    def _turn_ended(self) -> None:
+        self._scheduled = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._scheduled = False
         if self._committing or not self.pending:
             return
         group, self.pending = self.pending, []
@@ -146,11 +147,8 @@ class GroupStore(Store):
         except Exception as error:  # noqa: BLE001 - whatever failed the commit is every writer's answer
             return error
 
-    def finish_commit(
-        self, group: Sequence[Item], outcome: tuple[Answers, list[News]] | Exception
-    ) -> None:
+    def finish_commit(self, group: Sequence[Item], outcome: tuple[Answers, list[News]] | Exception) -> None:
         """Hand out the answers, on the loop; start the next group if one has gathered."""
-        self._committing = False
         if isinstance(outcome, Exception):
             for item in group:
                 item.answer(outcome)
@@ -161,10 +159,11 @@ class GroupStore(Store):
             if news:
                 self.tell(news)
                 self.tell_others(news)
+        self._committing = False
         if self.pending:
             if not self._scheduled and self._loop is not None:
                 self._scheduled = True
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self._turn_ended)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

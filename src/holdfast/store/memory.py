@@ -121,9 +121,7 @@ class MemoryStore(GroupStore):
             if hook.status == "open"
         }
         found.deliveries = {
-            str(d.unique): data.deliveries[d.unique]
-            for d in request.drafts
-            if d.unique in data.deliveries
+            str(d.unique): data.deliveries[d.unique] for d in request.drafts if d.unique in data.deliveries
         }
         if run is None:
             return found
@@ -271,9 +269,7 @@ class MemoryStore(GroupStore):
 
         def work() -> None:
             if worker.id in self._enlisted and worker.id not in self._data.workers:
-                raise StoreError(
-                    f"worker {worker.id} was declared dead: its runs belong to others now"
-                )
+                raise StoreError(f"worker {worker.id} was declared dead: its runs belong to others now")
             self._data.workers[worker.id] = worker
 
         await self.job(work)

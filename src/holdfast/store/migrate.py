@@ -5,7 +5,7 @@ happens in one write transaction, so of several processes that open an empty or 
 and the others find it done. What is refused, and why:
 
 - a number that this version does not have: a newer Holdfast wrote the store (SchemaUnknown);
-- a checksum that differs: the history is not ours, and nobody can say what the tables look like (StoreBroken);
+- a checksum that differs: nobody can say what the tables look like (StoreBroken);
 - tables without a history: the file belongs to another program (StoreBroken).
 """
 
@@ -49,8 +49,10 @@ def migrate(
     db: apsw.Connection, queries: dict[str, str], migrations: list[Migration], path: str, now: int
 ) -> None:
     """Bring a SQLite file to the schema of this version. Raises SchemaUnknown and StoreBroken."""
-    if len(_applied(db, queries, migrations, path)) == len(migrations):
-        return  # looked up without the write lock: the way of nearly every open
+    # Looked up without the write lock: the way of nearly every open.
+    begun = "migrations" in _tables(db, queries)
+    if begun and len(_applied(db, queries, migrations, path)) == len(migrations):
+        return
     db.execute(queries["begin"])
     try:
         applied = _applied(db, queries, migrations, path)
@@ -69,15 +71,19 @@ def migrate(
         raise
 
 
+def _tables(db: apsw.Connection, queries: dict[str, str]) -> set[Any]:
+    # By a query, for the driver's own look at the schema may be older than the transaction.
+    return {name for (name,) in db.execute(queries["tables"])}
+
+
 def _applied(
     db: apsw.Connection, queries: dict[str, str], migrations: list[Migration], path: str
 ) -> list[tuple[int, str, str]]:
     """The migrations that the file has had, after checking that they are the first of ours."""
-    if not db.table_exists("main", "migrations"):
-        if db.execute(queries["tables"]).fetchall() != [(0,)]:
-            raise StoreBroken(
-                f"{path} is a database of another program: give Holdfast a file of its own"
-            )
+    tables = _tables(db, queries)
+    if "migrations" not in tables:
+        if tables:
+            raise StoreBroken(f"{path} is a database of another program: give Holdfast a file of its own")
         return []
     applied: list[Any] = db.execute(queries["migrations"]).fetchall()
     for position, (number, name, checksum) in enumerate(applied):

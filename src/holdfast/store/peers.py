@@ -137,8 +137,7 @@ class Peers:
                 self._changed, self._settled = changed, now + _SETTLED
             if now < self._settled or not self._listed:
                 self._listed = now >= self._settled
-                names = os.listdir(self.folder)
-                self._names = [n for n in names if n.endswith(".sock") and n != self._own]
+                self._names = [f.name for f in self.folder.glob("*.sock") if f.name != self._own]
         except OSError:
             self._names = []
         return self._names

@@ -1,4 +1,4 @@
-"""Named SQL: every statement of a backend stands in `sql/<backend>/queries.sql`, with a sentence on what it does.
+"""Named SQL: every statement of a backend stands in `sql/<backend>/queries.sql`, and what it is for.
 
     -- name: head
     -- A run's row, in the order of the fields of `Head`.
@@ -15,7 +15,7 @@ _MARK = "-- name:"
 
 
 def load_queries(backend: str) -> dict[str, str]:
-    """The statements of a backend by name, without their comments. Raises ValueError for a name given twice."""
+    """The statements of a backend by name, without comments. Raises ValueError for a name given twice."""
     return parse_queries((files("holdfast.store") / "sql" / backend / "queries.sql").read_text("utf-8"))
 
 

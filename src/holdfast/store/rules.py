@@ -12,7 +12,7 @@ skip events that commit late).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -141,31 +141,23 @@ def extend_chain(chain: bytes, rows: Iterable[tuple[int, str, str, int, bytes]])
     return blake2b(b"".join(parts), digest_size=16).digest()
 
 
-copy_of = Head.__copy__  # copy.copy costs three times as much
+copy_of: Callable[[Head], Head] = Head.__copy__  # type: ignore[attr-defined]
+"""A shallow copy of a head (`copy.copy` costs three times as much)."""
 
 
-# ---- the judgement ------------------------------------------------------------------------------------------
+# ---- the judgement ----------------------------------------------------------------------------------------
 
 
 def judge(request: Append, found: Found, now: int) -> Verdict:
     """Say what an append comes to. `now` is the store's clock in microseconds."""
-    drafts, after = request.drafts, request.after
+    drafts, after, head = request.drafts, request.after, found.head
     if found.batch is not None:
         return Verdict(_same_answer(request, found))
     classes = {draft.cls for draft in drafts}
     commands = "command" in classes
-    if not drafts:
-        return Verdict(StoreError(f"an append to {request.run} without events says nothing"))
-    if commands and after is None:
-        return Verdict(
-            FenceMissing(
-                f"{request.run}: {_kinds(drafts, 'command')} came without `after`: a command is accepted only "
-                "with the position up to which its decider has read and delivered every fact"
-            )
-        )
-    if after is not None and after < 0:
-        return Verdict(StoreError(f"{request.run}: after={after}: a position is 0 or more"))
-    head = found.head
+    malformed = _malformed(request, head, commands)
+    if malformed is not None:
+        return Verdict(malformed)
     creates = drafts[0].type == "run_created"
     if head is None:
         if not (creates and after == 0):
@@ -175,13 +167,6 @@ def judge(request: Append, found: Found, now: int) -> Verdict:
     writing = _Writing(request, found, head, now)
     if creates:
         return writing.taken()
-    if after is not None and after > head.position:
-        return Verdict(
-            StoreError(
-                f"{request.run}: after={after} lies beyond the log, which ends at {head.position}: "
-                "was an older copy of the store put back?"
-            )
-        )
     if head.ended is not None:
         return writing.late(commands)
     if after is None:
@@ -191,6 +176,28 @@ def judge(request: Append, found: Found, now: int) -> Verdict:
     if "fact" in classes and not writing.fits_exactly():
         return writing.stale(f"{request.run}: early facts no longer follow right after {after}")
     return writing.whole()
+
+
+def _malformed(request: Append, head: Head | None, commands: bool) -> StoreError | None:
+    """What no state of the log could make right: an error of the program that sent it."""
+    run, after = request.run, request.after
+    if not request.drafts:
+        return StoreError(f"an append to {run} without events says nothing")
+    if after is None:
+        if not commands:
+            return None
+        return FenceMissing(
+            f"{run}: {_kinds(request.drafts, 'command')} came without `after`: a command is accepted only "
+            "with the position up to which its decider has read and delivered every fact"
+        )
+    if after < 0:
+        return StoreError(f"{run}: after={after}: a position is 0 or more")
+    if head is not None and after > head.position:
+        return StoreError(
+            f"{run}: after={after} lies beyond the log, which ends at {head.position}: "
+            "was an older copy of the store put back?"
+        )
+    return None
 
 
 def resolve(request: Append, found: Found) -> HoldfastError | None:

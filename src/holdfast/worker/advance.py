@@ -32,6 +32,7 @@ from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
     HoldfastError,
     ReplayDivergence,
+    Runaway,
     RunEnded,
     RunNotFound,
     StaleLog,
@@ -45,7 +46,6 @@ from ..events import ENDS, Draft, Event, new
 from ..store.base import Append, Appended
 from ..workflow import Workflow
 from .execute import RunningStep
-from .watch import Runaway
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -202,6 +202,8 @@ class Advance:
     def _collect(self) -> None:
         """Move what the code has asked for since, into the next append; a step starts in the same commit."""
         execution = self._live
+        if len(execution.asked) == self._taken and not execution.abandoned:
+            return
         for draft in itertools.islice(execution.asked, self._taken, None):
             self._out.append(draft)
             if draft.type == "step_scheduled":
@@ -261,7 +263,8 @@ class Advance:
             lambda answer: self._answered(request, answer, had_fact),
             owner=self.worker.id,
         )
-        self.worker.store.submit(request)
+        # Where no other step runs, no other append is about to join this one's group.
+        self.worker.store.submit(request, flush=not self.worker.executor.busy)
 
     def _answered(self, request: Append, answer: Appended | BaseException, had_fact: bool) -> None:
         faults.point("worker.append.after")

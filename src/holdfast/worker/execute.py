@@ -67,8 +67,7 @@ class Executor:
         self._running: set[RunningStep] = set()
         self._waiting: deque[RunningStep] = deque()
         self._threads: ThreadPoolExecutor | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     @property
     def busy(self) -> int:
@@ -77,7 +76,6 @@ class Executor:
 
     def start(self, attempt: RunningStep) -> None:
         """Run an attempt whose start is committed, now or when there is room."""
-        self._idle.clear()
         if len(self._running) >= self._concurrency:
             self._waiting.append(attempt)
             return
@@ -88,7 +86,9 @@ class Executor:
 
     async def drain(self) -> None:
         """Wait until every attempt has its outcome."""
-        await self._idle.wait()
+        self._idle = asyncio.Event()
+        if self._running:
+            await self._idle.wait()
 
     def close(self) -> None:
         """Let go of the threads; what runs in one still ends by itself."""
@@ -97,13 +97,18 @@ class Executor:
 
     async def _run(self, attempt: RunningStep) -> None:
         faults.point("worker.step.before")
+        call = attempt.call
+        arguments = call.step.arguments
         try:
-            draft = await self._attempt(attempt)
-        except asyncio.CancelledError as error:
-            draft = self._failed(attempt, error)
-        except Exception as error:  # noqa: BLE001 - the body's error is the step's outcome
-            draft = self._failed(attempt, error)
-        except BaseException as error:
+            if attempt.cancelled:
+                raise asyncio.CancelledError  # noqa: TRY301 - one place says what a cancelled attempt comes to
+            args, kwargs = arguments.decode(call.args)
+            if call.step.plain:
+                result = await call.step.fn(*args, **kwargs)
+            else:
+                result = await self._guarded(attempt, args, kwargs)
+            draft = self._completed(attempt, result)
+        except BaseException as error:  # noqa: BLE001 - the body's error is the step's outcome
             draft = self._failed(attempt, error)
             if isinstance(error, KeyboardInterrupt):
                 self._ended(attempt)
@@ -112,31 +117,21 @@ class Executor:
         self._ended(attempt)
         attempt.outcome(attempt, draft)
 
+    def _completed(self, attempt: RunningStep, result: Any) -> Draft:
+        key, returns = attempt.call.key, attempt.call.step.arguments.returns
+        where = f"{key} result"
+        raw = returns.encode(result, where)
+        if len(raw) > self._payload_limit:
+            check_size(raw, self._payload_limit, where)
+        returns.decode(raw, where)  # refuse here what its reader could not read
+        return new("step_completed", key=key, data={"attempt": attempt.attempt, "value": msgspec.Raw(raw)})
+
     def _ended(self, attempt: RunningStep) -> None:
         self._running.discard(attempt)
         while self._waiting and len(self._running) < self._concurrency:
-            following = self._waiting.popleft()
-            self.start(following)
-        if not self._running:
+            self.start(self._waiting.popleft())
+        if not self._running and self._idle is not None:
             self._idle.set()
-
-    async def _attempt(self, attempt: RunningStep) -> Draft:
-        if attempt.cancelled:
-            raise asyncio.CancelledError
-        call = attempt.call
-        step, options = call.step, call.step.options
-        args, kwargs = step.arguments.decode(call.args)
-        if options.timeout is None and options.heartbeat is None:
-            result = await self._call(step.fn, step.is_async, args, kwargs)
-        else:
-            result = await self._guarded(attempt, args, kwargs)
-        where = f"{call.key} result"
-        raw = step.arguments.returns.encode(result, where)
-        check_size(raw, self._payload_limit, where)
-        step.arguments.returns.decode(raw, where)  # refuse here what its reader could not read
-        return new(
-            "step_completed", key=call.key, data={"attempt": attempt.attempt, "value": msgspec.Raw(raw)}
-        )
 
     async def _call(self, fn: Any, is_async: bool, args: Any, kwargs: Any) -> Any:
         if is_async:

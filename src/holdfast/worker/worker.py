@@ -77,6 +77,7 @@ class Worker:
         self._tick_limit, self._exit_after = tick_limit, exit_after
         self._concurrency, self._keep = concurrency, keep
         self._live: OrderedDict[str, Advance] = OrderedDict()
+        self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence: Presence | None = None
@@ -137,6 +138,9 @@ class Worker:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def answered(error: BaseException | None) -> None:
+            for waiter in self._starting.pop(run_id, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
             if future.done():
                 return
             if error is None:
@@ -145,11 +149,19 @@ class Worker:
             else:
                 future.set_exception(error)
 
+        self._starting[run_id] = []
         advance = Advance(self, run_id, workflow)
         self._live[run_id] = advance
         advance.begin(created, answered)
         self._make_room()
         return future
+
+    async def started(self, run_id: str) -> None:
+        """Wait while a start of this run is under way here: whether it succeeds is not known yet."""
+        while (waiting := self._starting.get(run_id)) is not None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(waiter)
+            await waiter
 
     def has(self, run_id: str) -> bool:
         """Whether the run is live here."""

@@ -41,9 +41,12 @@ _ADVANCE, _TURN, _CREATE = SQL["advance_run"], SQL["turn_run"], SQL["create_run"
 _BATCHED = ("add_event", "put_step", "drop_step", "put_timer", "drop_timer")
 
 _FAST = frozenset(
-    "run_created run_started run_completed run_failed run_cancelled cancel_requested woken noted patched "
-    "step_scheduled step_started step_retried step_completed step_failed child_started attributes_set "
-    "timer_started timer_cancelled timer_fired".split()
+    {
+        *("run_created", "run_started", "run_completed", "run_failed", "run_cancelled", "cancel_requested"),
+        *("step_scheduled", "step_started", "step_retried", "step_completed", "step_failed"),
+        *("timer_started", "timer_cancelled", "timer_fired"),
+        *("child_started", "attributes_set", "noted", "patched", "woken"),
+    }
 )
 """The types that need nothing looked up but the head, the open steps and the pending timers."""
 
@@ -194,18 +197,15 @@ class GroupWriter:
         found = self._lookups.find(request, known)
         if found.head is None:
             known = None
-        elif known is None or known.head.chain != found.head.chain:
+        elif known is not None and known.head.chain == found.head.chain:
+            known.head = found.head
+        else:
             # Worth reading in full for a decider, who will be back, and where there is little to read.
             small = found.head.steps + found.head.timers <= 32
-            known = self._lookups.known(found.head) if request.after is not None or small else None
+            known = self._lookups.known(found.head, full=request.after is not None or small)
         verdict = judge(request, found, self._clock.now())
         if verdict.rows:
-            if known is None and found.head is not None:
-                known = Known(found.head, {}, {})
-                written = self._write(request, verdict, known, news)
-                self._known.pop(request.run, None)
-            else:
-                written = self._write(request, verdict, known, news)
+            written = self._write(request, verdict, known, news)
             assert written, "the write lock is ours, and so is what was just looked up"
         elif known is not None:
             self._remember(request.run, known)
@@ -213,9 +213,7 @@ class GroupWriter:
 
     # ---- writing
 
-    def _write(
-        self, request: Append, verdict: Verdict, known: Known | None, news: list[News]
-    ) -> bool:
+    def _write(self, request: Append, verdict: Verdict, known: Known | None, news: list[News]) -> bool:
         """Write a verdict; False where the log is not the one that it was judged on."""
         head, changes = verdict.head, verdict.changes
         assert head is not None
@@ -324,6 +322,8 @@ class GroupWriter:
     # ---- remembering
 
     def _remember(self, run: str, known: Known) -> None:
+        if not known.full:
+            return
         self._known[run] = known
         self._known.move_to_end(run)
         if len(self._known) > REMEMBERED:

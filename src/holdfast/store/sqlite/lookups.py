@@ -43,11 +43,17 @@ class Known:
     It is never trusted: it is used under the condition that the log's hash is still the same.
     """
 
-    __slots__ = ("head", "steps", "timers")
+    __slots__ = ("full", "head", "steps", "timers")
 
     def __init__(
-        self, head: Head, steps: dict[str, tuple[int, int | None]], timers: dict[str, int]
+        self,
+        head: Head,
+        steps: dict[str, tuple[int, int | None]],
+        timers: dict[str, int],
+        *,
+        full: bool = True,
     ) -> None:
+        self.full = full
         self.head = head
         self.steps = steps
         self.timers = timers
@@ -64,17 +70,17 @@ class Lookups:
         row = self._db.execute(SQL["head"], (run,)).fetchall()
         return to_head(row[0]) if row else None
 
-    def known(self, head: Head) -> Known:
-        """All open steps and pending timers of a run."""
+    def known(self, head: Head, *, full: bool) -> Known:
+        """All open steps and pending timers of a run; without `full`, none of them and nothing to keep."""
+        if not full:
+            return Known(head, {}, {}, full=False)
         steps = {key: (attempt, due) for key, attempt, due in self._rows("steps", head.row)}
         return Known(head, steps, dict(self._rows("timers", head.row)))
 
     def tokens(self, request: Append, found: Found) -> None:
         """Who holds the tokens that an append names, who held them, and which deliveries are known."""
         tokens = {
-            token_of(draft.key)
-            for draft in request.drafts
-            if draft.type in ("hook_opened", "hook_received")
+            token_of(draft.key) for draft in request.drafts if draft.type in ("hook_opened", "hook_received")
         }
         holders, former, deliveries = {}, {}, {}
         for token in tokens:

@@ -262,17 +262,13 @@ class SqliteStore(GroupStore):
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
         freed = await self.job(lambda: ownership.discharge(self._db, worker, culprit))
-        if worker in self._enlisted and culprit is None:
-            self._enlisted.discard(worker)
         self.tell_others(freed)
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
     ) -> list[Claim]:
         """Give the worker free runs that are ready."""
-        return await self.job(
-            lambda: ownership.claim(self._db, worker, workflows, limit, parked=parked)
-        )
+        return await self.job(lambda: ownership.claim(self._db, worker, workflows, limit, parked=parked))
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""

@@ -315,8 +315,8 @@ PRAGMA data_version;
 -- ==== the schema's history
 
 -- name: tables
--- Whether the file holds anything yet.
-SELECT count(*) FROM sqlite_schema;
+-- What the file holds.
+SELECT name FROM sqlite_schema WHERE type = 'table';
 
 -- name: create_migrations
 -- The table of the migrations that this file has had.

@@ -1,0 +1,82 @@
+"""The durable part: what happens in which order, and what is waited for.
+
+    holdfast worker examples.survey.workflow
+    holdfast start examples.survey.workflow:survey '"."'
+
+Kill the worker whenever you like and start another one: steps that had finished are not run again.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+import holdfast as hf
+
+from . import files, history, prose, report, structure
+from .effects import announce
+from .findings import Approval, Findings, History, Listing, Prose, Structure
+
+
+@dataclass
+class Outcome:
+    """What a survey comes to: the report's path, or None where nobody approved it."""
+
+    report: str | None
+    approved_by: str
+    findings: int
+
+
+@hf.step
+def list_files(folder: str) -> Listing:
+    announce()
+    return files.list_files(folder)
+
+
+@hf.step
+def read_history(folder: str) -> History:
+    announce()
+    return history.read(folder)
+
+
+@hf.step
+def read_structure(folder: str, python: list[str]) -> Structure:
+    announce(gate=True)
+    return structure.read(folder, python)
+
+
+@hf.step
+def read_prose(folder: str, documents: list[str], python: list[str]) -> Prose:
+    announce(gate=True)
+    return prose.read(folder, documents, python)
+
+
+@hf.step
+def write_report(findings: Findings, approval: Approval) -> str:
+    announce()
+    return report.write(hf.step_info().run_id, findings, approval)
+
+
+@hf.workflow
+async def survey(folder: str) -> Outcome:
+    run_id = hf.run_info().run_id
+    listing = await list_files(folder)
+    past, shape, words = await asyncio.gather(
+        read_history(folder),
+        read_structure(folder, listing.python),
+        read_prose(folder, listing.documents, listing.python),
+    )
+    findings = report.merge(folder, listing, past, shape, words)  # plain Python: no I/O, so no step
+    hf.set_attributes(stage="waiting for approval")
+    question = {"question": "Write the report?", "findings": len(findings.all)}
+    approval = hf.hook(f"approve:{run_id}", type=Approval, metadata=question)
+    try:
+        async with asyncio.timeout(timedelta(days=3).total_seconds()):
+            answer = await approval
+    except TimeoutError:
+        answer = Approval(approved=False, by="nobody", note="no answer within three days")
+    if not answer.approved:
+        hf.set_attributes(stage="declined")
+        return Outcome(None, answer.by, len(findings.all))
+    path = await write_report(findings, answer)
+    hf.set_attributes(stage="written")
+    return Outcome(path, answer.by, len(findings.all))

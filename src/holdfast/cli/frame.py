@@ -1,0 +1,137 @@
+"""The command `holdfast` itself: its sections, its version, and how errors and interrupts end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import output
+from .problem import CANNOT, INTERRUPTED, NO, Problem, did_you_mean
+
+WORK, LOOK, ACT, CHECK = "Run workflows", "Look at runs", "Act on runs", "Check"
+"""The sections of `holdfast --help`; a command names its own as `rich_help_panel`."""
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+"""Typer brings its own copy of Click in newer versions: this is the `ClickException` of either."""
+
+
+class Sections(TyperGroup):
+    """`holdfast --help` with its commands in sections, in the order in which they were added."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the story, not of the alphabet."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """One block a section."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            rows = sections.setdefault(command.rich_help_panel, [])
+            rows.append((name, command.get_short_help_str(formatter.width - 14)))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+app = typer.Typer(
+    cls=Sections,
+    name="holdfast",
+    rich_markup_mode=None,  # plain help: quick, readable without colour, and the reference is made from it
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.data(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Every command takes --store URL and --json, and explains itself with --help. "
+    "HOLDFAST_DEBUG=1 shows where an error came from."
+)
+def _holdfast(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Durable workflows: functions that survive crashes, and a log of what they did."""
+
+
+def run(args: Sequence[str] | None) -> int:
+    """Parse the arguments, do the command, and say in one line what went wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
+    command = typer.main.get_command(app)
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = command.main(given or ["--help"], prog_name="holdfast", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `holdfast events … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        problem = _as_problem(error)
+        if os.environ.get("HOLDFAST_DEBUG") == "1":
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        tell(problem)
+        return problem.code
+    return code if isinstance(code, int) else 0
+
+
+def tell(problem: Problem) -> None:
+    """The line `error: …`, and the line `hint: …`."""
+    red, cyan = output.paint("error:", "red", sys.stderr), output.paint("hint:", "cyan", sys.stderr)
+    output.note(f"{red} {output.clean(problem)}")
+    if problem.hint:
+        output.note(f"{cyan} {output.clean(problem.hint)}")
+
+
+def _as_problem(error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, _USAGE_ERROR):
+        return _usage(error)
+    from ..errors import DeliveryConflict, HoldfastError, RunEnded, RunExists
+
+    if isinstance(error, RunEnded | RunExists | DeliveryConflict):
+        return Problem(str(error), code=NO)
+    if isinstance(error, HoldfastError):
+        return Problem(str(error))
+    if isinstance(error, OSError):
+        return Problem(str(error))
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Problem(
+        f"holdfast itself failed: {type(error).__name__}: {error} ({where.filename}:{where.lineno})",
+        hint="this is a defect of Holdfast; HOLDFAST_DEBUG=1 shows the whole traceback",
+    )
+
+
+def _usage(error: Any) -> Problem:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return Problem(message[:1].lower() + message[1:], code=CANNOT)
+    hint = f"`{context.command_path} --help` says what it takes"
+    if message.startswith("No such command"):
+        wanted = message.split("'")[1]
+        message = f"no such command {wanted!r}"
+        hint = did_you_mean(wanted, context.command.list_commands(context)) or hint
+    return Problem(message[:1].lower() + message[1:], hint=hint, code=CANNOT)

@@ -1,0 +1,308 @@
+"""`runs`, `events`, `hooks`, `timers`: what a store holds, read without the code of its workflows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import output
+from .frame import LOOK, app
+from .options import DEFAULT_STORE, AsJson, Attributes, Limit, RunId, StoreUrl, attributes_of, ending
+
+if TYPE_CHECKING:
+    from ..events import Event
+    from ..store.base import Head, Hook, Store
+
+_PAGE = 200
+_NO_STORE = {2: "cannot: there is no such store"}
+_NO_RUN = {2: "cannot: there is no such store or run"}
+_CLASS_STYLES = {"fact": "cyan", "command": "bold", "record": "dim"}
+
+
+# ---- runs ---------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending(
+        {0: "listed, if only an empty list", **_NO_STORE},
+        ["runs --status running", "runs --workflow fulfil --attribute customer=ana", "runs --parked --json"],
+    ),
+)
+def runs(
+    status: Annotated[
+        Literal["pending", "running", "completed", "failed", "cancelled"] | None,
+        typer.Option("--status", help="Only runs with this status."),
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+    ] = None,
+    attribute: Attributes = None,
+    parked: Annotated[bool, typer.Option("--parked", help="Only runs that were set aside.")] = False,
+    limit: Limit = 50,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """List runs, newest first."""
+    chosen = {
+        "status": status,
+        "workflow": workflow,
+        "attributes": attributes_of(attribute) or None,
+        "parked": True if parked else None,
+    }
+    return asyncio.run(_runs(store, chosen, limit, as_json))
+
+
+async def _runs(url: str, chosen: dict[str, Any], limit: int, as_json: bool) -> int:
+    from .stores import existing
+
+    async with existing(url) as store:
+        if as_json:
+            async for head in all_runs(store, limit, chosen):
+                output.data_json(run_as_json(head))
+            return 0
+        now = store.clock.now()
+        heads = [head async for head in all_runs(store, limit + 1 if limit else 0, chosen)]
+        shown = heads[:limit] if limit else heads
+        rows = [_run_row(head, now) for head in shown]
+        if rows:
+            output.table(["RUN", "STATUS", "CREATED", "TOOK", "WORKFLOW", "ATTRIBUTES"], rows)
+        else:
+            output.note("no runs" + (" like that" if any(chosen.values()) else f" in {url} yet"))
+        if len(heads) > len(shown):
+            output.note(f"the newest {limit}; --limit 0 lists all")
+    return 0
+
+
+async def all_runs(store: Store, limit: int = 0, chosen: dict[str, Any] | None = None) -> AsyncIterator[Head]:
+    """Runs, newest first, page by page; at most `limit`, or all."""
+    before, left = None, limit or sys.maxsize
+    while left > 0:
+        size = min(_PAGE, left)
+        page = await store.runs(before=before, limit=size, **(chosen or {}))
+        for head in page:
+            yield head
+        if len(page) < size:
+            return
+        before, left = (page[-1].created, page[-1].run), left - size
+
+
+def _run_row(head: Head, now: int) -> list[str]:
+    word = "parked" if head.parked is not None else head.status
+    took = output.span((head.ended or now) - head.created) if head.status != "pending" else ""
+    attributes = " ".join(f"{name}={value}" for name, value in head.attributes.items())
+    return [
+        head.run,
+        output.status(word),
+        output.ago(head.created, now),
+        took,
+        output.clean(head.workflow),
+        output.clean(attributes),
+    ]
+
+
+def run_as_json(head: Head) -> dict[str, Any]:
+    """A run's row, as `runs --json` and `show --json` write it."""
+    from ..clock import to_text
+
+    return {
+        "run": head.run,
+        "workflow": head.workflow,
+        "status": head.status,
+        "created_at": to_text(head.created),
+        "ended_at": None if head.ended is None else to_text(head.ended),
+        "position": head.position,
+        "attributes": head.attributes,
+        "worker": head.owner,
+        "parked": None if head.parked is None else json.loads(head.parked),
+        "crashes": head.crashes,
+    }
+
+
+# ---- events -------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending(
+        {0: "shown; with --follow: the run has ended", **_NO_RUN, 130: "interrupted"},
+        ["events order-1", "events order-1 --follow --after 12", "events order-1 --json > order-1.jsonl"],
+    ),
+)
+def events(
+    run: RunId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until the run ends.")
+    ] = False,
+    after: Annotated[
+        int, typer.Option("--after", min=0, metavar="N", help="Only events beyond this position.")
+    ] = 0,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Show a run's log: what happened, in order.
+
+    With --json each line is one event in the exported form, which `holdfast replay` reads.
+    """
+    return asyncio.run(_events(store, run, follow, after, as_json))
+
+
+async def _events(url: str, run_id: str, follow: bool, after: int, as_json: bool) -> int:
+    from .stores import existing, head_of
+
+    async with existing(url) as store:
+        head = await head_of(store, run_id)
+        before: int | None = None
+        async for page in _pages(store, run_id, after, head.position, follow=follow):
+            for event in page:
+                output.data(event.to_json().decode() if as_json else _event_line(event, before, head.created))
+                before = event.time
+            sys.stdout.flush()
+    return 0
+
+
+async def _pages(
+    store: Store, run_id: str, after: int, last: int, *, follow: bool
+) -> AsyncIterator[list[Event]]:
+    from .follow import PAGE, follow as follow_log
+
+    if follow:
+        async for page in follow_log(store, run_id, after):
+            yield page
+        return
+    while page := await store.read(run_id, after, PAGE):
+        yield page
+        after = page[-1].position
+        if after >= last:  # what comes while we print is for --follow
+            return
+
+
+def _event_line(event: Event, before: int | None, created: int) -> str:
+    """'   7  +1.2 s  step_completed  charge#1  {…}', the data cut to fit a terminal."""
+    gap = "" if before == event.time else f"+{output.span(event.time - created)}"
+    kind = output.paint(f"{event.type:<16}", _CLASS_STYLES[event.cls])
+    line = f"{event.position:>4}  {gap:<9}  {kind}"
+    if event.key:
+        line += f"  {output.clean(event.key)}"
+    body = output.clean(event.body.decode(errors="replace"))
+    if body == "{}":
+        return line.rstrip()
+    total = output.terminal_width()
+    room = None if total is None else max(total - output.width_of(line) - 2, 12)
+    return f"{line}  {output.paint(output.shorten(body, room), 'dim')}"
+
+
+# ---- hooks and timers ---------------------------------------------------------------------------------------
+
+_OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
+
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending({0: "listed, if only an empty list", **_NO_RUN}, ["hooks", "hooks --run order-1 --all"]),
+)
+def hooks(
+    run: _OfRun = None,
+    all_: Annotated[bool, typer.Option("--all", help="Closed hooks and those of ended runs too.")] = False,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """List the hooks at which runs wait for payloads. `holdfast resume TOKEN JSON` sends one."""
+    return asyncio.run(_hooks(store, run, all_, as_json))
+
+
+async def _hooks(url: str, run_id: str | None, everything: bool, as_json: bool) -> int:
+    from .stores import existing, head_of
+
+    async with existing(url) as store:
+        if run_id is not None:
+            await head_of(store, run_id)
+        found = [hook async for hook in all_hooks(store, run=run_id, open_only=not everything)]
+        if as_json:
+            for hook in found:
+                output.data_json(hook_as_json(hook))
+            return 0
+        now = store.clock.now()
+        rows = [
+            [
+                output.clean(hook.token),
+                output.status(hook.status),
+                hook.run,
+                output.ago(hook.opened, now),
+                "" if hook.metadata is None else output.compact(hook.metadata),
+            ]
+            for hook in found
+        ]
+        if rows:
+            output.table(["TOKEN", "STATUS", "RUN", "OPENED", "METADATA"], rows)
+        else:
+            output.note("no hooks" if everything else "no open hooks")
+    return 0
+
+
+async def all_hooks(
+    store: Store, *, run: str | None = None, open_only: bool = True, token: str | None = None
+) -> AsyncIterator[Hook]:
+    """Hooks by token, page by page."""
+    after = None
+    while True:
+        page = await store.hooks(run=run, token=token, open_only=open_only, after=after, limit=_PAGE)
+        for hook in page:
+            yield hook
+        if len(page) < _PAGE:
+            return
+        after = (page[-1].token, page[-1].run)
+
+
+def hook_as_json(hook: Hook) -> dict[str, Any]:
+    """A hook as `hooks --json` and `show --json` write it."""
+    from ..clock import to_text
+
+    return {
+        "token": hook.token,
+        "run": hook.run,
+        "key": hook.key,
+        "status": hook.status,
+        "opened_at": to_text(hook.opened),
+        "schema": hook.schema,
+        "metadata": hook.metadata,
+    }
+
+
+@app.command(
+    rich_help_panel=LOOK, epilog=ending({0: "listed, if only an empty list", **_NO_RUN}, ["timers"])
+)
+def timers(
+    run: _OfRun = None,
+    limit: Limit = 50,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """List the durable sleeps and time-outs that are pending, the earliest first."""
+    return asyncio.run(_timers(store, run, limit, as_json))
+
+
+async def _timers(url: str, run_id: str | None, limit: int, as_json: bool) -> int:
+    from ..clock import to_text
+    from .stores import existing, head_of
+
+    async with existing(url) as store:
+        if run_id is not None:
+            await head_of(store, run_id)
+        found = await store.timers(run=run_id, limit=limit or 1 << 60)
+        if as_json:
+            for timer in found:
+                output.data_json({"run": timer.run, "key": timer.key, "due_at": to_text(timer.due)})
+            return 0
+        now = store.clock.now()
+        rows = [[t.run, t.key, output.instant(t.due), output.due(t.due, now)] for t in found]
+        if rows:
+            output.table(["RUN", "TIMER", "DUE", ""], rows)
+        else:
+            output.note("no pending timers")
+    return 0

@@ -1,0 +1,53 @@
+"""The options that commands share, and how the end of their help is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .problem import Problem
+
+DEFAULT_STORE = "sqlite:///.holdfast/holdfast.db"
+"""The same as `holdfast.client.default_url` gives; repeated here because the client takes long to import."""
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        envvar="HOLDFAST_URL",
+        help="Where the runs are: sqlite:///relative.db or sqlite:////absolute/path.db",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Write JSON: one object, or one object a line for lists.")
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `holdfast runs` lists it.")]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option("--attribute", metavar="NAME=TEXT", help="Searchable text; may be given several times."),
+]
+Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most so many; 0 for all.")]
+
+
+def ending(codes: dict[int, str], examples: Sequence[str] = ()) -> str:
+    """The end of a command's help: examples and exit codes, line by line."""
+    parts = []
+    if examples:
+        parts.append("\b\n" + "\n".join(["Examples:", *(f"  holdfast {line}" for line in examples)]))
+    lines = [f"  {code:<3}  {meaning}" for code, meaning in sorted(codes.items())]
+    parts.append("\b\n" + "\n".join(["Exit codes:", *lines]))
+    return "\n\n".join(parts)
+
+
+def attributes_of(texts: Sequence[str] | None) -> dict[str, str]:
+    """`--attribute` NAME=TEXT as a dict."""
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Problem(f"--attribute {text}: expected NAME=TEXT")
+        found[name] = value
+    return found

@@ -1,0 +1,175 @@
+"""Text for people: columns, colours, times. Nothing here imports Rich, so that short commands start at once.
+
+Colour is used on a terminal only, and not with NO_COLOR or TERM=dumb. Columns are as wide as what is in them;
+only the last one is cut to fit the terminal, because ids must be whole to be copied. Text that came from
+outside is shown with its control characters written out, so that it cannot play tricks on the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from ..events import dump_json
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+_ESCAPE = re.compile("\x1b\\[[0-9;]*m")
+STATUS_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "running": "blue",
+    "waiting": "yellow",
+    "scheduled": "dim",
+    "pending": "yellow",
+    "cancelled": "yellow",
+    "parked": "yellow",
+    "open": "blue",
+    "fired": "green",
+    "closed": "dim",
+    "refused": "red",
+    "run_ended": "dim",
+}
+
+
+def data(text: str) -> None:
+    """A line of what was asked for: to stdout."""
+    print(text)  # noqa: T201
+
+
+def data_json(value: object) -> None:
+    """One JSON object on a line of stdout."""
+    data(dump_json(value).decode())
+
+
+def note(text: str) -> None:
+    """Anything else: to stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether colour may be used on this stream."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
+
+
+def paint(text: str, style: str, stream: TextIO | None = None) -> str:
+    """The text in a colour, where the stream (stdout) may have one."""
+    if style not in _CODES or not text or not colours(stream or sys.stdout):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def status(word: str, shown: str | None = None) -> str:
+    """The word for a status in its colour."""
+    return paint(shown or word, STATUS_STYLES.get(word, ""))
+
+
+def clean(text: object, *, lines: bool = False) -> str:
+    """Text from outside, with control characters written out; with `lines`, line breaks stay."""
+    return "".join(c if c.isprintable() or (lines and c in "\n\t") else _written_out(c) for c in str(text))
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def width_of(text: str) -> int:
+    """The cells that a text takes on a terminal."""
+    plain = _ESCAPE.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in plain
+    )
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal, or None where stdout is no terminal: then nothing is cut."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def shorten(text: str, width: int | None) -> str:
+    """The text, cut with … to `width` cells (plain text only)."""
+    if width is None or width_of(text) <= width:
+        return text
+    kept = ""
+    for character in text:
+        if width_of(kept + character) > max(width, 1) - 1:
+            break
+        kept += character
+    return kept + "…"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
+    """Rows in columns. A last column that is too long for the terminal is cut; it must be plain text."""
+    lines = [list(row) for row in rows]
+    total = terminal_width()
+    titles = [paint(title, "dim") for title in header]
+    widths = [max(map(width_of, column)) for column in zip(titles, *lines, strict=True)]
+    used = len(indent) + sum(widths[:-1]) + 2 * (len(widths) - 1)
+    room = None if total is None else max(total - used, 8)
+    for line in [titles, *lines] if any(header) else lines:
+        if room is not None and width_of(line[-1]) > room:
+            line[-1] = shorten(_ESCAPE.sub("", line[-1]), room)
+        padded = [cell + " " * (width - width_of(cell)) for cell, width in zip(line, widths, strict=True)]
+        data((indent + "  ".join([*padded[:-1], line[-1]])).rstrip())
+
+
+def compact(value: Any) -> str:
+    """A plain value as JSON on one line, as people read it."""
+    return clean(dump_json(value).decode())
+
+
+# ---- times --------------------------------------------------------------------------------------------------
+
+
+def instant(micros: int) -> str:
+    """'2026-01-31 09:00:00Z'."""
+    from ..clock import to_datetime
+
+    return to_datetime(micros).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def span(micros: int) -> str:
+    """A duration in at most two units: '12 ms', '3.4 s', '2 min 5 s', '3 d 4 h'."""
+    if micros < 1_000:
+        return f"{max(micros, 0)} µs"
+    if micros < 1_000_000:
+        return f"{micros // 1_000} ms"
+    seconds = micros / 1e6
+    if seconds < 60:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = int(seconds)
+    for unit, size, smaller, small in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    raise AssertionError("60 s or more is at least one minute")
+
+
+def ago(then: int, now: int) -> str:
+    """'3 min ago', in one unit; 'now' within a second."""
+    seconds = (now - then) // 1_000_000
+    if seconds < 1:
+        return "now"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def due(then: int, now: int) -> str:
+    """'in 2 h 5 min', or '3 min overdue'."""
+    return f"in {span(then - now)}" if then > now else f"{span(now - then)} overdue"

@@ -1,0 +1,222 @@
+"""`show`: one run with all that its log tells: steps, timers, hooks, attributes, error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import output
+from .frame import LOOK, app
+from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
+
+if TYPE_CHECKING:
+    from ..events import Event, RunState, StepState
+    from ..store.base import Head, Store
+
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]),
+)
+def show(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """Show a run: status, steps with attempts and durations, timers, hooks, attributes, error."""
+    return asyncio.run(_show(store, run, as_json))
+
+
+async def _show(url: str, run_id: str, as_json: bool) -> int:
+    from .look import run_as_json
+    from .stores import existing, head_of
+
+    async with existing(url) as store:
+        head = await head_of(store, run_id)
+        state, end = await read_state(store, run_id)
+        if as_json:
+            output.data_json({**run_as_json(head), **_as_json(state, end)})
+        else:
+            _print(head, state, end, store.clock.now())
+    return 0
+
+
+async def read_state(store: Store, run_id: str) -> tuple[RunState, Event | None]:
+    """What a run's log means, and the event that ended it; read page by page."""
+    from ..events import ENDS, RunState, fold
+    from .follow import PAGE
+
+    state, end, after = RunState(run_id), None, 0
+    while page := await store.read(run_id, after, PAGE):
+        fold(page, state)
+        end = next((event for event in page if event.type in ENDS), end)
+        after = page[-1].position
+    return state, end
+
+
+# ---- for programs -------------------------------------------------------------------------------------------
+
+
+def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
+    from ..clock import to_text
+
+    def at(micros: int | None) -> str | None:
+        return None if micros is None else to_text(micros)
+
+    content = end.data if end is not None else {}
+    return {
+        "version": state.version,
+        "started_at": at(state.started),
+        "result": content.get("value"),
+        "error": state.error,
+        "reason": content.get("reason", state.cancel),
+        "ended_by": _ended_by(end),
+        "steps": [
+            {
+                "step": step.key,
+                "status": step.status,
+                "attempts": step.attempt,
+                "scheduled_at": at(step.scheduled),
+                "started_at": at(step.started),
+                "ended_at": at(step.ended),
+                "due_at": at(step.due),
+                "worker": step.worker,
+                "error": step.error,
+                "late": step.late,
+            }
+            for step in state.steps.values()
+        ],
+        "timers": [
+            {"timer": t.key, "status": t.status, "started_at": at(t.started), "due_at": at(t.due)}
+            for t in state.timers.values()
+        ],
+        "hooks": [
+            {
+                "hook": hook.key,
+                "token": hook.token,
+                "status": hook.status,
+                "opened_at": at(hook.opened),
+                "received": hook.received,
+                "metadata": hook.metadata,
+                "owner": hook.owner,
+            }
+            for hook in state.hooks.values()
+        ],
+        "left_open": state.left_open,
+        "received": state.received,
+        "unread": unread(state),
+    }
+
+
+def unread(state: RunState) -> int | None:
+    """Payloads that came and were not read; known once the code has ended the run."""
+    return state.received - state.read if state.ended is not None else None
+
+
+def _ended_by(end: Event | None) -> str | None:
+    return None if end is None else end.data.get("by", "code")
+
+
+# ---- for people ---------------------------------------------------------------------------------------------
+
+
+def _print(head: Head, state: RunState, end: Event | None, now: int) -> None:
+    import json
+
+    output.data(f"{output.paint(head.run, 'bold')}  {output.status(head.status)}")
+    facts = [("workflow", output.clean(head.workflow) + (f"  version {state.version}" if state.version else ""))]
+    facts.append(("created", f"{output.instant(head.created)}  ({output.ago(head.created, now)})"))
+    if head.ended is not None:
+        facts.append(("ended", f"{output.instant(head.ended)}  after {output.span(head.ended - head.created)}"))
+    facts.append(("log", f"{head.position} events"))
+    if head.owner is not None:
+        facts.append(("worker", head.owner))
+    for name, value in head.attributes.items():
+        facts.append(("attribute", output.clean(f"{name}={value}")))
+    if head.parked is not None:
+        reason = json.loads(head.parked)
+        facts.append(("parked", output.clean(f"{reason['kind']}: {reason['message']}")))
+    facts += _end_facts(state, end)
+    for name, value in facts:
+        output.data(f"  {output.paint(f'{name:<10}', 'dim')} {value}")
+    _section("steps", [_step_row(step, state, now) for step in state.steps.values()])
+    _section("timers", _timer_rows(state, now))
+    _section("hooks", _hook_rows(state, now))
+    _error(state)
+
+
+def _end_facts(state: RunState, end: Event | None) -> list[tuple[str, str]]:
+    facts = []
+    content = end.data if end is not None else {}
+    if end is not None and end.type == "run_completed":
+        text = output.compact(content.get("value"))
+        facts.append(("result", text if len(text) <= 2000 else f"{text[:2000]}…"))
+    if content.get("by"):
+        facts.append(("ended by", str(content["by"])))
+    reason = content.get("reason") or state.cancel
+    if reason:
+        facts.append(("reason", output.clean(reason)))
+    if state.left_open:
+        facts.append(("left open", output.clean(", ".join(state.left_open))))
+    if unread(state):
+        facts.append(("unread", f"{unread(state)} of {state.received} payloads were not read"))
+    return facts
+
+
+def _section(title: str, rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        output.data("")
+        output.data(output.paint(title, "bold"))
+        output.table([""] * len(rows[0]), rows, indent="  ")
+
+
+def _step_row(step: StepState, state: RunState, now: int) -> list[str]:
+    from .live import error_line
+
+    attempts = f"{step.attempt} attempt{'s' if step.attempt != 1 else ''}"
+    took = "" if step.started is None else output.span((step.ended or state.ended or now) - step.started)
+    remark = error_line(step.error) if step.error and step.status != "completed" else ""
+    if step.status == "waiting" and step.due is not None and state.ended is None:
+        remark = f"again {output.due(step.due, now)}: {remark}"
+    if step.late:
+        remark = f"{remark} (and {step.late} late outcome{'s' if step.late > 1 else ''})".strip()
+    return [output.clean(step.key), output.status(step.status), attempts, took, remark]
+
+
+def _timer_rows(state: RunState, now: int) -> list[list[str]]:
+    return [
+        [
+            timer.key,
+            output.status(timer.status),
+            output.instant(timer.due),
+            output.due(timer.due, now) if timer.status == "pending" and state.ended is None else "",
+        ]
+        for timer in state.timers.values()
+    ]
+
+
+def _hook_rows(state: RunState, now: int) -> list[list[str]]:
+    return [
+        [
+            output.clean(hook.token),
+            output.status(hook.status),
+            f"{hook.received} payload{'s' if hook.received != 1 else ''}",
+            f"held by {hook.owner}" if hook.owner else f"opened {output.ago(hook.opened, now)}",
+            "" if hook.metadata is None else output.compact(hook.metadata),
+        ]
+        for hook in state.hooks.values()
+    ]
+
+
+def _error(state: RunState) -> None:
+    from .live import error_line
+
+    if state.error is None:
+        return
+    output.data("")
+    output.data(f"{output.paint('error', 'bold')}  {error_line(state.error)}")
+    for line in str(state.error.get("traceback", "")).splitlines():
+        output.data(f"  {output.clean(line, lines=True)}")
+    for note in state.error.get("notes", ()):
+        output.data(f"  note: {output.clean(note, lines=True)}")
+    cause = state.error.get("cause")
+    while isinstance(cause, dict):
+        output.data(f"  caused by {error_line(cause)}")
+        cause = cause.get("cause")

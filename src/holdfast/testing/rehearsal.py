@@ -1,0 +1,334 @@
+"""Runs without a store: a workflow's code, a log, and a test that says what happens.
+
+`Rehearsal` guarantees what a real run guarantees: the events stand in the log in the order in which the code
+saw them, a fact is delivered one at a time, and what is in the log can be replayed. It rests on the engine
+alone, so it is quick, and nothing of it has to be waited for.
+
+What it does not show: retries, time-outs of steps, several workers, and what a store refuses. Use
+`hf.connect("memory://", clock=ManualClock())` for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from .. import failures
+from ..clock import from_datetime, to_datetime
+from ..codec import DEFAULT_LIMIT, UNTYPED
+from ..engine.tick import Execution, replay
+from ..errors import ReplayDivergence
+from ..events import ENDS, Draft, Event, dump_json, load_json, name_of, new, token_of
+from ..workflow import Workflow
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Rehearsal:
+    """One run, played by hand: you say what its steps give, when its timers fire, what its hooks receive.
+
+    Example:
+        run = Rehearsal(fulfil, order)
+        assert run.steps == ["charge#1"]
+        run.complete("charge#1", Receipt("r-1"))
+        run.send("approve:1", {"ok": True})
+        assert run.result() == ...
+
+    Commands are committed (appended to `log`) after each fact; with `hold=True` only when `commit` is called,
+    as by a slow decider: facts that come meanwhile stand before them in the log.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        *args: Any,
+        run_id: str = "rehearsal",
+        seed: str = "rehearsal",
+        start: datetime = _START,
+        attributes: Mapping[str, str] | None = None,
+        payload_limit: int = DEFAULT_LIMIT,
+        hold: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.workflow = workflow
+        self.log: list[Event] = []
+        self.hold = hold
+        self._run_id = run_id
+        self._limit = payload_limit
+        self._clock = from_datetime(start)
+        self._steps: dict[str, None] = {}
+        self._timers: dict[str, int] = {}
+        self._hooks: dict[str, str] = {}
+        self.execution = Execution(run_id, workflow, payload_limit=payload_limit)
+        data: dict[str, Any] = {
+            "workflow": workflow.name,
+            "args": msgspec.Raw(workflow.arguments.encode(args, kwargs)),
+            "seed": seed,
+        }
+        if workflow.version is not None:
+            data["version"] = workflow.version
+        if attributes:
+            data["attributes"] = dict(attributes)
+        self._happen(new("run_created", data=data))
+
+    # ---- how it stands
+
+    @property
+    def now(self) -> datetime:
+        """The time at which the next fact will be recorded."""
+        return to_datetime(self._clock)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the code has returned, raised or been cancelled."""
+        return self.execution.ended
+
+    @property
+    def status(self) -> str:
+        """running, completed, failed or cancelled."""
+        if not self.ended:
+            return "running"
+        return self.commands[-1].type.removeprefix("run_")
+
+    @property
+    def commands(self) -> list[Event | Draft]:
+        """All that the code has asked for, committed or not, in order."""
+        return [*(event for event in self.log if event.cls == "command"), *self.execution.asked]
+
+    @property
+    def steps(self) -> list[str]:
+        """Keys of the steps that were scheduled (committed) and owe an outcome, in order."""
+        return list(self._steps)
+
+    @property
+    def timers(self) -> list[str]:
+        """Keys of the pending timers, the earliest first, those of one instant in order of their start."""
+        return sorted(self._timers, key=self._timers.__getitem__)
+
+    @property
+    def hooks(self) -> list[str]:
+        """Tokens of the open hooks."""
+        return list(self._hooks)
+
+    def calls(self, step: str) -> list[Any]:
+        """The arguments of each call of a step so far, by parameter name, as plain JSON values."""
+        scheduled = [c for c in self.commands if c.type == "step_scheduled" and name_of(c.key) == step]
+        return [
+            command.data["args"] if isinstance(command, Event) else _data(command)["args"]
+            for command in scheduled
+        ]
+
+    def result(self) -> Any:
+        """What the workflow returned; raises what it raised (the exception itself, not RunFailed)."""
+        end = self.commands[-1]
+        data = end.data if isinstance(end, Event) else _data(end)
+        if end.type == "run_completed":
+            value = dump_json(data["value"])
+            return self.workflow.arguments.returns.decode(value, "result")
+        if end.type == "run_failed":
+            raise failures.rebuild(data["error"])
+        if end.type == "run_cancelled":
+            raise RuntimeError(f"the run was cancelled: {data.get('reason') or 'no reason given'}")
+        raise RuntimeError(f"the run has not ended: it waits for {self.waiting()}")
+
+    def waiting(self) -> str:
+        """What the run waits for, in words."""
+        parts = [f"step {key}" for key in self.steps]
+        parts += [f"timer {key}" for key in self.timers]
+        parts += [f"hook {token}" for token in self.hooks]
+        return ", ".join(parts) or "nothing that anybody could give it"
+
+    # ---- what happens to it
+
+    def complete(self, key: str, value: Any = None) -> None:
+        """A step ends well."""
+        raw = self._step(key).arguments.returns.encode(value, f"{key} result")
+        self._happen(new("step_completed", key=key, data={"attempt": 1, "value": msgspec.Raw(raw)}))
+
+    def fail(self, key: str, error: BaseException) -> None:
+        """A step has used up its attempts."""
+        self._step(key)
+        self._happen(new("step_failed", key=key, data={"attempt": 1, "error": failures.describe(error)}))
+
+    def fire(self, key: str | None = None) -> None:
+        """A timer is due (without a key, the earliest one); time moves on to it."""
+        timers = self._timers
+        if not timers or (key is not None and key not in timers):
+            raise LookupError(f"no timer {key or ''} is pending; there are: {', '.join(timers) or 'none'}")
+        key = key or min(timers, key=timers.__getitem__)
+        self._clock = max(self._clock, timers[key])
+        self._happen(new("timer_fired", key=key))
+
+    def send(self, token: str, payload: Any = None, *, delivery_id: str | None = None) -> None:
+        """A payload comes for a hook."""
+        key = self._hooks.get(token)
+        if key is None:
+            raise LookupError(f"no hook {token!r} is open; there are: {', '.join(self.hooks) or 'none'}")
+        raw = UNTYPED.encode(payload, f"{token} payload")
+        delivery = delivery_id or f"delivery-{len(self.log)}"
+        self._happen(new("hook_received", key=key, data={"delivery": delivery, "payload": msgspec.Raw(raw)}))
+
+    def refuse(self, token: str, owner: str) -> None:
+        """Another run holds the token."""
+        self._happen(new("hook_refused", key=self._hooks[token], data={"owner": owner}))
+
+    def cancel(self, reason: str = "") -> None:
+        """Somebody asks the run to cancel."""
+        self._happen(new("cancel_requested", data={"reason": reason}))
+
+    def wake(self) -> None:
+        """Somebody ends its pending sleeps early."""
+        self._happen(new("woken", data={"id": f"wake-{len(self.log)}"}))
+
+    def advance(self, duration: float | timedelta) -> None:
+        """Time passes until the next fact; timers that are due meanwhile fire, in order."""
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+        until = self._clock + round(seconds * 1e6)
+        while self._timers and min(self._timers.values()) <= until:
+            self.fire()
+        self._clock = max(self._clock, until)
+
+    # ---- the log
+
+    def commit(self) -> None:
+        """Append to the log what the code has asked for."""
+        asked = list(self.execution.asked)
+        for draft in asked:
+            self._append(draft)
+        self.execution.accepted(len(asked))
+
+    def evict(self) -> None:
+        """Drop the live code and replay it from the log, as a worker does that has lost it."""
+        self.execution.bury()
+        self.execution = replay(self.workflow, self.log, payload_limit=self._limit)
+
+    def close(self) -> None:
+        """Drop the live code."""
+        self.execution.bury()
+
+    def _happen(self, fact: Draft) -> None:
+        self.execution.feed(self._append(fact))
+        if not self.hold:
+            self.commit()
+
+    def _append(self, draft: Draft) -> Event:
+        event = Event(self._run_id, len(self.log) + 1, draft.type, draft.key, self._clock, draft.body)
+        self.log.append(event)
+        note = _NOTES.get(draft.type)
+        if note is not None:
+            note(self, event)
+        return event
+
+    def _step(self, key: str) -> Any:
+        call = self.execution.calls.get(key)
+        if call is None or key not in self._steps:
+            raise LookupError(f"no step {key} is open; there are: {', '.join(self.steps) or 'none'}")
+        return call.step
+
+    def _note_step(self, event: Event) -> None:
+        self._steps[event.key] = None
+
+    def _note_outcome(self, event: Event) -> None:
+        self._steps.pop(event.key, None)
+
+    def _note_timer(self, event: Event) -> None:
+        self._timers[event.key] = event.data["due"]
+
+    def _note_no_timer(self, event: Event) -> None:
+        self._timers.pop(event.key, None)
+
+    def _note_hook(self, event: Event) -> None:
+        self._hooks[token_of(event.key)] = event.key
+
+    def _note_no_hook(self, event: Event) -> None:
+        if self._hooks.get(token_of(event.key)) == event.key:
+            del self._hooks[token_of(event.key)]
+
+
+_NOTES: dict[str, Callable[[Rehearsal, Event], None]] = {
+    "step_scheduled": Rehearsal._note_step,
+    "step_completed": Rehearsal._note_outcome,
+    "step_failed": Rehearsal._note_outcome,
+    "timer_started": Rehearsal._note_timer,
+    "timer_fired": Rehearsal._note_no_timer,
+    "timer_cancelled": Rehearsal._note_no_timer,
+    "hook_opened": Rehearsal._note_hook,
+    "hook_closed": Rehearsal._note_no_hook,
+    "hook_refused": Rehearsal._note_no_hook,
+}
+
+
+def _data(draft: Draft) -> Any:
+    return load_json(draft.body)
+
+
+def run_workflow(
+    workflow: Workflow[..., Any],
+    *args: Any,
+    steps: Mapping[str, Any] | None = None,
+    payloads: Iterable[tuple[str, Any]] = (),
+    **kwargs: Any,
+) -> Rehearsal:
+    """Play a whole run in virtual time; returns it, ended: `.result()`, `.status`, `.calls(…)`, `.log`.
+
+    `steps` says what each step gives, by its name: a value, an exception (which the workflow sees), or a
+    plain function of the step's arguments. `payloads` are (token, payload), sent in this order as soon as the
+    hook is open. When nothing else can happen, time jumps to the next timer. At the end the log is replayed.
+
+    Raises LookupError for a step that `steps` does not name, RuntimeError where the run waits for ever.
+
+    Example:
+        run = run_workflow(fulfil, order, steps={"charge": hf.FatalError("declined")})
+        assert run.status == "failed"
+    """
+    run = Rehearsal(workflow, *args, **kwargs)
+    left = list(payloads)
+    while not run.ended:
+        if run.steps:
+            _play_step(run, run.steps[0], steps or {})
+        elif left and left[0][0] in run.hooks:
+            run.send(*left.pop(0))
+        elif run.timers:
+            run.fire()
+        else:
+            raise RuntimeError(f"{workflow.name} does not go on: it waits for {run.waiting()}")
+    replay_check(workflow, run.log)
+    return run
+
+
+def _play_step(run: Rehearsal, key: str, steps: Mapping[str, Any]) -> None:
+    name = name_of(key)
+    if name not in steps:
+        raise LookupError(f"{name} was called, and steps={{…}} does not say what it gives")
+    outcome = steps[name]
+    call = run.execution.calls[key]
+    if callable(outcome):
+        args, kwargs = call.step.arguments.decode(call.args)
+        try:
+            outcome = outcome(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the outcome that the test wants
+            outcome = error
+    if isinstance(outcome, BaseException):
+        run.fail(key, outcome)
+    else:
+        run.complete(key, outcome)
+
+
+def replay_check(workflow: Workflow[..., Any], events: Sequence[Event]) -> None:
+    """Prove that today's code asks for what the log holds. Raises ReplayDivergence, with position and place.
+
+    Example:
+        replay_check(fulfil, [event async for event in run.events()])
+    """
+    execution = replay(workflow, events)
+    asked = list(execution.asked)
+    execution.bury()
+    if asked and any(event.type in ENDS for event in events):
+        raise ReplayDivergence(
+            f"{events[0].run}: the log has ended, but the code asks for {asked[0].type} {asked[0].key}",
+            position=events[-1].position,
+            asked=f"{asked[0].type} {asked[0].key}",
+        )

@@ -1,0 +1,194 @@
+"""Reads while others write: prefixes without holes (L1, L-07, L-09), and pages that lose nobody."""
+
+import asyncio
+
+import pytest
+from store_kit import SECOND, assert_sound, begin, created, ended, noted, opened, running, timer, woken
+
+from holdfast.events import Event
+
+
+async def test_readers_with_a_cursor_never_see_a_hole(place, store):
+    """L1, L-07, L-09: four writers, two readers by cursor: each read begins where the last one ended."""
+    handles = [store, await place.open()]
+    await begin(store)
+    writing = 4
+
+    async def write(handle, name):
+        nonlocal writing
+        for n in range(60):
+            await handle.append("r", [woken(f"{name}-{n}"), woken(f"{name}-{n}-b")])
+        writing -= 1
+
+    async def follow(handle, limit):
+        seen = []
+        while True:
+            done = not writing
+            events = await handle.read("r", after=len(seen), limit=limit)
+            seen += [event.position for event in events]
+            assert seen == list(range(1, len(seen) + 1))
+            if done and not events:
+                return len(seen)
+            await asyncio.sleep(0)
+
+    counts = await asyncio.gather(
+        follow(handles[0], 7),
+        follow(handles[1], None),
+        *(write(handles[n % 2], n) for n in range(4)),
+    )
+    assert counts[:2] == [2 + 480, 2 + 480]
+
+
+async def test_a_long_log_is_read_whole_and_in_parts(store):
+    """L1, L-05: more events than a backend reads at once; limits count; the loop gets its turns."""
+    await begin(store)
+    for n in range(9):
+        await store.append("r", [woken(f"{n}-{k}") for k in range(1000)])
+    turns = 0
+    reading = asyncio.ensure_future(store.read("r"))
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    log = reading.result()
+    assert [event.position for event in log] == list(range(1, 9003))
+    assert await store.read("r", after=4000, limit=3000) == log[4000:7000]
+    assert await store.read("r", after=9002) == []
+    assert await store.read("r", limit=0) == []
+    assert isinstance(log[0], Event)
+
+
+async def test_unknown_runs_are_empty(store):
+    """Reading what is not there is no error."""
+    assert await store.read("nobody") == []
+    assert await store.head("nobody") is None
+    assert await store.chain("nobody") == []
+    assert await store.open_steps("nobody") == []
+    assert await store.timers(run="nobody") == []
+    assert await store.hooks(run="nobody") == []
+    assert await store.runs(workflow="nobody") == []
+
+
+async def pages(store, limit, **filters):
+    found, before = [], None
+    while page := await store.runs(limit=limit, before=before, **filters):
+        found += [head.run for head in page]
+        before = (page[-1].created, page[-1].run)
+    return found
+
+
+async def test_runs_are_listed_newest_first_by_page(store, clock):
+    """DESIGN §8: the cursor is (created, run): also runs of one microsecond are each listed once."""
+    names = []
+    for n in range(23):
+        if n % 4 == 0:
+            clock.advance(0.001)
+        names.append((clock.now(), f"r{n:02}"))
+        await store.append(f"r{n:02}", [created(f"w{n % 3}")], after=0)
+    expected = [run for _, run in sorted(names, reverse=True)]
+    for limit in (1, 3, 100):
+        assert await pages(store, limit) == expected
+    assert await pages(store, 2, workflow="w1") == [r for r in expected if int(r[1:]) % 3 == 1]
+
+
+async def test_pages_hold_while_runs_are_added(store, clock):
+    """DESIGN §8: what is there when the listing begins is listed once, whatever is added meanwhile."""
+    for n in range(20):
+        clock.advance(0.001)
+        await store.append(f"r{n:02}", [created()], after=0)
+    found, before = [], None
+    while page := await store.runs(limit=3, before=before):
+        found += [head.run for head in page]
+        before = (page[-1].created, page[-1].run)
+        clock.advance(0.001)
+        await store.append(f"new-{len(found)}", [created()], after=0)
+    assert found == [f"r{n:02}" for n in reversed(range(20))]
+
+
+async def test_runs_are_found_by_status_workflow_attributes_and_parking(store, clock):
+    """Every filter, and every two of them."""
+    for n in range(12):
+        clock.advance(0.001)
+        attributes = {"tier": "gold" if n % 2 else "silver", 'it\'s "n"': str(n)}
+        drafts = [created(f"w{n % 3}", attributes=attributes), running()]
+        await store.append(f"r{n:02}", drafts, after=0)
+        if n % 4 == 0:
+            await store.append(f"r{n:02}", [ended()], after=2)
+        elif n % 5 == 0:
+            await store.park(f"r{n:02}", '{"code":"replay_divergence"}')
+    heads = await store.runs()
+    assert len(heads) == 12
+    for status in (None, "running", "completed", "failed"):
+        for workflow in (None, "w0", "w2"):
+            for parked in (None, True, False):
+                for attributes in (None, {"tier": "gold"}, {"tier": "gold", 'it\'s "n"': "5"}, {"x": "1"}):
+                    expected = [
+                        head
+                        for head in heads
+                        if status in (None, head.status)
+                        and workflow in (None, head.workflow)
+                        and parked in (None, head.parked is not None)
+                        and all(head.attributes.get(k) == v for k, v in (attributes or {}).items())
+                    ]
+                    found = await store.runs(
+                        status=status, workflow=workflow, parked=parked, attributes=attributes
+                    )
+                    assert found == expected
+
+
+async def test_timers_are_listed_the_earliest_first(store, clock):
+    """H-04: due timers fire in order, whoever's they are."""
+    for run, offset in (("r1", 3), ("r2", 1)):
+        last = await begin(store, run)
+        due = [clock.now() + (offset + 2 * n) * SECOND for n in range(3)]
+        await store.append(run, [timer(f"s#{n + 1}", d) for n, d in enumerate(due)], after=last)
+    found = await store.timers()
+    assert [(t.run, t.key) for t in found] == [
+        ("r2", "s#1"), ("r1", "s#1"), ("r2", "s#2"), ("r1", "s#2"), ("r2", "s#3"), ("r1", "s#3"),
+    ]  # fmt: skip
+    assert [t.due for t in found] == sorted(t.due for t in found)
+    assert await store.timers(limit=2) == found[:2]
+    assert [t.key for t in await store.timers(run="r1", limit=2)] == ["s#1", "s#2"]
+    await store.append("r1", [ended()], after=5)
+    assert {t.run for t in await store.timers()} == {"r2"}
+
+
+async def test_news_of_each_commit_reach_the_listeners_of_every_handle(place, store):
+    """H-03: in process at once, in other handles soon; derived from the log, so losing them costs a poll."""
+    other = await place.open()
+    heard, there = {store: [], other: []}, asyncio.Event()
+
+    def listener(handle):
+        def hear(news):
+            heard[handle] += news
+            if handle is other and any(item.ended for item in news):
+                there.set()
+
+        return hear
+
+    stops = [handle.listen(listener(handle)) for handle in heard]
+    last = await begin(store, owner="wrk")
+    await store.append("r", [opened("t#1"), noted("n#1")], after=last)
+    await other.deliver("t", b"1", "d")
+    await store.append("r", [ended()], after=last + 3)
+    await asyncio.wait_for(there.wait(), 5)
+    facts = [item for item in heard[store] if item.fact]
+    assert [(item.run, item.owner, item.ended, item.ready) for item in facts] == [("r", "wrk", False, True)]
+    (end,) = [item for item in heard[other] if item.ended]
+    assert (end.run, end.owner, end.ready) == ("r", None, False)
+    for stop in stops:
+        stop()
+    count = len(heard[store])
+    await begin(store, "r2")
+    assert len(heard[store]) == count
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_closing_finishes_what_was_submitted(place, store, count):
+    """An answer that was promised is given."""
+    for n in range(count):
+        await store.append(f"r{n}", [created()], after=0)
+    waiting = [asyncio.ensure_future(store.append(f"r{n}", [woken("w")])) for n in range(count)]
+    await asyncio.sleep(0)
+    store = await place.reopen(store)
+    assert [task.result().first for task in waiting] == [2] * count
+    await assert_sound(store, "r0")

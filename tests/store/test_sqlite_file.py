@@ -1,0 +1,462 @@
+"""SQLite only: the file, the commits, and what can be wrong with either."""
+
+import asyncio
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+from store_kit import assert_sound, begin, completed, created, noted, running, scheduled, started, woken
+
+from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
+from holdfast.store import open_store
+from holdfast.store.migrate import Migration, load_migrations
+from holdfast.store.queries import load_queries, parse_queries
+from holdfast.store.sqlite import appends, connect
+
+KIT = Path(__file__).parent
+
+
+async def opened(path):
+    async with open_store(f"sqlite:///{path}") as store:
+        return await store.runs()
+
+
+def child(source, *arguments, **options):
+    """A Python process with the builders at hand."""
+    environment = {**os.environ, "PYTHONPATH": str(KIT)}
+    command = [*options.pop("prefix", ()), sys.executable, "-c", source, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options
+    )
+
+
+def finished(process):
+    out, _ = process.communicate(timeout=50)
+    assert process.returncode == 0, out
+    return out
+
+
+# ---- the file
+
+
+async def test_folders_are_made_and_the_path_is_what_the_url_says(tmp_path, monkeypatch):
+    """DESIGN §8: three slashes and a relative path, four and an absolute one."""
+    monkeypatch.chdir(tmp_path)
+    async with open_store("sqlite:///deep/er/rel.db"):
+        pass
+    assert (tmp_path / "deep/er/rel.db").is_file()
+    assert await opened(tmp_path / "abs.db") == []
+    for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:rel.db", "other:///x"):
+        with pytest.raises(StoreError):
+            open_store(url)
+
+
+def one_line(error):
+    assert "\n" not in str(error)
+    assert "store.db" in str(error)
+    return str(error)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path):
+    """One line, with the file's name; the file is left as it is."""
+    path = tmp_path / "store.db"
+    path.write_text("dear diary " * 1000)
+    with pytest.raises(StoreBroken) as caught:
+        await opened(path)
+    one_line(caught.value)
+    assert path.read_text() == "dear diary " * 1000
+
+
+async def test_a_database_of_another_program_is_refused(tmp_path):
+    """Nothing is added to what is not ours."""
+    path = tmp_path / "store.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE runs (a)")
+    db.close()
+    with pytest.raises(StoreBroken) as caught:
+        await opened(path)
+    assert "another program" in one_line(caught.value)
+
+
+async def test_a_truncated_or_damaged_file_is_named(tmp_path):
+    """Corruption is StoreBroken, when it is met: at opening, reading or writing."""
+    path = tmp_path / "store.db"
+    async with open_store(f"sqlite:///{path}") as store:
+        for n in range(50):
+            await begin(store, f"r{n}", *(f"a#{k}" for k in range(1, 20)))
+    Path(f"{path}-wal").unlink(missing_ok=True)
+    whole = path.read_bytes()
+    for damaged in (whole[:5000], whole[:4096] + os.urandom(len(whole) - 4096)):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreBroken) as caught:
+            async with open_store(f"sqlite:///{path}") as store:
+                await store.runs()
+                await store.read("r7")
+                await store.append("new", [created()], after=0)
+        one_line(caught.value)
+        for rest in ("-wal", "-shm"):
+            Path(f"{path}{rest}").unlink(missing_ok=True)
+
+
+async def test_a_folder_that_cannot_be_made_or_opened(tmp_path):
+    """Missing rights and wrong kinds of file are StoreError with what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        await opened(tmp_path / "file" / "store.db")
+    one_line(caught.value)
+    (tmp_path / "store.db").mkdir()
+    with pytest.raises(StoreError) as caught:
+        await opened(tmp_path / "store.db")
+    one_line(caught.value)
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A small file system of the test's own, or a skip."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(*options):
+        done = subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("needs the right to mount")
+        return folder
+
+    yield mount
+    while subprocess.run(["umount", str(folder)], capture_output=True, check=False).returncode == 0:
+        pass
+
+
+async def test_a_read_only_folder(mounted, tmp_path):
+    """An existing store there, or a new one: one line that says so."""
+    folder = mounted("-t", "tmpfs", "-o", "size=30m", "tmpfs")
+    await opened(folder / "store.db")
+    mounted("-o", "remount,ro")
+    for name in ("store.db", "other-store.db"):
+        with pytest.raises(StoreError) as caught:
+            await opened(folder / name)
+        one_line(caught.value)
+
+
+async def test_a_full_disk_fails_the_group_and_the_store_goes_on(mounted):
+    """L2, L12: every append of the group gets StoreError, nothing of it is stored; with room it goes on."""
+    folder = mounted("-t", "tmpfs", "-o", "size=12m", "tmpfs")
+    async with open_store(f"sqlite:///{folder}/store.db") as store:
+        last = {run: await begin(store, run) for run in ("r1", "r2")}
+        filler = folder / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(bytes(4096))
+        full = False
+        for n in range(1, 2000):
+            heads = [await store.head(run) for run in last]
+            answers = await asyncio.gather(
+                *(
+                    store.append(
+                        run,
+                        [noted(f"{'n' * 50_000}#{n}"), woken(f"{n}")],
+                        after=last[run],
+                        batch=f"{run}.{n}",
+                    )
+                    for run in last
+                ),
+                return_exceptions=True,
+            )
+            if any(isinstance(a, Exception) for a in answers):
+                full = True
+                break
+            last = {a.run: a.last for a in answers}
+        assert full
+        assert [type(a) for a in answers] == [StoreError, StoreError]
+        assert all("full" in one_line(a) for a in answers)
+        assert heads == [await store.head(run) for run in last]
+        filler.unlink()
+        for run in last:
+            answer = await store.append(
+                run, [noted(f"n#{n}"), woken(f"{n}")], after=last[run], batch=f"{run}.{n}"
+            )
+            assert answer.first == last[run] + 1
+            await assert_sound(store, run)
+
+
+# ---- the schema
+
+
+def applied(path):
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT number, name, checksum FROM migrations").fetchall()
+    db.close()
+    return rows
+
+
+async def test_a_newer_schema_is_left_alone(tmp_path):
+    """SchemaUnknown with the remedy; nothing is touched."""
+    path = tmp_path / "store.db"
+    await opened(path)
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO migrations VALUES (9999, '9999_later', 'x', 1)")
+    db.close()
+    with pytest.raises(SchemaUnknown, match="upgrade holdfast") as caught:
+        await opened(path)
+    one_line(caught.value)
+
+
+async def test_a_migration_whose_text_changed_is_refused(tmp_path):
+    """StoreBroken: nobody can say what the tables look like."""
+    path = tmp_path / "store.db"
+    await opened(path)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE migrations SET checksum = 'other'")
+    db.close()
+    with pytest.raises(StoreBroken) as caught:
+        await opened(path)
+    one_line(caught.value)
+
+
+def schema(path):
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+    db.close()
+    return rows
+
+
+async def test_migrating_equals_creating(tmp_path, monkeypatch):
+    """DESIGN §4: a store that came through every version step by step is the store that is created today."""
+    extra = Migration(
+        9001, "9001_more", "ALTER TABLE workers ADD COLUMN note TEXT; CREATE INDEX x ON workers (note);"
+    )
+    every = [*load_migrations("sqlite"), extra]
+    for count in range(1, len(every) + 1):
+        monkeypatch.setattr(connect, "load_migrations", lambda _, count=count: every[:count])
+        await opened(tmp_path / "old.db")
+        assert [row[0] for row in applied(tmp_path / "old.db")] == [m.number for m in every[:count]]
+    await opened(tmp_path / "new.db")
+    assert schema(tmp_path / "old.db") == schema(tmp_path / "new.db")
+    assert applied(tmp_path / "old.db") == applied(tmp_path / "new.db")
+
+
+async def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
+    """One transaction: the old version still opens the file."""
+    path = tmp_path / "store.db"
+    await opened(path)
+    before = schema(path)
+    every = load_migrations("sqlite")
+    bad = Migration(9001, "9001_bad", "CREATE TABLE extra (a); CREATE TABLE runs (b);")
+    monkeypatch.setattr(connect, "load_migrations", lambda _: [*every, bad])
+    with pytest.raises(StoreError):
+        await opened(path)
+    monkeypatch.undo()
+    assert await opened(path) == []
+    assert schema(path) == before
+
+
+OPEN = """
+import asyncio, sys
+from holdfast.store import open_store
+from store_kit import created
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    async with open_store(sys.argv[1]) as store:
+        await store.append(sys.argv[2], [created()], after=0)
+        print(len(await store.read(sys.argv[2])))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_eight_processes_open_an_empty_store_at_once(tmp_path):
+    """DESIGN §8: connecting to an empty store creates it, also when several processes do so at once."""
+    url = f"sqlite:///{tmp_path}/new/store.db"
+    children = [child(OPEN, url, f"r{n}") for n in range(8)]
+    for process in children:
+        assert process.stdout.readline() == "ready\n"
+    for process in children:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [finished(process) for process in children] == ["1\n"] * 8
+    assert len(await opened(tmp_path / "new/store.db")) == 8
+
+
+# ---- the commits
+
+GROUP = """
+import asyncio, os, sys
+from holdfast.store import open_store
+from store_kit import begin, noted
+async def main():
+    async with open_store(sys.argv[1]) as store:
+        lasts = [await begin(store, f"r{n}") for n in range(10)]
+        os.access("/mark-group", os.R_OK)
+        await asyncio.gather(
+            *(store.append(f"r{n}", [noted("n#1")], after=last) for n, last in enumerate(lasts))
+        )
+        os.access("/mark-done", os.R_OK)
+asyncio.run(main())
+"""
+
+
+async def test_ten_appends_that_wait_together_are_one_fsync(tmp_path):
+    """DESIGN §4: group commit, counted at the system call."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    trace = tmp_path / "trace"
+    prefix = ["strace", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,access,faccessat,faccessat2"]
+    process = child(GROUP, f"sqlite:///{tmp_path}/store.db", prefix=prefix)
+    process.communicate(timeout=50)
+    if process.returncode and not trace.exists():
+        pytest.skip("needs the right to trace")
+    calls = trace.read_text().split("/mark-group")[1].split("/mark-done")[0].splitlines()
+    assert len([line for line in calls if "sync(" in line]) == 1
+
+
+async def test_one_run_commits_on_the_loop_and_many_in_the_thread(tmp_path, monkeypatch):
+    """HOTPATH 3: handing a single commit over would cost a quarter of it."""
+    where = []
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        store._pace, pace = 0.0, property(lambda self: 0.0, lambda self, value: None)
+        monkeypatch.setattr(type(store), "_pace", pace, raising=False)
+        hand_over = store._thread.hand_over
+        store._thread.hand_over = lambda *job: (where.append("thread"), hand_over(*job))
+        last = await begin(store)
+        for n in range(5):
+            last = (await store.append("r", [noted(f"n#{n + 1}")], after=last)).last
+        assert where == []
+        await asyncio.gather(*(store.append("r", [woken(f"{n}")]) for n in range(10)))
+        assert where == ["thread"]
+
+
+async def test_a_lock_held_elsewhere_does_not_hold_up_the_loop(tmp_path):
+    """HOTPATH 4: the append waits in the thread, the loop goes on."""
+    path = tmp_path / "store.db"
+    async with open_store(f"sqlite:///{path}") as store:
+        last = await begin(store)
+        # Not by sqlite3: two SQLite libraries in one process do not see each other's locks.
+        holder = apsw.Connection(str(path))
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(store.append("r", [noted("n#1")], after=last))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert len(await store.read("r")) == last
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert (await waiting).first == last + 1
+
+
+async def test_a_slow_disk_sends_single_commits_to_the_thread(tmp_path):
+    """HOTPATH 4: where commits take milliseconds, the loop does not wait for them; later it does again."""
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        handed = []
+        hand_over = store._thread.hand_over
+        store._thread.hand_over = lambda *job: (handed.append(1), hand_over(*job))
+        await begin(store)
+        store._pace = 1.0
+        await store.append("r", [woken("a")])
+        assert handed == [1]
+        store._pace = 0.0
+        await store.append("r", [woken("b")])
+        assert handed == [1]
+
+
+async def test_what_is_remembered_is_used_and_never_trusted(tmp_path, monkeypatch):
+    """HOTPATH 8: appends in sequence read nothing; a change by another handle is noticed in the transaction."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with open_store(url) as store, open_store(url) as other:
+        looked = []
+        find = store._writer._lookups.find
+        monkeypatch.setattr(
+            store._writer._lookups,
+            "find",
+            lambda request, known: (looked.append(request.run), find(request, known))[1],
+        )
+        last = await begin(store, "r", "a#1")
+        for n in range(1, 6):
+            drafts = [completed(f"a#{n}"), scheduled(f"a#{n + 1}"), started(f"a#{n + 1}")]
+            last = (await store.append("r", drafts, after=last)).last
+        assert looked == []
+        await other.append("r", [completed("a#6")])
+        assert (await store.append("r", [completed("a#6")])).duplicates == [last + 1]
+        assert looked == ["r"]
+        await store.append("r", [noted("n#1")], after=last + 1)
+        assert looked == ["r"]
+        await assert_sound(store, "r")
+
+
+async def test_more_runs_than_are_remembered(tmp_path, monkeypatch):
+    """The memory is bounded; what fell out of it is looked up."""
+    monkeypatch.setattr(appends, "REMEMBERED", 3)
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        for n in range(10):
+            await begin(store, f"r{n}", "a#1")
+        for n in range(10):
+            await store.append(f"r{n}", [completed("a#1"), noted("n#1")], after=4)
+            await assert_sound(store, f"r{n}")
+        assert len(store._writer._known) == 3
+
+
+async def test_many_open_steps_are_not_read_for_each_fact_from_outside(tmp_path):
+    """A run with thousands of open steps: an outside fact looks up its own step only."""
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        keys = [f"a#{n}" for n in range(1, 501)]
+        await begin(store, "r", *keys)
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        for key in keys[:20]:
+            await store.append("r", [completed(key)])
+        assert not store._writer._known
+        await store.append("r", [completed(keys[20])], after=1022)
+        assert len(store._writer._known["r"].steps) == 479
+        await assert_sound(store, "r")
+
+
+def test_people_can_read_the_log_with_sql(tmp_path):
+    """DESIGN §4: payloads are JSON text."""
+
+    async def write():
+        async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+            await store.append("r", [created(input={"n": 7}), running()], after=0)
+
+    asyncio.run(write())
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        query = "SELECT typeof(body), json_extract(body, '$.input.n') FROM events WHERE type = 'run_created'"
+        assert db.execute(query).fetchall() == [("text", 7)]
+    db.close()
+
+
+# ---- the statements
+
+
+def test_every_statement_is_named_described_and_used():
+    """STYLE: no SQL in Python; a name that nobody uses is dead."""
+    folder = Path(connect.__file__).parents[1]
+    text = (folder / "sql/sqlite/queries.sql").read_text()
+    for block in text.split("-- name:")[1:]:
+        assert block.splitlines()[1].startswith("-- "), block
+    source = "".join(p.read_text() for p in folder.rglob("*.py"))
+    unused = [name for name in load_queries("sqlite") if f'"{name}"' not in source]
+    assert unused == []
+    with pytest.raises(ValueError, match="twice"):
+        parse_queries("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;")
+
+
+async def test_listings_use_their_indexes(tmp_path):
+    """No page of a listing and no claim reads all runs."""
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        queries = load_queries("sqlite")
+        values = dict.fromkeys(
+            "status workflow attributes parked created run limit token open_only after_token after_run".split(),
+            1,
+        )
+        for name in queries:
+            if name.startswith("list_"):
+                plan = store._reader.execute("EXPLAIN QUERY PLAN " + queries[name], values).fetchall()
+                steps = [row[3] for row in plan if "VIRTUAL TABLE" not in row[3]]
+                assert not [s for s in steps if s.startswith("SCAN") and "INDEX" not in s], (name, steps)
+        claim = store._reader.execute("EXPLAIN QUERY PLAN " + queries["claim"], ("w", "[]", 1)).fetchall()
+        assert any("runs_free" in row[3] for row in claim)
