@@ -17,7 +17,7 @@ help:
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Holdfast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	@test -x $(BIN)/pip || { echo 'Setting up $(VENV) (once)'; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/pip || { echo 'Setting up $(VENV), once; it takes a minute'; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
@@ -46,6 +46,10 @@ check: lint test
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(READY)
+	@set -e; for file in docs/reference/make_*.py; do $(BIN)/python "$$file"; done
 
 .PHONY: bench
 bench: $(READY)

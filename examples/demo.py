@@ -125,6 +125,9 @@ class Demo:
         say()
         self.gate.touch()
         async with hf.connect(STORE) as app:
+            with contextlib.suppress(hf.RunNotFound):
+                await app.run(self.run_id).status()
+                raise DemoFailed(f"the store has a run {self.run_id} already, of an earlier demo: try again")
             run = await app.start(survey, str(self.folder), run_id=self.run_id)
             self.story.tell("demo", f"started the run: {survey.name}({str(self.folder)!r})")
             try:
@@ -142,7 +145,7 @@ class Demo:
                 raise
         self.story.tell("demo", "the run has ended")
         self.timeline()
-        passed = self.verdict()
+        passed = self.verdict() and self.verify()
         self.what_next(outcome.report)
         return passed
 
@@ -170,7 +173,8 @@ class Demo:
     def kill(self, worker: Process) -> None:
         """kill -9."""
         pid = worker.handle.pid
-        self.story.tell("demo", f"kill -9 {pid}, while two steps run", style="bold red")
+        self.story.tell("demo", "held two steps at a gate file, so that the kill comes while they run")
+        self.story.tell("demo", f"kill -9 {pid}", style="bold red")
         worker.handle.kill()
         code = worker.handle.wait(PATIENCE)
         if code != -signal.SIGKILL:
@@ -183,15 +187,19 @@ class Demo:
         payload = json.dumps({"approved": True, "by": "you", "note": "Looks right."})
         command = ["resume", f"approve:{self.run_id}", payload]
         self.story.tell("you", f"$ holdfast {escape(shlex.join(command))}")
-        done = subprocess.run(
+        done = self.holdfast(*command)
+        if done.returncode:
+            raise DemoFailed(f"holdfast resume failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    def holdfast(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """The command line, in a process of its own, to its end."""
+        return subprocess.run(
             [HOLDFAST, *command, "--store", STORE],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        if done.returncode:
-            raise DemoFailed(f"holdfast resume failed: {done.stderr.strip() or done.stdout.strip()}")
 
     def stop(self) -> None:
         """Stop the processes that are left: those that this demo started, by their ids."""
@@ -334,7 +342,8 @@ class Demo:
             )
         self.story.console.print(table)
         self.story.console.print(
-            "[cyan]command[/]: the code asked for it   [green]fact[/]: it came from outside   [dim]record[/]"
+            "[cyan]command[/]: the code asked for it   [green]fact[/]: it came from outside   "
+            "[dim]record[/]: neither"
         )
 
     def verdict(self) -> bool:
@@ -355,7 +364,7 @@ class Demo:
             ]
             done = sum(e.type == "step_completed" and e.key == key for e in self.events)
             if key in HELD:
-                wanted, text = [(1, pids[0]), (2, pids[1])], "twice: it was interrupted"
+                wanted, text = [(1, pids[0]), (2, pids[1])], "twice: interrupted"
             else:
                 wanted = [(1, pids[1] if key.startswith("write_report") else pids[0])]
                 text = "once"
@@ -376,6 +385,13 @@ class Demo:
                 f"[bold red]FAIL[/] The file and the log do not agree: see {effects_file(self.run_id)}"
             )
         return passed
+
+    def verify(self) -> bool:
+        """Let `holdfast verify` prove the log: positions, order, hashes, and the tables beside it."""
+        done = self.holdfast("verify", self.run_id)
+        said = done.stdout.strip() or done.stderr.strip()
+        self.story.console.print(f"[dim]holdfast verify {self.run_id}:[/] {escape(said)}")
+        return done.returncode == 0
 
     def by(self, began: list[tuple[int, int]]) -> str:
         """Attempts as 'worker 1, worker 2'."""

@@ -154,6 +154,7 @@ async def app(url):
 async def working(app):
     async with app.worker():
         yield app
+        Gate.open_all()
 
 
 # ---- starting
@@ -518,12 +519,12 @@ async def test_a_cancel_that_lands_between_the_last_fact_and_the_end_is_too_late
         submit, held = app.store.submit, []
         come = asyncio.Event()
 
-        def hold(request):
+        def hold(request, **how):
             if any(draft.type == "run_completed" for draft in request.drafts):
                 held.append(request)
                 come.set()
             else:
-                submit(request)
+                submit(request, **how)
 
         app.store.submit = hold
         await app.resume("late-cancel", 1)

@@ -402,9 +402,7 @@ def test_dicts_keep_their_order() -> None:
 )
 def test_a_value_of_another_type_is_refused(hint: Any, value: Any, message: str) -> None:
     kind = payload_type(hint)
-    with pytest.raises(
-        PayloadError, match=r"^" + message.replace("$", r"\$").replace("[1]", r"\[1\]")
-    ):
+    with pytest.raises(PayloadError, match=r"^" + message.replace("$", r"\$").replace("[1]", r"\[1\]")):
         kind.decode(kind.encode(value, "w"), "w")
 
 
@@ -425,9 +423,7 @@ def test_plain_json_is_read_for_open_hints() -> None:
     assert payload_type(Loose).decode(b'{"value":{"a":1}}', "w") == Loose({"a": 1})
     assert payload_type(Point | Tree).decode(b'{"name":"a"}', "w") == Tree("a")
     assert payload_type(list[Point | Tree]).decode(b'[{"x":1}]', "w") == [Point(1)]
-    assert payload_type(dict[str, Chosen]).decode(b'{"k":{"one":{"x":1}}}', "w") == {
-        "k": Chosen(Point(1))
-    }
+    assert payload_type(dict[str, Chosen]).decode(b'{"k":{"one":{"x":1}}}', "w") == {"k": Chosen(Point(1))}
     assert payload_type(Model).decode(b'{"ok":true,"theAlias":3}', "w").alias == 3
     assert UNTYPED.decode(b'{"$type":"x","value":1,"more":2}', "w")["more"] == 2
     assert UNTYPED.decode(b'{"$type":[1],"value":1}', "w") == {"$type": [1], "value": 1}
@@ -658,6 +654,33 @@ def test_a_name_of_the_main_script_is_found(tmp_path: pathlib.Path) -> None:
     script = tmp_path / "bags.py"
     script.write_text(SCRIPT + "assert UNTYPED.decode(UNTYPED.encode(bag, 'w'), 'w') == bag\n")
     subprocess.run([sys.executable, script], capture_output=True, check=True)
+
+
+LATE = """
+import sys
+from holdfast.codec import UNTYPED, digest
+
+late = {"pathlib", "zoneinfo", "hashlib"}
+assert not late & set(sys.modules), late & set(sys.modules)
+path = UNTYPED.decode(b'{"$type":"PurePosixPath","value":"a/b"}', "w")
+assert UNTYPED.encode(path, "w") == b'{"$type":"PurePosixPath","value":"a/b"}'
+assert repr(path) == "PurePosixPath('a/b')"
+raw = b'{"$type":"datetime","value":"2026-01-31T09:00:00+01:00[Europe/Berlin]"}'
+assert UNTYPED.encode(UNTYPED.decode(raw, "w"), "w") == raw
+pair = chr(0xd83d) + chr(0xde00)
+assert UNTYPED.decode(UNTYPED.encode(pair, "w"), "w") == pair
+assert len(digest(b"1")) == 16
+"""
+
+
+def test_types_whose_modules_are_not_imported_yet() -> None:
+    subprocess.run([sys.executable, "-c", LATE], check=True)
+
+
+def test_a_path_of_another_system_is_refused() -> None:
+    other = "PosixPath" if os.name == "nt" else "WindowsPath"
+    with pytest.raises(PayloadError, match=rf"^w: cannot be read: {other} does not take 'a': "):
+        UNTYPED.decode(f'{{"$type":"{other}","value":"a"}}'.encode(), "w")
 
 
 def test_digest_is_the_same_for_keys_in_another_order() -> None:

@@ -337,7 +337,7 @@ def test_frames_of_holdfast_are_left_out() -> None:
         UNTYPED.encode(object(), "w")
     except errors.PayloadError as error:
         text = describe(error)["traceback"]
-    assert "codec.py" not in text
+    assert "payload.py" not in text
     assert "test_failures.py" in text
 
 

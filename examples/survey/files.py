@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from .findings import Listing
@@ -12,19 +13,34 @@ DOCUMENTS = {".md", ".rst", ".txt", ".adoc"}
 IGNORED = {"node_modules", "site-packages", "__pycache__", "build", "dist", "venv", "env", "vendor"}
 
 
-def list_files(folder: str) -> Listing:
-    """The folder's Python files and documents, relative to it."""
+@dataclass
+class Names:
+    """Files relative to the folder, those nearest to its top first; `left_out` is how many were too many."""
+
+    total: int
+    python: list[str]
+    documents: list[str]
+    left_out: int
+
+
+def count(folder: str) -> Listing:
+    """How many files there are to look at."""
+    names = list_files(folder)
+    return Listing(names.total, len(names.python), len(names.documents), names.left_out)
+
+
+def list_files(folder: str) -> Names:
+    """The folder's Python files and documents."""
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder")
-    names = sorted(name for name in _from_git(root) or _from_walk(root) if (root / name).is_file())
+    names = [name for name in _from_git(root) or _from_walk(root) if (root / name).is_file()]
+    # The files nearest to the top say most about a folder that is too large to read whole.
+    names.sort(key=lambda name: (name.count("/"), name))
     python = [name for name in names if name.endswith(".py")]
     documents = [name for name in names if Path(name).suffix.lower() in DOCUMENTS]
-    # The files nearest to the top say most about a folder that is too large to read whole.
-    python.sort(key=lambda name: (name.count("/"), name))
-    documents.sort(key=lambda name: (name.count("/"), name))
-    skipped = max(0, len(python) - MOST) + max(0, len(documents) - MOST)
-    return Listing(python[:MOST], documents[:MOST], len(names), skipped)
+    left_out = max(0, len(python) - MOST) + max(0, len(documents) - MOST)
+    return Names(len(names), python[:MOST], documents[:MOST], left_out)
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -14,11 +14,14 @@ class Approval:
 
 @dataclass
 class Listing:
-    """The files that the agents look at, relative to the folder; `skipped` is how many were left out."""
+    """How many files there are; `skipped` is how many are too far down in a folder that is too large.
 
-    python: list[str]
-    documents: list[str]
+    Numbers, not names: what a step returns stays in the log for good, so it is what later steps need.
+    """
+
     total: int
+    python: int
+    documents: int
     skipped: int = 0
 
 
@@ -56,7 +59,7 @@ class Function:
 
 @dataclass
 class Structure:
-    """What the syntax trees tell. `paths` is, per file, the sum of the ways through its functions."""
+    """What the syntax trees tell. `paths` has, for the hardest files, the ways through their functions."""
 
     modules: int = 0
     lines: int = 0
@@ -74,15 +77,16 @@ class Document:
 
     file: str
     words: int
-    headings: list[str]
+    headings: int
     ease: float | None
 
 
 @dataclass
 class Prose:
-    """What the documents tell, and the notes to self in the source."""
+    """What the documents tell, and the notes to self in the source. `documents` are the longest ones."""
 
     documents: list[Document] = field(default_factory=list)
+    words: int = 0
     notes: int = 0
     findings: list[Finding] = field(default_factory=list)
 

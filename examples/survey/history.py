@@ -51,7 +51,7 @@ def _summary(root: Path, commits: list[tuple[str, datetime, list[str]]]) -> Hist
     return History(
         commits=len(commits),
         authors=dict(authors.most_common(10)),
-        changes=dict(changes.most_common(200)),
+        changes=dict(changes.most_common(40)),
         weekdays=[weekdays[day] for day in range(7)],
         first=f"{times[0]:%Y-%m-%d}",
         last=f"{times[-1]:%Y-%m-%d}",

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from .files import list_files
 from .findings import Document, Finding, Prose
 
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -16,23 +17,25 @@ _WANTED = ("install", "usage", "licen")
 _LARGEST = 400_000
 
 
-def read(folder: str, documents: list[str], python: list[str]) -> Prose:
+def read(folder: str) -> Prose:
     """What the documents tell, and what the authors left to be done."""
-    root = Path(folder)
+    root, names = Path(folder), list_files(folder)
     result = Prose()
     broken: list[str] = []
     notes: list[tuple[str, int, str]] = []
-    for name in documents:
+    for name in names.documents:
         text = _text(root / name)
         if not text.strip():
             continue
         result.documents.append(_document(name, text))
         broken += [f"{name} → {link}" for link in _broken_links(root, name, text)]
         notes += _notes(name, text)
-    for name in python:
+    for name in names.python:
         notes += _notes(name, _text(root / name))
+    result.words = sum(document.words for document in result.documents)
     result.notes = len(notes)
     result.findings = [*_overview(result.documents), *_readme(root, result.documents)]
+    result.documents = sorted(result.documents, key=lambda document: -document.words)[:10]
     if broken:
         shown = "; ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
         result.findings.append(Finding(f"Links that lead nowhere: {shown}."))
@@ -56,7 +59,7 @@ def _document(name: str, text: str) -> Document:
     plain = _CODE.sub("", text)
     headings = _HEADING.findall(plain) or _UNDERLINED.findall(plain)
     words = _WORD.findall(plain)
-    return Document(name, len(words), headings[:30], _ease(plain, words))
+    return Document(name, len(words), len(headings), _ease(plain, words))
 
 
 def _ease(text: str, words: list[str]) -> float | None:

@@ -22,9 +22,8 @@ def _together(history: History, structure: Structure, prose: Prose) -> list[Find
             for file in risky
         )
         findings.append(Finding(f"Most likely to hold the next bug, often changed and hard: {names}.", risky))
-    if structure.lines and prose.documents:
-        words = sum(document.words for document in prose.documents)
-        share = words / structure.lines
+    if structure.lines and prose.words:
+        share = prose.words / structure.lines
         findings.append(Finding(f"For each line of code there are {share:.1f} words of documents."))
     return findings
 
@@ -85,11 +84,10 @@ def _hardest(structure: Structure) -> str:
 
 
 def _documents(prose: Prose) -> str:
-    shown = sorted(prose.documents, key=lambda document: -document.words)[:10]
-    if not shown:
+    if not prose.documents:
         return ""
     rows = [
-        f"| {d.file} | {d.words:,} | {len(d.headings)} | {'' if d.ease is None else f'{d.ease:g}'} |"
-        for d in shown
+        f"| {d.file} | {d.words:,} | {d.headings} | {'' if d.ease is None else f'{d.ease:g}'} |"
+        for d in prose.documents
     ]
     return "\n".join(["| document | words | headings | ease |", "|---|---:|---:|---:|", *rows])

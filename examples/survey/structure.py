@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from .files import list_files
 from .findings import Finding, Function, Structure
 
 _BRANCHES = (
@@ -16,8 +17,9 @@ _LARGEST = 400_000
 """Bytes of a file that is read; what is larger is data or generated."""
 
 
-def read(folder: str, python: list[str]) -> Structure:
-    """What the syntax trees of these files tell."""
+def read(folder: str) -> Structure:
+    """What the syntax trees of the folder's Python files tell."""
+    python = list_files(folder).python
     result = Structure()
     functions: list[Function] = []
     imports: Counter[str] = Counter()
@@ -43,6 +45,7 @@ def read(folder: str, python: list[str]) -> Structure:
         imports.update(_imports(tree))
         if ast.get_docstring(tree) is None and own:
             undocumented.append(name)
+    result.paths = dict(Counter(result.paths).most_common(40))
     result.functions = len(functions)
     functions.sort(key=lambda function: (-function.paths, function.file, function.line))
     result.hardest = functions[:8]
@@ -100,8 +103,9 @@ def _libraries(imports: Counter[str], python: list[str]) -> dict[str, int]:
 def _findings(
     result: Structure, functions: list[Function], undocumented: list[str], broken: list[str]
 ) -> list[Finding]:
+    unreadable = Finding(f"This Python cannot parse: {', '.join(broken[:5])}.", broken[:10])
     if not result.modules:
-        return [Finding("There is no Python source to read.")]
+        return [unreadable if broken else Finding("There is no Python source to read.")]
     findings = [
         Finding(
             f"{result.modules} modules with {result.classes} classes, {result.functions} functions "
@@ -127,5 +131,5 @@ def _findings(
         )
         findings.append(Finding(text, undocumented[:10]))
     if broken:
-        findings.append(Finding(f"This Python cannot parse: {', '.join(broken[:5])}.", broken[:10]))
+        findings.append(unreadable)
     return findings

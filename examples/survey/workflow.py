@@ -29,7 +29,7 @@ class Outcome:
 @hf.step
 def list_files(folder: str) -> Listing:
     announce()
-    return files.list_files(folder)
+    return files.count(folder)
 
 
 @hf.step
@@ -39,15 +39,15 @@ def read_history(folder: str) -> History:
 
 
 @hf.step
-def read_structure(folder: str, python: list[str]) -> Structure:
+def read_structure(folder: str) -> Structure:
     announce(gate=True)
-    return structure.read(folder, python)
+    return structure.read(folder)
 
 
 @hf.step
-def read_prose(folder: str, documents: list[str], python: list[str]) -> Prose:
+def read_prose(folder: str) -> Prose:
     announce(gate=True)
-    return prose.read(folder, documents, python)
+    return prose.read(folder)
 
 
 @hf.step
@@ -61,19 +61,17 @@ async def survey(folder: str) -> Outcome:
     run_id = hf.run_info().run_id
     listing = await list_files(folder)
     past, shape, words = await asyncio.gather(
-        read_history(folder),
-        read_structure(folder, listing.python),
-        read_prose(folder, listing.documents, listing.python),
+        read_history(folder), read_structure(folder), read_prose(folder)
     )
     findings = report.merge(folder, listing, past, shape, words)  # plain Python: no I/O, so no step
     hf.set_attributes(stage="waiting for approval")
     question = {"question": "Write the report?", "findings": len(findings.all)}
-    approval = hf.hook(f"approve:{run_id}", type=Approval, metadata=question)
-    try:
-        async with asyncio.timeout(timedelta(days=3).total_seconds()):
-            answer = await approval
-    except TimeoutError:
-        answer = Approval(approved=False, by="nobody", note="no answer within three days")
+    async with hf.hook(f"approve:{run_id}", type=Approval, metadata=question) as approval:
+        try:
+            async with asyncio.timeout(timedelta(days=3).total_seconds()):
+                answer = await approval
+        except TimeoutError:
+            answer = Approval(approved=False, by="nobody", note="no answer within three days")
     if not answer.approved:
         hf.set_attributes(stage="declined")
         return Outcome(None, answer.by, len(findings.all))

@@ -1,5 +1,7 @@
 """Holdfast: durable workflows for Python, with a record of what they did that can be trusted.
 
+A step, a workflow and the call that runs it:
+
     import holdfast as hf
 
     @hf.step

@@ -25,6 +25,7 @@ from .clock import Clock, to_datetime
 from .codec import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, payload_type
 from .errors import (
     DefinitionError,
+    DeliveryConflict,
     HookNotFound,
     PayloadError,
     RunCancelled,
@@ -34,7 +35,7 @@ from .errors import (
     RunNotFound,
     StaleLog,
 )
-from .events import ENDS, Event, fold, new
+from .events import ENDS, Event, dump_json, fold, load_json, new, reader
 from .schema import validate
 from .store.base import Head, Hook, News, Status, Store, Timer, open_store
 from .worker import Worker
@@ -136,6 +137,7 @@ class App:
     async def start(
         self,
         workflow: Workflow[P, R],
+        /,
         *args: Any,
         run_id: str | None = None,
         attributes: Mapping[str, str] | None = None,
@@ -149,20 +151,9 @@ class App:
         Example:
             run = await app.start(fulfil, order, run_id=f"order-{order.id}")
         """
-        if not isinstance(workflow, Workflow):
-            raise DefinitionError(
-                f"app.start: expected a function decorated with @hf.workflow, got {workflow!r}"
-            )
-        workflows.check(workflow)
-        raw = workflow.arguments.encode(args, kwargs)
-        workflow.arguments.decode(raw)
+        raw = _written(workflow, args, kwargs)
         return await self.start_raw(
-            workflow.name,
-            raw,
-            run_id=run_id,
-            attributes=attributes,
-            version=workflow.version,
-            definition=workflow,
+            workflow.name, raw, run_id=run_id, attributes=attributes, definition=workflow
         )
 
     async def start_raw(
@@ -172,7 +163,6 @@ class App:
         *,
         run_id: str | None = None,
         attributes: Mapping[str, str] | None = None,
-        version: str | None = None,
         definition: Workflow[..., Any] | None = None,
     ) -> Run[Any]:
         """Start a run by the workflow's name, with arguments as a JSON object: for those without its code."""
@@ -185,8 +175,8 @@ class App:
             "seed": os.urandom(8).hex(),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
-        if version is not None:
-            data["version"] = version
+        if definition is not None and definition.version is not None:
+            data["version"] = definition.version
         if attributes:
             data["attributes"] = dict(attributes)
         created = new("run_created", data=data)
@@ -214,11 +204,11 @@ class App:
             raise RunExists(
                 f"run {run_id!r} exists already, of workflow {there.get('workflow')!r}: choose another run_id"
             )
-        other = msgspec.json.encode(there.get("args"))
+        other = dump_json(there.get("args"))
         same = (
             definition.arguments.same(other, args)
             if definition is not None
-            else msgspec.json.decode(args) == there.get("args")
+            else load_json(args) == there.get("args")
         )
         if not same:
             raise RunExists(
@@ -291,16 +281,26 @@ class App:
         Example:
             await app.resume("approve:1", Approval(ok=True), delivery_id=request.id)
         """
-        raw = UNTYPED.encode(payload, f"{token} payload")
+        _check_text(token, "token")
+        tagged = UNTYPED.encode(payload, f"{token} payload")
+        plain = _plain(payload, tagged, token)
+        raw, other = tagged, plain
         schema = await self._schema(token)
         if schema is not None:
-            raw = _plain(payload, raw, token)
+            raw, other = plain, tagged
             validate(schema, json.loads(raw), f"{token} payload")
-        return await self.resume_raw(token, raw, delivery_id=delivery_id)
+        try:
+            return await self.resume_raw(token, raw, delivery_id=delivery_id)
+        except DeliveryConflict:
+            # The hook that took it the first time may have had a type, and this one none, or the reverse.
+            return await self.resume_raw(token, other, delivery_id=delivery_id)
 
     async def resume_raw(self, token: str, payload: bytes, *, delivery_id: str | None = None) -> Resumed:
         """`resume` with JSON text that has been checked."""
         check_size(payload, self.payload_limit, f"{token} payload")
+        _check_text(token, "token")
+        if delivery_id is not None:
+            _check_text(delivery_id, "delivery_id")
         answer = await self.store.deliver(token, payload, delivery_id or ids.delivery_id())
         return Resumed(answer.run, answer.first, bool(answer.duplicates))
 
@@ -368,7 +368,7 @@ class Run(Generic[R]):
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended within {timeout:g} s; it goes on") from None
         if end.type == "run_completed":
-            raw = msgspec.json.decode(end.body, type=_Value).value
+            raw = _read_value(end.body).value
             return cast(R, (await self._returns()).decode(raw, f"{self.id} result"))
         data = end.data
         if end.type == "run_cancelled":
@@ -449,10 +449,10 @@ class Run(Generic[R]):
         """End the run without asking its code; no `finally` block runs. False where it had ended."""
         end = new("run_cancelled", data={"reason": reason, "by": "terminate"})
         try:
-            await self._app.store.append(self.id, [end])
+            answer = await self._app.store.append(self.id, [end])
         except RunEnded:
             return False
-        return True
+        return not answer.duplicates  # it had been cancelled before
 
     async def wake(self) -> bool:
         """End its pending sleeps early, and let it try again where it is parked. False where it has ended."""
@@ -475,6 +475,9 @@ class _Value(msgspec.Struct):
     value: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_read_value = reader(_Value)
+
+
 def summary(head: Head) -> RunSummary:
     """A run's row as people see it."""
     return RunSummary(
@@ -491,11 +494,28 @@ def summary(head: Head) -> RunSummary:
     )
 
 
+def _written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """The arguments of a start as JSON. Raises DefinitionError, and PayloadError where they do not fit."""
+    if not isinstance(workflow, Workflow):
+        raise DefinitionError(f"expected a function decorated with @hf.workflow, got {workflow!r}")
+    workflows.check(workflow)
+    raw = workflow.arguments.encode(args, kwargs)
+    workflow.arguments.decode(raw)
+    return raw
+
+
 def _plain(payload: Any, tagged: bytes, token: str) -> bytes:
     """The payload as its own class writes it: what a typed hook reads, and what a schema can check."""
     if payload is None or isinstance(payload, str | int | float | bool | list | dict):
         return tagged
     return payload_type(type(payload)).encode(payload, f"{token} payload")
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise PayloadError(f"{what}: expected text, got {text!r:.80}") from None
 
 
 def _checked_id(run_id: str) -> str:
@@ -504,7 +524,7 @@ def _checked_id(run_id: str) -> str:
     return run_id
 
 
-def execute(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def execute(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a workflow to its end and give its result: one call for scripts and notebooks.
 
     The store is $HOLDFAST_URL, else sqlite:///.holdfast/holdfast.db. Works inside a running loop too (in a
@@ -516,7 +536,7 @@ def execute(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     async def main() -> R:
         async with connect() as app, app.worker():
-            raw = workflow.arguments.encode(args, kwargs)
+            raw = _written(workflow, args, kwargs)
             run: Run[R] = await app.start_raw(workflow.name, raw, definition=workflow)
             return await run.result()
 

@@ -12,6 +12,7 @@ first.
 from __future__ import annotations
 
 import inspect
+import json
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -134,7 +135,10 @@ class Arguments:
         try:
             parts = _raw_parts(raw)
         except msgspec.DecodeError as error:
-            raise PayloadError(f"{self._where} arguments: {error}") from None
+            by_hand = _parts_by_hand(raw)
+            if by_hand is None:
+                raise PayloadError(f"{self._where} arguments: {error}") from None
+            parts = by_hand
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for p in self._parameters:
@@ -176,6 +180,17 @@ class Arguments:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
+
+
+def _parts_by_hand(raw: bytes) -> dict[str, msgspec.Raw] | None:
+    """The members of a JSON object in which strings hold lone surrogates; None where it is no JSON object."""
+    try:
+        parts = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(parts, dict):
+        return None
+    return {name: msgspec.Raw(json.dumps(part).encode()) for name, part in parts.items()}
 
 
 def _hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from .clock import to_datetime, to_text
 from .errors import PayloadError
 
 Class = Literal["fact", "command", "record"]
+S = TypeVar("S", bound=msgspec.Struct)
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled"})
 """The types that end a run: after one of them no command is accepted (law L11)."""
 
@@ -44,6 +45,22 @@ def dump_json(data: object) -> bytes:
         return _encode(data)
     except (UnicodeEncodeError, OverflowError):
         return json.dumps(data, default=_raw_to_plain, separators=(",", ":")).encode()
+
+
+def reader(struct: type[S]) -> Callable[[bytes], S]:
+    """A decoder of bodies whose payloads stay JSON text (`msgspec.Raw`), lone surrogates and all."""
+    decode = msgspec.json.Decoder(struct).decode
+    raw = {field.name for field in msgspec.structs.fields(struct) if field.type is msgspec.Raw}
+
+    def read(body: bytes) -> S:
+        try:
+            return decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            data = json.loads(body)
+            kept = {name: data[name] for name in struct.__struct_fields__ if name in data}
+            return struct(**{n: msgspec.Raw(dump_json(v)) if n in raw else v for n, v in kept.items()})
+
+    return read
 
 
 def _raw_to_plain(value: object) -> object:
@@ -94,7 +111,11 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct):
-    """An event that is to be appended. `at` is set for facts that were delivered before their commit."""
+    """An event that is to be appended. `at` is set for facts that were delivered before their commit.
+
+    `value` is what the body decodes to, where whoever made the draft has decoded it already (the result of a
+    step that ran in this process); it never leaves the process.
+    """
 
     type: str
     key: str
@@ -103,6 +124,7 @@ class Draft(msgspec.Struct):
     cls: Class
     unique: str | None
     at: int | None = None
+    value: Any = msgspec.UNSET
 
 
 class _Spec(msgspec.Struct, frozen=True):

@@ -43,9 +43,7 @@ class RemoteError(HoldfastError):
 
     code = "remote"
 
-    def __init__(
-        self, message: str, *, type: str = "", origin: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, message: str, *, type: str = "", origin: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.type = type
         self.origin = origin or {}
@@ -67,11 +65,7 @@ def _describe(error: BaseException, above: frozenset[int], room: Iterator[bool])
     origin = error.origin if isinstance(error, RemoteError) else None
     data: dict[str, Any]
     if origin:
-        data = {
-            key: origin[key]
-            for key in ("type", "message", "args", "state", "code")
-            if key in origin
-        }
+        data = {key: origin[key] for key in ("type", "message", "args", "state", "code") if key in origin}
     else:
         data = _describe_self(error)
     notes: list[str] = []
@@ -83,12 +77,7 @@ def _describe(error: BaseException, above: frozenset[int], room: Iterator[bool])
         data["traceback"] = trace
     above |= {id(error)}
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if (
-        cause is not None
-        and id(cause) not in above
-        and len(above) < _DEPTH_LIMIT
-        and next(room, False)
-    ):
+    if cause is not None and id(cause) not in above and len(above) < _DEPTH_LIMIT and next(room, False):
         data["cause"] = _describe(cause, above, room)
     members = _members(error)
     if members and len(above) < _DEPTH_LIMIT:
@@ -153,17 +142,13 @@ def _traceback(error: BaseException, data: dict[str, Any]) -> str:
     if type(remote) is str and remote:
         return remote
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_HERE)
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)
     ]
     if not frames:
         return ""
     lines = "".join(traceback.format_list(frames))
     if len(lines) > _TEXT_LIMIT:  # the end tells more than the start
-        lines = (
-            f"  ... {len(lines) - _TEXT_LIMIT:,} characters left out ...\n{lines[-_TEXT_LIMIT:]}"
-        )
+        lines = f"  ... {len(lines) - _TEXT_LIMIT:,} characters left out ...\n{lines[-_TEXT_LIMIT:]}"
     name = data["type"].rpartition(":")[2]
     return f"Traceback (most recent call last):\n{lines}{name}: {data['message'][:1000]}\n"
 

@@ -5,13 +5,14 @@
     import shop                                            # today's code
     replay_run(load_history("histories/order-1.jsonl"))    # raises ReplayDivergence where it would diverge
 
-It is the engine's own replay (law L7), on logs from files (`holdfast events RUN --json`) or from a store. Nothing
-is written and no step runs. Beyond what a worker checks it demands one thing more: a run that its code ended must
-not ask for more than its log holds.
+It is the engine's own replay (law L7), on logs from files (`holdfast events RUN --json`) or from a store.
+Nothing is written and no step runs. Beyond what a worker checks it demands one thing more: a run that its
+code ended must not ask for more than its log holds.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import msgspec
 from .clock import from_text
 from .engine.tick import replay
 from .errors import DefinitionError, PayloadError, ReplayDivergence, RunNotFound
-from .events import ENDS, TYPES, Event
+from .events import ENDS, TYPES, Event, dump_json
 from .store.base import Store
 from .workflow import Workflow, workflows
 
@@ -31,7 +32,7 @@ _PAGE = 200
 class Replayed(msgspec.Struct, frozen=True):
     """What a replay came to. `divergence` is where code and log disagree, or None.
 
-    `open_commands` counts what the code asks for beyond the log: a run in flight does so, an ended one may not.
+    `open_commands` counts what the code asks for beyond the log: a run in flight may, an ended one may not.
     """
 
     run: str
@@ -52,7 +53,7 @@ def replay_run(events: Sequence[Event], workflow: Workflow[..., Any] | None = No
             for path in Path("histories").glob("*.jsonl"):
                 replay_run(load_history(path))
 
-    Raises ReplayDivergence (position, expected, asked, where), DefinitionError where no such workflow is defined.
+    Raises ReplayDivergence (position, expected, asked, where), DefinitionError where its workflow is unknown.
     """
     outcome = check_run(events, workflow)
     if outcome.divergence is not None:
@@ -85,14 +86,14 @@ def check_run(events: Sequence[Event], workflow: Workflow[..., Any] | None = Non
     end = next((event for event in events if event.type in ENDS), None)
     if asked and end is not None and end.cls == "command":
         extra = f"{asked[0].type} {asked[0].key}".strip()
-        divergence = ReplayDivergence(
+        more = ReplayDivergence(
             f"{end.run}, position {end.position}: the log ends with {end.type}, "
             f"but the code goes on to ask for {extra}",
             position=end.position,
             expected=end.type,
             asked=extra,
         )
-        return msgspec.structs.replace(outcome, divergence=divergence, open_commands=len(asked))
+        return msgspec.structs.replace(outcome, divergence=more, open_commands=len(asked))
     return msgspec.structs.replace(outcome, open_commands=len(asked))
 
 
@@ -132,7 +133,7 @@ def workflow_name(events: Sequence[Event]) -> str:
     return str(events[0].data.get("workflow", ""))
 
 
-# ---- histories in files -------------------------------------------------------------------------------------
+# ---- histories in files ------------------------------------------------------------------------------------
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -175,8 +176,8 @@ def _read_event(line: bytes, before: list[Event], where: str) -> Event:
         read = _read_line(line)
     except msgspec.ValidationError as error:
         raise PayloadError(f"{where}: {str(error)[:1].lower()}{str(error)[1:]}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PayloadError(f"{where}: not a JSON line ({error})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        read = _read_odd_line(line, where)
     if read.type not in TYPES:
         raise PayloadError(f"{where}: no event type {read.type!r}: was it written by a newer Holdfast?")
     if read.position != len(before) + 1:
@@ -193,6 +194,16 @@ def _read_event(line: bytes, before: list[Event], where: str) -> Event:
     except ValueError:
         raise PayloadError(f"{where}: expected a time with its zone in `at`, got {read.at!r}") from None
     return Event(read.run, read.position, read.type, read.key, time, body)
+
+
+def _read_odd_line(line: bytes, where: str) -> _Line:
+    """A line that msgspec refuses: perhaps for a lone surrogate, which Python's reader takes."""
+    try:
+        plain = json.loads(line)
+        plain["data"] = msgspec.Raw(dump_json(plain["data"]))
+        return msgspec.convert(plain, _Line)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise PayloadError(f"{where}: not a JSON line ({error})") from None
 
 
 def dump_history(events: Sequence[Event], path: str | Path) -> None:

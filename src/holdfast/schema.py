@@ -62,13 +62,9 @@ def validate(schema: dict[str, Any], payload: object, where: str) -> None:
         if isinstance(text, str) and not _reads(text, bytes):
             yield ValidationError(f"{text!r} is not {wanted}")
 
-    strict = Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: type(value) is int
-    )
+    strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     extend: Any = jsonschema.validators.extend
-    validator_class = extend(
-        Draft202012Validator, {"contentEncoding": encoding}, type_checker=strict
-    )
+    validator_class = extend(Draft202012Validator, {"contentEncoding": encoding}, type_checker=strict)
     # An empty registry, so that no reference is ever looked up on the network.
     validator = validator_class(schema, format_checker=formats, registry=Registry())
     error = best_match(validator.iter_errors(_without_tags(payload)))

@@ -160,7 +160,7 @@ class Step(Definition[P, R]):
         self.plain = self.is_async and options.timeout is None and options.heartbeat is None
         steps.add(self)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         runtime = here.runtime
         if runtime is None:
             return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
@@ -182,7 +182,7 @@ class Workflow(Definition[P, R]):
         self.version = version
         workflows.add(self)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         if here.runtime is not None:
             raise DefinitionError(
                 f"{self.name}: a workflow inside a workflow (a child run) is not supported yet; "

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# The builders of drafts stand beside the tests; import-mode=importlib leaves this folder out of the path.
-sys.path.insert(0, str(Path(__file__).parent))
+# The builders of drafts; import-mode=importlib puts no folder of tests into the path.
+sys.path.insert(0, str(Path(__file__).parent / "kit"))
 
 from store_kit import TestClock
 

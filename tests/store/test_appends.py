@@ -131,6 +131,28 @@ async def test_the_refusal_is_typed_and_not_a_matter_of_words(store, monkeypatch
     assert (caught.value.code, caught.value.position) == ("stale_log", last + 1)
 
 
+async def test_what_was_never_asked_for_cannot_be_taken_back(store):
+    """L3, L7: closing or cancelling what was never opened would leave a log that folds to nothing."""
+    last = await begin(store)
+    for draft in (closed("t#1"), new("timer_cancelled", key="s#1")):
+        with pytest.raises(CommandMissing):
+            await store.append("r", [noted("n#1"), draft], after=last)
+    assert (await store.head("r")).position == last
+
+
+async def test_an_event_that_cannot_be_read_fails_alone(store):
+    """DESIGN §4: a program's error is its own, not its neighbours'."""
+    last = await begin(store)
+    await begin(store, "s")
+    results = await gathered(
+        store.append("s", [woken("w")]),
+        store.append("r", [new("attributes_set", key="attributes#1")], after=last),
+        store.append("s", [woken("v")]),
+    )
+    assert [outcome(r) for r in results] == ["Appended", "KeyError", "Appended"]
+    await assert_sound(store, "r")
+
+
 async def test_a_view_from_beyond_the_log_is_refused(store):
     """L4: an `after` that the log has not reached (an older copy was put back) is no fence."""
     last = await begin(store)

@@ -394,7 +394,7 @@ async def test_a_run_starts_once(store):
 
 
 async def test_every_command_twice_is_refused(store, clock):
-    """Reference §2.7: step, timer, hook, close, cancel of a timer, attributes, child: a second one is none."""
+    """Reference §2.7: step, timer, hook, close, cancel of a timer, attributes, child: once each."""
     last = await begin(store)
     commands = [
         scheduled("a#1"),

@@ -4,8 +4,19 @@ import asyncio
 import os
 import socket
 
-from store_kit import assert_sound, begin, completed, created, noted, opened, started, woken, worker
-from test_sqlite_file import child, finished
+from store_kit import (
+    assert_sound,
+    begin,
+    child,
+    completed,
+    created,
+    finished,
+    noted,
+    opened,
+    started,
+    woken,
+    worker,
+)
 
 from holdfast.store import News, open_store
 from holdfast.store.peers import LARGEST, Peers, datagrams, read_datagram

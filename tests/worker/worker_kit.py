@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from holdfast.client import App
 from holdfast.events import ENDS, Event
@@ -71,7 +71,10 @@ def assert_one_end(events: list[Event]) -> None:
 class Gate:
     """A body waits here until the test lets it go on; the test can wait until it has come."""
 
+    made: ClassVar[list["Gate"]] = []
+
     def __init__(self) -> None:
+        self.made.append(self)
         self.come = asyncio.Event()
         self.open = asyncio.Event()
         self.passed = 0
@@ -80,3 +83,10 @@ class Gate:
         self.come.set()
         await self.open.wait()
         self.passed += 1
+
+    @classmethod
+    def open_all(cls) -> None:
+        """At the end of a test: a worker lets running steps finish, so none may be left at a gate."""
+        for gate in cls.made:
+            gate.open.set()
+        cls.made.clear()

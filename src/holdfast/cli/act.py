@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
-from .frame import ACT, app
+from .frame import ACT, command
 from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
 from .problem import NO, Problem, did_you_mean
 
@@ -23,10 +23,9 @@ _Reason = Annotated[
 _NO_RUN = {2: "cannot: there is no such store or run"}
 
 
-@app.command(
-    rich_help_panel=ACT,
-    context_settings={"ignore_unknown_options": True},
-    epilog=ending(
+@command(
+    ACT,
+    ending(
         {
             0: "the payload is stored, or was already under this delivery id",
             1: "the hook was closed, or its run has ended; or the delivery id had another payload",
@@ -34,13 +33,16 @@ _NO_RUN = {2: "cannot: there is no such store or run"}
         },
         ["resume approve:1 '{\"ok\": true}'", "resume approve:1 - --delivery-id mail-77 < answer.json"],
     ),
+    any_words=True,
 )
 def resume(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The hook, as `holdfast hooks` lists it.")],
     payload: Annotated[str, typer.Argument(metavar="JSON", help="The payload; `-` reads it from stdin.")],
     delivery_id: Annotated[
         str | None,
-        typer.Option("--delivery-id", metavar="ID", help="Makes it safe to send again: same id, same payload."),
+        typer.Option(
+            "--delivery-id", metavar="ID", help="Makes it safe to send again: same id, same payload."
+        ),
     ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
@@ -62,8 +64,8 @@ def resume(
 
 async def _resume(url: str, token: str, value: Any, delivery_id: str | None, as_json: bool) -> int:
     from ..errors import HookNotFound
-    from .look import all_hooks
     from .stores import connected
+    from .waiting import all_hooks
 
     async with connected(url) as connection:
         try:
@@ -84,12 +86,9 @@ async def _resume(url: str, token: str, value: Any, delivery_id: str | None, as_
     return 0
 
 
-@app.command(
-    rich_help_panel=ACT,
-    epilog=ending({0: "it was woken", 1: "it had ended already", **_NO_RUN}, ["wake order-1"]),
-)
+@command(ACT, ending({0: "it was woken", 1: "it had ended already", **_NO_RUN}, ["wake order-1"]))
 def wake(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
-    """End a run's pending sleeps early; take it up again if it is parked."""
+    """End a run's sleeps early; take it up again if it is parked."""
 
     async def act(handle: Run[Any]) -> bool:
         return await handle.wake()
@@ -97,9 +96,9 @@ def wake(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -
     return asyncio.run(_act(store, run, act, "is awake", as_json))
 
 
-@app.command(
-    rich_help_panel=ACT,
-    epilog=ending(
+@command(
+    ACT,
+    ending(
         {
             0: "it is cancelled, or will be when a worker serves it",
             1: "it had ended already, or ends otherwise",
@@ -108,10 +107,11 @@ def wake(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -
         ["cancel order-1 --reason 'ordered twice'"],
     ),
 )
-def cancel(
-    run: RunId, reason: _Reason = "", store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False
-) -> int:
-    """Ask a run to cancel: its code sees CancelledError and may clean up."""
+def cancel(run: RunId, reason: _Reason = "", store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """Ask a run to cancel; its code may clean up.
+
+    The code sees asyncio.CancelledError where it waits, and its `finally` blocks may run steps.
+    """
 
     async def act(handle: Run[Any]) -> bool:
         return await handle.cancel(reason)
@@ -119,14 +119,14 @@ def cancel(
     return asyncio.run(_act(store, run, act, "is asked to cancel", as_json))
 
 
-@app.command(
-    rich_help_panel=ACT,
-    epilog=ending({0: "it is ended", 1: "it had ended already", **_NO_RUN}, ["terminate order-1"]),
-)
+@command(ACT, ending({0: "it is ended", 1: "it had ended already", **_NO_RUN}, ["terminate order-1"]))
 def terminate(
     run: RunId, reason: _Reason = "", store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False
 ) -> int:
-    """End a run at once, without asking its code: no `finally` block of it runs."""
+    """End a run at once, without asking its code.
+
+    No `finally` block of it runs. `holdfast cancel` is the gentle way.
+    """
 
     async def act(handle: Run[Any]) -> bool:
         return await handle.terminate(reason)

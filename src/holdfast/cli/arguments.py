@@ -1,7 +1,7 @@
 """A workflow's arguments from the words of a command line.
 
-Each word is JSON, by position, or NAME=JSON by name. Where the parameter's hint is `str`, a bare word is taken
-as it is, and so is one for a hint that reads text (a date, an id, an enum).
+Each word is JSON, by position, or NAME=JSON by name. Where the parameter's hint is `str`, a bare word is
+taken as it is, and so is one for a hint that reads text (a date, an id, an enum).
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ _NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 _NO_HINT = (Any, object, inspect.Parameter.empty)
 
 
-def read_arguments(
-    workflow: Workflow[..., object], words: Sequence[str]
-) -> tuple[list[Any], dict[str, Any]]:
+def read_arguments(workflow: Workflow[..., object], words: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments as the workflow takes them. Raises Problem and PayloadError."""
     signature = inspect.signature(workflow.fn)
     parameters = list(signature.parameters.values())

@@ -14,28 +14,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
-from .frame import CHECK, app
+from .frame import CHECK, command
 from .options import DEFAULT_STORE, AsJson, StoreUrl, ending
 from .problem import NO, Problem
 
 if TYPE_CHECKING:
+    from ..logcheck import ExportedHead
     from ..replay import Replayed
-    from ..verify import ExportedHead, Verification
+    from ..verify import Verification
 
 
-# ---- verify -------------------------------------------------------------------------------------------------
+# ---- verify ------------------------------------------------------------------------------------------------
 
 
-@app.command(
-    rich_help_panel=CHECK,
-    epilog=ending(
+@command(
+    CHECK,
+    ending(
         {
             0: "nothing differs",
             1: "something differs; each difference is a line on stdout",
             2: "cannot: there is no such store, run, file or module",
             130: "interrupted",
         },
-        ["verify", "verify order-1 --code shop", "verify --export-head heads.jsonl", "verify --head heads.jsonl"],
+        [
+            "verify",
+            "verify order-1 --code shop",
+            "verify --export-head heads.jsonl",
+            "verify --head heads.jsonl",
+        ],
     ),
 )
 def verify(
@@ -44,25 +50,31 @@ def verify(
     ] = None,
     head: Annotated[
         Path | None,
-        typer.Option("--head", metavar="FILE", help="Prove the logs against heads that were exported before."),
+        typer.Option(
+            "--head", metavar="FILE", help="Prove the logs against heads that were exported before."
+        ),
     ] = None,
     export_head: Annotated[
         Path | None,
         typer.Option(
-            "--export-head", metavar="FILE", help="Write each run's head (position and hash), to keep elsewhere."
+            "--export-head",
+            metavar="FILE",
+            help="Write each run's head (position and hash), to keep elsewhere.",
         ),
     ] = None,
     code: Annotated[
         list[str] | None,
-        typer.Option("--code", metavar="MODULE", help="Replay with this code too; may be given several times."),
+        typer.Option(
+            "--code", metavar="MODULE", help="Replay with this code too; may be given several times."
+        ),
     ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
     """Prove the logs and what is derived from them.
 
-    Folds every log and compares it with the tables beside it; checks positions, times, keys, order and the hash
-    chain. An edited event, a cut log or a row that was changed by hand is found and named.
+    Folds every log and compares it with the tables beside it; checks positions, times, keys, order and the
+    hash chain. An edited event, a cut log or a row that was changed by hand is found and named.
     """
     from .modules import load_all
 
@@ -86,7 +98,9 @@ async def _verify(
         )
         with _progress("verifying") as show:
             async for difference in verification.run():
-                differences.append({"run": difference.run, "position": difference.position, "what": difference.what})
+                differences.append(
+                    {"run": difference.run, "position": difference.position, "what": difference.what}
+                )
                 if not as_json:
                     show.data(output.paint(output.clean(difference), "red"))
                 show.count(verification.runs, verification.events)
@@ -151,12 +165,12 @@ def _write_heads(path: Path, heads: list[ExportedHead]) -> None:
     output.note(f"{_count(len(heads), 'head')} written to {path}")
 
 
-# ---- replay -------------------------------------------------------------------------------------------------
+# ---- replay ------------------------------------------------------------------------------------------------
 
 
-@app.command(
-    rich_help_panel=CHECK,
-    epilog=ending(
+@command(
+    CHECK,
+    ending(
         {
             0: "today's code fits every history",
             1: "it diverges; each divergence is told on stdout",
@@ -182,10 +196,10 @@ def replay(
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Replay recorded histories with today's code: the check before a deploy.
+    """Replay recorded histories with today's code.
 
-    No step runs and nothing is written. Tells for each divergence the run, the position, what the log holds and
-    what the code asks for, with file and line.
+    The check before a deploy: no step runs and nothing is written. Tells for each divergence the run, the
+    position, what the log holds and what the code asks for, with file and line.
     """
     from .modules import load_all
 
@@ -283,7 +297,7 @@ def _outcome_as_json(outcome: Replayed) -> str:
     return dump_json(shown).decode()
 
 
-# ---- progress -----------------------------------------------------------------------------------------------
+# ---- progress ----------------------------------------------------------------------------------------------
 
 
 class _Progress:
@@ -301,7 +315,9 @@ class _Progress:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._bar = Progress(
+                *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+            )
             self._task = self._bar.add_task(self._what, total=None)
             self._bar.start()
 
@@ -316,7 +332,7 @@ class _Progress:
 
     def data(self, text: str) -> None:
         """A line of what was asked for."""
-        print(text, file=self._out)  # noqa: T201
+        print(text, file=self._out)
 
 
 @contextlib.contextmanager

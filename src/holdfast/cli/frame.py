@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from . import output
 from .problem import CANNOT, INTERRUPTED, NO, Problem, did_you_mean
 
 WORK, LOOK, ACT, CHECK = "Run workflows", "Look at runs", "Act on runs", "Check"
-"""The sections of `holdfast --help`; a command names its own as `rich_help_panel`."""
+"""The sections of `holdfast --help`."""
 
+_Function = TypeVar("_Function", bound=Callable[..., int])
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 """Typer brings its own copy of Click in newer versions: this is the `ClickException` of either."""
 
@@ -33,11 +34,35 @@ class Sections(TyperGroup):
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.commands[name]
-            rows = sections.setdefault(command.rich_help_panel, [])
-            rows.append((name, command.get_short_help_str(formatter.width - 14)))
+            sections.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(200)))
         for section, rows in sections.items():
             with formatter.section(section):
-                formatter.write_dl(rows)
+                formatter.write_dl(rows, col_max=12)
+
+
+class Described(TyperCommand):
+    """A command whose help reads the same with every version of Typer: the reference is made from it."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """'[OPTIONS] RUN': the arguments as their metavar says."""
+        arguments = [p.metavar for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        return ["[OPTIONS]", *(str(metavar) for metavar in arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options, with what their help says and nothing added."""
+        arguments, options = [], []
+        for parameter in self.get_params(ctx):
+            text = getattr(parameter, "help", None) or ""
+            if parameter.param_type_name == "argument":
+                arguments.append((str(parameter.metavar), text))
+            else:
+                names = ", ".join(sorted(parameter.opts, key=len))
+                metavar = "" if getattr(parameter, "is_flag", False) else parameter.metavar
+                options.append((f"{names} {metavar or ''}".rstrip(), text))
+        for title, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 app = typer.Typer(
@@ -48,6 +73,15 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
+
+
+def command(section: str, ending: str, *, any_words: bool = False) -> Callable[[_Function], _Function]:
+    """Make a function that returns an exit code a command, in a section of the help.
+
+    With `any_words`, words like -5 are arguments, not options that nobody knows.
+    """
+    settings = {"ignore_unknown_options": True} if any_words else None
+    return app.command(cls=Described, rich_help_panel=section, epilog=ending, context_settings=settings)
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,7 +102,7 @@ def _holdfast(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Durable workflows: functions that survive crashes, and a log of what they did."""
+    """Durable workflows, and a log of what they did that can be trusted."""
 
 
 def run(args: Sequence[str] | None) -> int:
@@ -76,17 +110,17 @@ def run(args: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
-    command = typer.main.get_command(app)
+    whole = typer.main.get_command(app)
     given = list(sys.argv[1:] if args is None else args)
     try:
-        code = command.main(given or ["--help"], prog_name="holdfast", standalone_mode=False)
+        code = whole.main(given or ["--help"], prog_name="holdfast", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # `holdfast events … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, people get one line
         problem = _as_problem(error)
         if os.environ.get("HOLDFAST_DEBUG") == "1":
             traceback.print_exception(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import Clock
 from ..events import Event, RunState, StepState, fold
@@ -27,10 +27,11 @@ class RunView:
         self.state = RunState(run_id)
         self.end: Event | None = None
         self._run_id = run_id
+        self._args: dict[str, str] = {}
         self._clock = clock
         self._live: Live | None = None
 
-    def __enter__(self) -> RunView:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -51,6 +52,8 @@ class RunView:
         """More of the log; without events, only the times move on."""
         fold(events, self.state)
         for event in events:
+            if event.type == "step_scheduled":
+                self._args[event.key] = args_text(event)
             if event.type.startswith("run_") and self.state.ended is not None and self.end is None:
                 self.end = event if self.state.ended == event.time else None
         if self._live is not None:
@@ -81,7 +84,9 @@ class RunView:
     def _title(self) -> str:
         steps = self.state.steps.values()
         done = sum(not step.open for step in steps)
-        took = output.span((self.state.ended or self._clock.now()) - (self.state.created or self._clock.now()))
+        took = output.span(
+            (self.state.ended or self._clock.now()) - (self.state.created or self._clock.now())
+        )
         counted = f"{done} of {len(steps)} steps" if steps else "no step yet"
         return f"{self._run_id}  {self.state.status}  {counted}  {took}"
 
@@ -108,14 +113,14 @@ class RunView:
             parts.append(f"again {output.due(step.due, self._clock.now())}")
         if step.error and step.status in ("waiting", "failed"):
             parts.append(error_line(step.error))
-        return ", ".join(parts)
+        return ", ".join(parts) or self._args.get(step.key, "")
 
     def _waits(self) -> list[str]:
         if self.state.ended is not None:
             return []
         now = self._clock.now()
         lines = [
-            f"… waits for {output.clean(hook.token)}: holdfast resume {output.clean(hook.token)} JSON"
+            f"… a hook is open: holdfast resume {output.quoted(hook.token)} JSON"
             for hook in self.state.hooks.values()
             if hook.status == "open"
         ]
@@ -125,6 +130,12 @@ class RunView:
             if timer.status == "pending"
         ]
         return lines[:6]
+
+
+def args_text(event: Event) -> str:
+    """The arguments of a step that was scheduled, short: 'folder="src" depth=2'."""
+    pairs = (event.data.get("args") or {}).items()
+    return output.shorten(" ".join(f"{name}={output.compact(value)}" for name, value in pairs), 100)
 
 
 def error_line(error: dict[str, Any]) -> str:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import output
-from .frame import LOOK, app
+from .frame import LOOK, command
 from .options import DEFAULT_STORE, AsJson, Attributes, Limit, RunId, StoreUrl, attributes_of, ending
 
 if TYPE_CHECKING:
     from ..events import Event
-    from ..store.base import Head, Hook, Store
+    from ..store.base import Head, Store
 
 _PAGE = 200
 _NO_STORE = {2: "cannot: there is no such store"}
@@ -24,12 +24,12 @@ _NO_RUN = {2: "cannot: there is no such store or run"}
 _CLASS_STYLES = {"fact": "cyan", "command": "bold", "record": "dim"}
 
 
-# ---- runs ---------------------------------------------------------------------------------------------------
+# ---- runs --------------------------------------------------------------------------------------------------
 
 
-@app.command(
-    rich_help_panel=LOOK,
-    epilog=ending(
+@command(
+    LOOK,
+    ending(
         {0: "listed, if only an empty list", **_NO_STORE},
         ["runs --status running", "runs --workflow fulfil --attribute customer=ana", "runs --parked --json"],
     ),
@@ -37,7 +37,9 @@ _CLASS_STYLES = {"fact": "cyan", "command": "bold", "record": "dim"}
 def runs(
     status: Annotated[
         Literal["pending", "running", "completed", "failed", "cancelled"] | None,
-        typer.Option("--status", help="Only runs with this status."),
+        typer.Option(
+            "--status", metavar="STATUS", help="Only pending, running, completed, failed or cancelled ones."
+        ),
     ] = None,
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="NAME", help="Only runs of this workflow.")
@@ -124,12 +126,12 @@ def run_as_json(head: Head) -> dict[str, Any]:
     }
 
 
-# ---- events -------------------------------------------------------------------------------------------------
+# ---- events ------------------------------------------------------------------------------------------------
 
 
-@app.command(
-    rich_help_panel=LOOK,
-    epilog=ending(
+@command(
+    LOOK,
+    ending(
         {0: "shown; with --follow: the run has ended", **_NO_RUN, 130: "interrupted"},
         ["events order-1", "events order-1 --follow --after 12", "events order-1 --json > order-1.jsonl"],
     ),
@@ -169,7 +171,8 @@ async def _events(url: str, run_id: str, follow: bool, after: int, as_json: bool
 async def _pages(
     store: Store, run_id: str, after: int, last: int, *, follow: bool
 ) -> AsyncIterator[list[Event]]:
-    from .follow import PAGE, follow as follow_log
+    from .follow import PAGE
+    from .follow import follow as follow_log
 
     if follow:
         async for page in follow_log(store, run_id, after):
@@ -184,7 +187,8 @@ async def _pages(
 
 def _event_line(event: Event, before: int | None, created: int) -> str:
     """'   7  +1.2 s  step_completed  charge#1  {…}', the data cut to fit a terminal."""
-    gap = "" if before == event.time else f"+{output.span(event.time - created)}"
+    since = event.time - created
+    gap = "" if before == event.time else f"+{output.span(since)}" if since else "+0 s"
     kind = output.paint(f"{event.type:<16}", _CLASS_STYLES[event.cls])
     line = f"{event.position:>4}  {gap:<9}  {kind}"
     if event.key:
@@ -193,116 +197,7 @@ def _event_line(event: Event, before: int | None, created: int) -> str:
     if body == "{}":
         return line.rstrip()
     total = output.terminal_width()
-    room = None if total is None else max(total - output.width_of(line) - 2, 12)
+    room = None if total is None else total - output.width_of(line) - 2
+    if room is not None and room < 8:
+        return line
     return f"{line}  {output.paint(output.shorten(body, room), 'dim')}"
-
-
-# ---- hooks and timers ---------------------------------------------------------------------------------------
-
-_OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
-
-
-@app.command(
-    rich_help_panel=LOOK,
-    epilog=ending({0: "listed, if only an empty list", **_NO_RUN}, ["hooks", "hooks --run order-1 --all"]),
-)
-def hooks(
-    run: _OfRun = None,
-    all_: Annotated[bool, typer.Option("--all", help="Closed hooks and those of ended runs too.")] = False,
-    store: StoreUrl = DEFAULT_STORE,
-    as_json: AsJson = False,
-) -> int:
-    """List the hooks at which runs wait for payloads. `holdfast resume TOKEN JSON` sends one."""
-    return asyncio.run(_hooks(store, run, all_, as_json))
-
-
-async def _hooks(url: str, run_id: str | None, everything: bool, as_json: bool) -> int:
-    from .stores import existing, head_of
-
-    async with existing(url) as store:
-        if run_id is not None:
-            await head_of(store, run_id)
-        found = [hook async for hook in all_hooks(store, run=run_id, open_only=not everything)]
-        if as_json:
-            for hook in found:
-                output.data_json(hook_as_json(hook))
-            return 0
-        now = store.clock.now()
-        rows = [
-            [
-                output.clean(hook.token),
-                output.status(hook.status),
-                hook.run,
-                output.ago(hook.opened, now),
-                "" if hook.metadata is None else output.compact(hook.metadata),
-            ]
-            for hook in found
-        ]
-        if rows:
-            output.table(["TOKEN", "STATUS", "RUN", "OPENED", "METADATA"], rows)
-        else:
-            output.note("no hooks" if everything else "no open hooks")
-    return 0
-
-
-async def all_hooks(
-    store: Store, *, run: str | None = None, open_only: bool = True, token: str | None = None
-) -> AsyncIterator[Hook]:
-    """Hooks by token, page by page."""
-    after = None
-    while True:
-        page = await store.hooks(run=run, token=token, open_only=open_only, after=after, limit=_PAGE)
-        for hook in page:
-            yield hook
-        if len(page) < _PAGE:
-            return
-        after = (page[-1].token, page[-1].run)
-
-
-def hook_as_json(hook: Hook) -> dict[str, Any]:
-    """A hook as `hooks --json` and `show --json` write it."""
-    from ..clock import to_text
-
-    return {
-        "token": hook.token,
-        "run": hook.run,
-        "key": hook.key,
-        "status": hook.status,
-        "opened_at": to_text(hook.opened),
-        "schema": hook.schema,
-        "metadata": hook.metadata,
-    }
-
-
-@app.command(
-    rich_help_panel=LOOK, epilog=ending({0: "listed, if only an empty list", **_NO_RUN}, ["timers"])
-)
-def timers(
-    run: _OfRun = None,
-    limit: Limit = 50,
-    store: StoreUrl = DEFAULT_STORE,
-    as_json: AsJson = False,
-) -> int:
-    """List the durable sleeps and time-outs that are pending, the earliest first."""
-    return asyncio.run(_timers(store, run, limit, as_json))
-
-
-async def _timers(url: str, run_id: str | None, limit: int, as_json: bool) -> int:
-    from ..clock import to_text
-    from .stores import existing, head_of
-
-    async with existing(url) as store:
-        if run_id is not None:
-            await head_of(store, run_id)
-        found = await store.timers(run=run_id, limit=limit or 1 << 60)
-        if as_json:
-            for timer in found:
-                output.data_json({"run": timer.run, "key": timer.key, "due_at": to_text(timer.due)})
-            return 0
-        now = store.clock.now()
-        rows = [[t.run, t.key, output.instant(t.due), output.due(t.due, now)] for t in found]
-        if rows:
-            output.table(["RUN", "TIMER", "DUE", ""], rows)
-        else:
-            output.note("no pending timers")
-    return 0

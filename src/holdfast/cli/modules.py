@@ -25,7 +25,7 @@ _STDLIB = sysconfig.get_paths()["stdlib"]
 
 def load(name: str) -> ModuleType:
     """Import a module by its dotted name or the path of its `.py` file."""
-    _put_first(os.getcwd())
+    _put_first(str(Path.cwd()))
     if name.endswith(".py") or os.sep in name:
         return _load_file(name)
     return _import(name)
@@ -85,7 +85,7 @@ def _only_one(spec: str) -> Workflow[..., object]:
     raise Problem(f"{spec} defines {len(known)} workflows: name one", hint=names)
 
 
-# ---- importing ----------------------------------------------------------------------------------------------
+# ---- importing ---------------------------------------------------------------------------------------------
 
 
 def _load_file(name: str) -> ModuleType:
@@ -141,7 +141,9 @@ def _broken(name: str, error: BaseException) -> Problem:
     if isinstance(error, SyntaxError) and error.filename:
         return Problem(f"cannot import {name}: {error.filename}:{error.lineno}: {kind}: {error.msg}")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    own = [f for f in frames if not f.filename.startswith((_HOLDFAST, _STDLIB)) and "-packages" not in f.filename]
+    own = [
+        f for f in frames if not f.filename.startswith((_HOLDFAST, _STDLIB)) and "-packages" not in f.filename
+    ]
     place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
     text = " ".join(str(error).split())
     return Problem(f"cannot import {name}: {place}{kind}" + (f": {text}" if text else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -18,7 +19,8 @@ StoreUrl = Annotated[
         "--store",
         metavar="URL",
         envvar="HOLDFAST_URL",
-        help="Where the runs are: sqlite:///relative.db or sqlite:////absolute/path.db",
+        help="Where the runs are: sqlite:///relative.db or sqlite:////absolute/path.db. Without it: "
+        "$HOLDFAST_URL, else sqlite:///.holdfast/holdfast.db.",
     ),
 ]
 AsJson = Annotated[
@@ -29,7 +31,7 @@ Attributes = Annotated[
     list[str] | None,
     typer.Option("--attribute", metavar="NAME=TEXT", help="Searchable text; may be given several times."),
 ]
-Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most so many; 0 for all.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most so many (50); 0 for all.")]
 
 
 def ending(codes: dict[int, str], examples: Sequence[str] = ()) -> str:
@@ -37,7 +39,10 @@ def ending(codes: dict[int, str], examples: Sequence[str] = ()) -> str:
     parts = []
     if examples:
         parts.append("\b\n" + "\n".join(["Examples:", *(f"  holdfast {line}" for line in examples)]))
-    lines = [f"  {code:<3}  {meaning}" for code, meaning in sorted(codes.items())]
+    lines = [
+        textwrap.fill(meaning, 76, initial_indent=f"  {code:<3}  ", subsequent_indent=" " * 7)
+        for code, meaning in sorted(codes.items())
+    ]
     parts.append("\b\n" + "\n".join(["Exit codes:", *lines]))
     return "\n\n".join(parts)
 

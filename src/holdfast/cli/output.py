@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -108,19 +109,36 @@ def shorten(text: str, width: int | None) -> str:
     return kept + "…"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
-    """Rows in columns. A last column that is too long for the terminal is cut; it must be plain text."""
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    indent: str = "",
+    below: Sequence[str] = (),
+) -> None:
+    """Rows in columns. A last column that is too long for the terminal is cut; it must be plain text.
+
+    `below` has for each row what stands on a line of its own under it, or ''.
+    """
     lines = [list(row) for row in rows]
     total = terminal_width()
     titles = [paint(title, "dim") for title in header]
     widths = [max(map(width_of, column)) for column in zip(titles, *lines, strict=True)]
     used = len(indent) + sum(widths[:-1]) + 2 * (len(widths) - 1)
-    room = None if total is None else max(total - used, 8)
-    for line in [titles, *lines] if any(header) else lines:
+    room = None if total is None else total - used
+    under = ["", *below] if any(header) else list(below)
+    for number, line in enumerate([titles, *lines] if any(header) else lines):
         if room is not None and width_of(line[-1]) > room:
-            line[-1] = shorten(_ESCAPE.sub("", line[-1]), room)
+            line[-1] = shorten(_ESCAPE.sub("", line[-1]), room) if room >= 8 else ""
         padded = [cell + " " * (width - width_of(cell)) for cell, width in zip(line, widths, strict=True)]
         data((indent + "  ".join([*padded[:-1], line[-1]])).rstrip())
+        if number < len(under) and under[number]:
+            data(paint(shorten(f"{indent}    {under[number]}", total), "dim"))
+
+
+def quoted(text: str) -> str:
+    """The text as a word of a shell command."""
+    return shlex.quote(clean(text))
 
 
 def compact(value: Any) -> str:
@@ -128,7 +146,7 @@ def compact(value: Any) -> str:
     return clean(dump_json(value).decode())
 
 
-# ---- times --------------------------------------------------------------------------------------------------
+# ---- times -------------------------------------------------------------------------------------------------
 
 
 def instant(micros: int) -> str:

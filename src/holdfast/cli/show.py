@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import output
-from .frame import LOOK, app
+from .frame import LOOK, command
 from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
 
 if TYPE_CHECKING:
-    from ..events import Event, RunState, StepState
+    from ..events import Event, HookState, RunState, StepState
     from ..store.base import Head, Store
 
 
-@app.command(
-    rich_help_panel=LOOK,
-    epilog=ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]),
-)
+@command(LOOK, ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]))
 def show(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
-    """Show a run: status, steps with attempts and durations, timers, hooks, attributes, error."""
+    """Show a run: its steps, timers, hooks, attributes, result or error.
+
+    Steps come with attempts and durations, an error with its traceback. Commands that the end left open and
+    payloads that nobody read are named.
+    """
     return asyncio.run(_show(store, run, as_json))
 
 
@@ -30,28 +31,37 @@ async def _show(url: str, run_id: str, as_json: bool) -> int:
 
     async with existing(url) as store:
         head = await head_of(store, run_id)
-        state, end = await read_state(store, run_id)
+        args: dict[str, str] = {}
+        state, end = await read_state(store, run_id, args)
         if as_json:
             output.data_json({**run_as_json(head), **_as_json(state, end)})
         else:
-            _print(head, state, end, store.clock.now())
+            _print(head, state, end, args, store.clock.now())
     return 0
 
 
-async def read_state(store: Store, run_id: str) -> tuple[RunState, Event | None]:
-    """What a run's log means, and the event that ended it; read page by page."""
+async def read_state(
+    store: Store, run_id: str, args: dict[str, str] | None = None
+) -> tuple[RunState, Event | None]:
+    """What a run's log means, and the event that ended it; read page by page.
+
+    `args` takes the arguments of its steps, as text.
+    """
     from ..events import ENDS, RunState, fold
     from .follow import PAGE
+    from .live import args_text
 
     state, end, after = RunState(run_id), None, 0
     while page := await store.read(run_id, after, PAGE):
         fold(page, state)
         end = next((event for event in page if event.type in ENDS), end)
+        if args is not None:
+            args.update((e.key, args_text(e)) for e in page if e.type == "step_scheduled")
         after = page[-1].position
     return state, end
 
 
-# ---- for programs -------------------------------------------------------------------------------------------
+# ---- for programs ------------------------------------------------------------------------------------------
 
 
 def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
@@ -114,17 +124,21 @@ def _ended_by(end: Event | None) -> str | None:
     return None if end is None else end.data.get("by", "code")
 
 
-# ---- for people ---------------------------------------------------------------------------------------------
+# ---- for people --------------------------------------------------------------------------------------------
 
 
-def _print(head: Head, state: RunState, end: Event | None, now: int) -> None:
+def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str], now: int) -> None:
     import json
 
     output.data(f"{output.paint(head.run, 'bold')}  {output.status(head.status)}")
-    facts = [("workflow", output.clean(head.workflow) + (f"  version {state.version}" if state.version else ""))]
+    facts = [
+        ("workflow", output.clean(head.workflow) + (f"  version {state.version}" if state.version else ""))
+    ]
     facts.append(("created", f"{output.instant(head.created)}  ({output.ago(head.created, now)})"))
     if head.ended is not None:
-        facts.append(("ended", f"{output.instant(head.ended)}  after {output.span(head.ended - head.created)}"))
+        facts.append(
+            ("ended", f"{output.instant(head.ended)}  after {output.span(head.ended - head.created)}")
+        )
     facts.append(("log", f"{head.position} events"))
     if head.owner is not None:
         facts.append(("worker", head.owner))
@@ -136,9 +150,11 @@ def _print(head: Head, state: RunState, end: Event | None, now: int) -> None:
     facts += _end_facts(state, end)
     for name, value in facts:
         output.data(f"  {output.paint(f'{name:<10}', 'dim')} {value}")
-    _section("steps", [_step_row(step, state, now) for step in state.steps.values()])
+    _section("steps", [_step_row(step, state, args, now) for step in state.steps.values()])
     _section("timers", _timer_rows(state, now))
-    _section("hooks", _hook_rows(state, now))
+    hooks = state.hooks.values()
+    below = ["" if hook.metadata is None else output.compact(hook.metadata) for hook in hooks]
+    _section("hooks", [_hook_row(hook, now) for hook in hooks], below)
     _error(state)
 
 
@@ -160,14 +176,14 @@ def _end_facts(state: RunState, end: Event | None) -> list[tuple[str, str]]:
     return facts
 
 
-def _section(title: str, rows: Sequence[Sequence[str]]) -> None:
+def _section(title: str, rows: Sequence[Sequence[str]], below: Sequence[str] = ()) -> None:
     if rows:
         output.data("")
         output.data(output.paint(title, "bold"))
-        output.table([""] * len(rows[0]), rows, indent="  ")
+        output.table([""] * len(rows[0]), rows, indent="  ", below=below)
 
 
-def _step_row(step: StepState, state: RunState, now: int) -> list[str]:
+def _step_row(step: StepState, state: RunState, args: dict[str, str], now: int) -> list[str]:
     from .live import error_line
 
     attempts = f"{step.attempt} attempt{'s' if step.attempt != 1 else ''}"
@@ -177,7 +193,11 @@ def _step_row(step: StepState, state: RunState, now: int) -> list[str]:
         remark = f"again {output.due(step.due, now)}: {remark}"
     if step.late:
         remark = f"{remark} (and {step.late} late outcome{'s' if step.late > 1 else ''})".strip()
-    return [output.clean(step.key), output.status(step.status), attempts, took, remark]
+    remark = remark or args.get(step.key, "")
+    word = output.status(step.status)
+    if step.open and state.ended is not None:
+        word = output.status("pending", "left open")
+    return [output.clean(step.key), word, attempts, took, remark]
 
 
 def _timer_rows(state: RunState, now: int) -> list[list[str]]:
@@ -192,16 +212,12 @@ def _timer_rows(state: RunState, now: int) -> list[list[str]]:
     ]
 
 
-def _hook_rows(state: RunState, now: int) -> list[list[str]]:
+def _hook_row(hook: HookState, now: int) -> list[str]:
     return [
-        [
-            output.clean(hook.token),
-            output.status(hook.status),
-            f"{hook.received} payload{'s' if hook.received != 1 else ''}",
-            f"held by {hook.owner}" if hook.owner else f"opened {output.ago(hook.opened, now)}",
-            "" if hook.metadata is None else output.compact(hook.metadata),
-        ]
-        for hook in state.hooks.values()
+        output.clean(hook.token),
+        output.status(hook.status),
+        f"{hook.received} payload{'s' if hook.received != 1 else ''}",
+        f"held by {hook.owner}" if hook.owner else f"opened {output.ago(hook.opened, now)}",
     ]
 
 

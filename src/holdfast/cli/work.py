@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
-from .frame import WORK, app
+from .frame import WORK, command
 from .options import DEFAULT_STORE, AsJson, Attributes, StoreUrl, attributes_of, ending
 from .problem import INTERRUPTED, NO, TIMED_OUT, Problem
 
@@ -44,17 +44,14 @@ _Words = Annotated[
 ]
 _NewId = Annotated[
     str | None,
-    typer.Option(
-        "--run-id", metavar="ID", help="The run's id; the same id and input again is the same run."
-    ),
+    typer.Option("--run-id", metavar="ID", help="The run's id; the same id and input again is the same run."),
 ]
 _START_CODES = {2: "cannot: no such module, workflow or store, or arguments that do not fit"}
 
 
-@app.command(
-    rich_help_panel=WORK,
-    context_settings={"ignore_unknown_options": True},
-    epilog=ending(
+@command(
+    WORK,
+    ending(
         {
             0: "the run completed; its result is on stdout",
             1: "the run failed, was cancelled, or is parked; or the id is another run's",
@@ -62,8 +59,13 @@ _START_CODES = {2: "cannot: no such module, workflow or store, or arguments that
             3: "it has not ended within --timeout; it goes on when a worker serves it",
             130: "interrupted; the run goes on when a worker serves it",
         },
-        ["run shop:fulfil '{\"id\": 1}'", "run shop.py:greet ana times=3", "run shop:fulfil 7 --run-id order-7"],
+        [
+            "run shop:fulfil '{\"id\": 1}'",
+            "run shop.py:greet ana times=3",
+            "run shop:fulfil 7 --run-id order-7",
+        ],
     ),
+    any_words=True,
 )
 def run(
     workflow: _Spec,
@@ -78,7 +80,7 @@ def run(
 ) -> int:
     """Start a workflow, work on it here, and wait for its result.
 
-    The result goes to stdout as JSON; a view of its steps goes to stderr while it runs, if that is a terminal.
+    The result goes to stdout as JSON; a view of its steps goes to stderr meanwhile, if that is a terminal.
     A run of this id that was interrupted is taken up where it was.
     """
     from .modules import find_workflow
@@ -95,13 +97,13 @@ def run(
     return _report(outcome[0], outcome[1], as_json)
 
 
-@app.command(
-    rich_help_panel=WORK,
-    context_settings={"ignore_unknown_options": True},
-    epilog=ending(
+@command(
+    WORK,
+    ending(
         {0: "the run is stored; its id is on stdout", 1: "the id is another run's", **_START_CODES},
         ["start shop:fulfil '{\"id\": 1}' --run-id order-1"],
     ),
+    any_words=True,
 )
 def start(
     workflow: _Spec,
@@ -133,13 +135,13 @@ def start(
     return 0
 
 
-@app.command(
-    rich_help_panel=WORK,
-    epilog=ending(
+@command(
+    WORK,
+    ending(
         {
             0: "stopped by SIGTERM or Ctrl-C, after the running steps had finished",
             2: "cannot: no such module, or it defines no workflow",
-            75: "a workflow's code blocked the process and could not be interrupted; others take its runs over",
+            75: "a workflow's code blocked the process and could not be interrupted",
             130: "interrupted a second time: stopped at once",
         },
         ["worker shop", "worker shop.py billing.py --concurrency 20"],
@@ -150,7 +152,7 @@ def worker(
         list[str], typer.Argument(metavar="MODULE...", help="Dotted module names or .py files.")
     ],
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, metavar="N", help="Steps that run at once.")
+        int, typer.Option("--concurrency", min=1, metavar="N", help="Steps that run at once (100).")
     ] = 100,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
@@ -195,7 +197,7 @@ async def _serve(store: str, names: list[str], concurrency: int, as_json: bool) 
     return 0
 
 
-# ---- running and waiting ------------------------------------------------------------------------------------
+# ---- running and waiting -----------------------------------------------------------------------------------
 
 
 def _arguments(definition: Workflow[..., Any], words: list[str]) -> tuple[list[Any], dict[str, Any]]:
@@ -209,9 +211,7 @@ async def _start(
 ) -> Run[Any]:
     # As bytes: a workflow's own parameter may be called run_id.
     raw = definition.arguments.encode(tuple(args), kwargs)
-    return await connection.start_raw(
-        definition.name, raw, version=definition.version, definition=definition, **options
-    )
+    return await connection.start_raw(definition.name, raw, definition=definition, **options)
 
 
 async def _run(
@@ -270,7 +270,7 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
     content = end.data
     status = end.type.removeprefix("run_")
     if as_json:
-        shown = {key: content[key] for key in ("error", "reason") if key in content}
+        shown: dict[str, Any] = {key: content[key] for key in ("error", "reason") if key in content}
         if status == "completed":
             shown["result"] = content.get("value")
         output.data_json({"run": run_id, "status": status, **shown})
@@ -278,7 +278,9 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
     if status == "completed":
         raw = msgspec.json.decode(end.body, type=dict[str, msgspec.Raw])["value"]
         text = bytes(raw).decode()
-        output.data(json.dumps(json.loads(text), indent=2, ensure_ascii=False) if sys.stdout.isatty() else text)
+        output.data(
+            json.dumps(json.loads(text), indent=2, ensure_ascii=False) if sys.stdout.isatty() else text
+        )
         return 0
     if status == "failed":
         from .live import error_line
@@ -290,7 +292,7 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
     raise Problem(message, hint=f"`holdfast show {run_id}` tells more", code=NO)
 
 
-# ---- signals and logs ---------------------------------------------------------------------------------------
+# ---- signals and logs --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

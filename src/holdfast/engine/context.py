@@ -25,7 +25,7 @@ from ..codec import UNTYPED, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, new, numbered
 from ..schema import json_schema
-from ..workflow import Hook, RunInfo, Step, Workflow, check_attributes, steps
+from ..workflow import Hook, RunInfo, Step, Workflow, check_attributes, here, steps
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
 from .hooks import OpenHook
@@ -49,6 +49,8 @@ class StepCall:
 
 class RunContext(Timers):
     """The side of an execution that workflow code sees."""
+
+    _main: asyncio.Task[Any] | None = None
 
     def __init__(
         self, run_id: str, workflow: Workflow[..., Any], *, payload_limit: int, locate: bool
@@ -80,7 +82,7 @@ class RunContext(Timers):
     def begin(self, created: Mapping[str, Any], time: int) -> None:
         """Take what `run_created` holds."""
         self.clock = self.created = time
-        self.seed = created.get("seed", self.run_id)
+        self.seed = created.get("seed") or self.run_id
         self.version = created.get("version")
         self.attributes.update(created.get("attributes") or {})
         salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
@@ -93,10 +95,14 @@ class RunContext(Timers):
         if self.loop.dead:
             raise Evicted
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the code is beyond what the log holds: limits count from here on, not on replay."""
-        return self.count >= len(self.ahead)
+    def check_limit(self, raw: bytes, type_: str, key: str, what: str) -> None:
+        """Refuse a payload over the limit, but not one that the log holds: it was accepted then."""
+        if len(raw) > self.payload_limit and self._upcoming() != (type_, key):
+            check_size(raw, self.payload_limit, what)
+
+    def _upcoming(self) -> tuple[str, str] | None:
+        """(type, key) of the log's next command, where the log is ahead of the code."""
+        return self.ahead[self.count] if self.count < len(self.ahead) else None
 
     def _key(self, kind: str, name: str) -> str:
         ordinal = self._ordinals.get((kind, name), 0) + 1
@@ -106,7 +112,7 @@ class RunContext(Timers):
     def ask(self, type_: str, key: str, data: Mapping[str, Any]) -> None:
         """The code asks for something: one more command."""
         if self.places is not None:
-            self.places[self.count] = _place()
+            self.places[self.count] = _place(self._main)
         self.asked.append(new(type_, key=key, data=data))
         self.count += 1
 
@@ -114,35 +120,42 @@ class RunContext(Timers):
 
     async def step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Any:
         """Schedule a step, and wait for its outcome."""
-        call = self._schedule(step, args, kwargs)
+        if self.loop.dead:
+            self.loop.tell()
+            await self.loop.create_future()
+        watching = guard.pause()  # until control goes back to workflow code, all is ours
         try:
-            return await call.future
-        except asyncio.CancelledError:
-            if call.future.cancelled():
-                self.abandoned.append(call.key)
-            raise
+            call = self._schedule(step, args, kwargs)
+            try:
+                return await call.future
+            except asyncio.CancelledError:
+                if call.future.cancelled():
+                    self.abandoned.append(call.key)
+                raise
+        finally:
+            if watching and here.runtime is self and not self.loop.dead:
+                guard.enter()
 
     def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
         self.alive()
-        watching = guard.pause()  # what follows is ours, and on the hot path
-        try:
-            steps.check(step)
-            raw = step.arguments.encode(args, kwargs)
-            if len(raw) > self.payload_limit and self.fresh:
-                check_size(raw, self.payload_limit, f"{step.name} arguments")
-            key = self._key("step", step.name)
-            call = StepCall(key, step, raw, self.loop.create_future())
-            self.calls[key] = call
-            self.ask("step_scheduled", key, {"args": msgspec.Raw(raw)})
-        finally:
-            guard.resume(watching)
+        steps.check(step)
+        raw = step.arguments.encode(args, kwargs)
+        if len(raw) > self.payload_limit:
+            next_key = numbered(step.name, self._ordinals.get(("step", step.name), 0) + 1)
+            self.check_limit(raw, "step_scheduled", next_key, f"{step.name} arguments")
+        key = self._key("step", step.name)
+        call = StepCall(key, step, raw, self.loop.create_step_future())
+        self.calls[key] = call
+        self.ask("step_scheduled", key, {"args": msgspec.Raw(raw)})
         return call
 
     # ---- timers
 
     def start_timer(self, timer: DurableTimer) -> str:
         """A timer that asyncio, or the code, asked for."""
-        self.alive()
+        if self.loop.dead:
+            self.loop.tell()
+            return ""
         key = self._key("timer", "sleep")
         self.sleepers[key] = timer
         self.ask("timer_started", key, {"due": timer.due})
@@ -177,7 +190,7 @@ class RunContext(Timers):
         self.alive()
         _check_token(token)
         known = self._tokens.get(token)
-        if known is not None and not known.closed:
+        if known is not None and known.open:
             return known
         payload = payload_type(type)
         data: dict[str, Any] = {}
@@ -222,7 +235,7 @@ class RunContext(Timers):
         self.alive()
         answer = self._patches.get(id)
         if answer is None:
-            upcoming = self.ahead[self.count] if self.count < len(self.ahead) else None
+            upcoming = self._upcoming()
             answer = upcoming is None or upcoming == ("patched", numbered(id, 1))
             self._patches[id] = answer
             if answer:
@@ -263,12 +276,22 @@ def _check_token(token: str) -> None:
 _OURS = (__name__.rpartition(".")[0].rpartition(".")[0], "asyncio", "contextlib", "contextvars")
 
 
-def _place() -> str:
+def _place(main: asyncio.Task[Any] | None) -> str:
     """File and line of the workflow code that is asking: the first frame that is not ours or asyncio's."""
     frame = sys._getframe(2)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in _OURS or module == "__main__":
+    while frame is not None and frame.f_code is not Loop.drain.__code__:  # beyond it is whoever ticks
+        if not _is_ours(frame.f_globals):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    # A step handed to `gather` is a task without a frame of the workflow's: what awaits it has one.
+    place, waiting = "", None if main is None else main.get_coro()
+    while waiting is not None:
+        inner = getattr(waiting, "cr_frame", None)
+        if inner is not None and not _is_ours(inner.f_globals):
+            place = f"{inner.f_code.co_filename}:{inner.f_lineno}"
+        waiting = getattr(waiting, "cr_await", None)
+    return place
+
+
+def _is_ours(names: Mapping[str, Any]) -> bool:
+    return str(names.get("__name__", "")).partition(".")[0] in _OURS

@@ -14,7 +14,8 @@ Rests on:
   `_watch` is the thread's profile function, so that the hot path keeps no state of its own.
 - An exception from a profile function makes CPython switch the function off, but it asks the audit
   hooks first (event `sys.setprofile`). Ours answers with the same exception: the watch stays on,
-  and the exception goes to the caller. So it does when the recursion limit is hit in the watch.
+  and the exception goes to the caller. So it does when the recursion limit is hit in the watch
+  (if two threads are there at once, what the caller sees may be a plain RuntimeError).
 - A profile function sees no arguments. Whether `time.localtime(x)` asks the clock is read from the
   calling instruction: it passes if its argument is provably not None, else it is refused.
 - `random.Random(42)` made in workflow code is remembered as replayable when it is seeded; any other
@@ -32,13 +33,13 @@ waited for. A weakref callback that runs in a tick is taken for workflow code (a
 exception: a library that swallows it goes on, with the same answer on every replay.
 
 Rejected: `sys.monitoring` (3.12+ only, and its events are those of all threads; a prototype added
-9 and 7 µs where this adds 22 and 18, so it is the next step if those versions must be faster);
+9 and 7 µs where this adds 26 and 21, so it is the next step if those versions must be faster);
 events switched off per place by `DISABLE` (another function may be called there later); keeping
 3.12+ instrumented by a parked thread (calls outside ticks then cost three times as much);
 replacing `time.time` and the like (misses names imported before); a sandbox that imports again
 (breaks libraries); comparing each called function object (cheaper by 0.1 µs, misses methods).
 
-Cost (bench/guard_cost.py, a slow core): 2 µs for `enter` and `leave` on 3.11, 7 to 10 µs on 3.12
+Cost (bench/guard_cost.py, a slow core): 3 µs for `enter` and `leave` on 3.11, 10 to 14 µs on 3.12
 and 3.13, which instrument all running code anew each time; 0.2 to 0.3 µs per event, two events
 per call. `pause` and `resume` cost as much as `leave` and `enter`: they pay for more than ten
 calls.
@@ -152,6 +153,39 @@ def resume(watched: bool) -> None:
     """Watch again, where `pause` stopped it."""
     if watched:
         enter()
+
+
+def set_aside() -> object:
+    """Take the thread's own profile function away for a tick; `put_back` takes what is returned.
+
+    With it, a loop watches by `enter(None)` and `pause` just where workflow code runs, and pays nothing for
+    its own calls.
+    """
+    if not _hooked:
+        _install()
+    previous = _get()
+    if previous is not None and previous is not _watch:
+        _take()
+        try:
+            _insist(_off)
+        finally:
+            _give()
+    return previous
+
+
+def put_back(previous: object) -> None:
+    """The tick is over: the thread has its own profile function again."""
+    pause()
+    if previous is None:
+        return
+    if not callable(previous):
+        previous.enable()  # type: ignore[attr-defined] # cProfile on 3.11, see `leave`
+        return
+    _take()
+    try:
+        _insist(partial(sys.setprofile, previous))
+    finally:
+        _give()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import PayloadError, ReplayDivergence
-from ..events import Draft, Event
+from ..events import Draft, Event, reader
 
 if TYPE_CHECKING:
     from .tick import Execution
@@ -77,7 +77,7 @@ def _same(execution: Execution, asked: Draft, event: Event) -> bool:
         call = execution.calls.get(event.key)
         if call is None:
             return False  # its outcome was delivered before the command: the log itself is out of order
-        return call.step.arguments.same(bytes(_args(event.body)), call.args)
+        return call.step.arguments.same(bytes(_args(event.body).args), call.args)
     if event.type == "timer_started":
         return bool(event.data.get("due") == asked.data["due"])
     if event.type == "attributes_set":
@@ -103,9 +103,5 @@ def _same_result(execution: Execution, asked: Draft, event: Event) -> bool:
         return False
 
 
-def _args(body: bytes) -> msgspec.Raw:
-    return msgspec.json.decode(body, type=_Args).args
-
-
-def _end(body: bytes) -> _End:
-    return msgspec.json.decode(body, type=_End)
+_args = reader(_Args)
+_end = reader(_End)

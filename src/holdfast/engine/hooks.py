@@ -32,9 +32,16 @@ class OpenHook(Hook[Any]):
         self._kept: deque[Any] = deque()
         self._waiters: deque[asyncio.Future[Any]] = deque()
 
+    @property
+    def open(self) -> bool:
+        """Whether payloads can still come: neither closed nor refused."""
+        return not self.closed and self._owner is None
+
     async def next(self) -> Any:
         """The next payload."""
-        self._context.alive()
+        if self._context.loop.dead:
+            self._context.loop.tell()
+            await self._context.loop.create_future()
         if self._kept:
             self._context.read += 1
             return self._kept.popleft()

@@ -40,6 +40,16 @@ class Evicted(BaseException):
     """This coroutine's run has moved on without it: nothing it does counts any more."""
 
 
+_PATIENCE = 1000
+"""How often buried code is told that it is Evicted; code that catches that for ever is left waiting instead."""
+
+_FOREVER = 253_402_300_799_000_000
+"""The end of the year 9999, in microseconds: when a sleep of `math.inf` ends."""
+
+_unburied: list[Any] = []
+"""What does not let itself be closed. Kept for good, for it would run from the garbage collector."""
+
+
 class Ready:
     """A callback that waits for its turn; what `call_soon` returns."""
 
@@ -107,6 +117,12 @@ class DurableFuture(asyncio.Future[Any]):
         return self.hashed
 
 
+class StepFuture(DurableFuture):
+    """The future of a step's outcome. Only the engine's own frame awaits it: see `Loop.drain`."""
+
+    __slots__ = ()
+
+
 class Timers(Runtime):
     """What the loop needs of its run."""
 
@@ -130,7 +146,8 @@ class Loop(asyncio.AbstractEventLoop):
         self._ordinal = 0
         self._tasks: list[DurableTask] = []
         self._prune_at = 64
-        self.generators: list[Any] = []
+        self.generators: list[tuple[Any, Context]] = []
+        self._told = 0
 
     # ---- what asyncio calls
 
@@ -148,17 +165,24 @@ class Loop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> DurableTimer:
-        due = self.runtime.clock + round(delay * 1e6)
+        due = self.runtime.clock + _micros(delay)
         return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> DurableTimer:
-        due = round(when * 1e6)
+        due = _micros(when)
         return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
 
     def create_future(self) -> DurableFuture:
         future = DurableFuture(loop=self)
+        self._ordinal += 1
+        future.hashed = self._salt + self._ordinal
+        return future
+
+    def create_step_future(self) -> StepFuture:
+        """The future of a step's outcome."""
+        future = StepFuture(loop=self)
         self._ordinal += 1
         future.hashed = self._salt + self._ordinal
         return future
@@ -173,14 +197,17 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> DurableTask:
         if self.dead:
             coro.close()
-            raise Evicted
+            self.tell()
         task = DurableTask.__new__(DurableTask)
         task.hashed = self.next_hash()
         task.own_context = context = context if context is not None else copy_context()
         DurableTask.__init__(
             task, coro, loop=self, name=str(name or f"task-{self._ordinal}"), context=context
         )
-        self._hold(task)
+        if self.dead:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        else:
+            self._hold(task)
         return task
 
     def get_debug(self) -> bool:
@@ -222,21 +249,29 @@ class Loop(asyncio.AbstractEventLoop):
             _hook_generators()
         events._set_running_loop(self)
         here.runtime = self.runtime
-        watching = guard.enter()
+        profiler = guard.set_aside()
         try:
             ready = self.ready
             while ready:
                 handle = ready.popleft()
                 if handle.off:
                     continue
+                args = handle.args
+                # Where a step's outcome wakes a task, the frame that wakes first is the engine's
+                # (`RunContext.step`): it starts the watch as it gives control back to workflow code.
+                if not args or type(args[0]) is not StepFuture:
+                    guard.enter()
                 try:
-                    handle.context.run(handle.callback, *handle.args)
+                    handle.context.run(handle.callback, *args)
                 except SystemExit:
                     pass  # the task has it; the engine sees it there
-                except Exception as error:  # noqa: BLE001 - as asyncio: log it and go on
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as asyncio: log it and go on
                     self.call_exception_handler({"message": "callback failed", "exception": error})
+                guard.pause()
         finally:
-            guard.leave(watching)
+            guard.put_back(profiler)
             here.runtime = outer_runtime
             events._set_running_loop(outer)
             if collecting:
@@ -254,14 +289,20 @@ class Loop(asyncio.AbstractEventLoop):
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     _close(task.own_context, task.get_coro())
-            for generator in self.generators:
+            for generator, context in self.generators:
                 if generator.ag_frame is not None:
-                    _close(copy_context(), generator.aclose())
+                    _close_generator(context, generator)
         finally:
             here.runtime = outer_runtime
             events._set_running_loop(outer)
         self._tasks.clear()
         self.generators.clear()
+
+    def tell(self) -> None:
+        """Raise Evicted; once that has been said too often, return, and the caller is to wait for ever."""
+        self._told += 1
+        if self._told <= _PATIENCE:
+            raise Evicted
 
     def _hold(self, task: DurableTask) -> None:
         # Held until it is done, so that no workflow code runs from the garbage collector.
@@ -269,7 +310,7 @@ class Loop(asyncio.AbstractEventLoop):
         held.append(task)
         if len(held) >= self._prune_at:
             held[:] = [t for t in held if not t.done()]
-            self.generators[:] = [g for g in self.generators if g.ag_frame is not None]
+            self.generators[:] = [g for g in self.generators if g[0].ag_frame is not None]
             self._prune_at = max(64, 2 * len(held))
 
 
@@ -289,7 +330,7 @@ def _hook_generators() -> None:
 def _hold_generator(generator: Any) -> None:
     loop = events._get_running_loop()
     if isinstance(loop, Loop):
-        loop.generators.append(generator)
+        loop.generators.append((generator, copy_context()))
     elif _others.firstiter is not None:
         _others.firstiter(generator)
 
@@ -301,14 +342,31 @@ def _finish_generator(generator: Any) -> None:
 
 
 def _close(context: Context, coroutine: Any) -> None:
-    for _ in range(100):  # `finally: await …` ignores a close and must be told again
+    # Thrown, not closed: up to Python 3.12 a close does not reach into an async generator that it awaits.
+    for _ in range(100):  # `finally: await …` goes on waiting and must be told again
         try:
-            context.run(coroutine.close)
-        except RuntimeError:
-            continue
-        except BaseException:  # noqa: BLE001, S110 - whatever buried code raises concerns nobody
-            pass
-        return
+            context.run(coroutine.throw, Evicted())
+        except BaseException:  # noqa: BLE001 - whatever buried code raises concerns nobody
+            return
+    _unburied.append(coroutine)
+
+
+def _close_generator(context: Context, generator: Any) -> None:
+    # `aclose().close()` would do nothing: the generator would be left to the finaliser of the loop around us,
+    # which would run its `finally` out in the world, step bodies and all.
+    closing = generator.aclose()
+    try:
+        context.run(closing.send, None)
+        for _ in range(100):  # it awaits something in its `finally`
+            context.run(closing.throw, Evicted())
+    except BaseException:  # noqa: BLE001, S110 - whatever buried code raises concerns nobody
+        pass
+    if generator.ag_frame is not None:
+        _unburied.append(generator)
+
+
+def _micros(seconds: float) -> int:
+    return _FOREVER if seconds * 1e6 >= _FOREVER else round(seconds * 1e6)
 
 
 def _refuse(name: str, remedy: str) -> Callable[..., NoReturn]:

@@ -21,7 +21,7 @@ class _AsCompleted:
     def __init__(self, arguments: Iterable[Any], timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
         distinct = list({id(argument): argument for argument in arguments}.values())
-        self._todo = [asyncio.ensure_future(argument) for argument in distinct]
+        self._todo = dict.fromkeys(asyncio.ensure_future(argument) for argument in distinct)
         self._left = len(self._todo)
         self._done: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue()
         self._timer = (
@@ -33,7 +33,7 @@ class _AsCompleted:
     def _completed(self, future: asyncio.Future[Any]) -> None:
         if future not in self._todo:
             return  # after the time-out
-        self._todo.remove(future)
+        del self._todo[future]
         self._done.put_nowait(future)
         if not self._todo and self._timer is not None:
             self._timer.cancel()

@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from .. import failures
-from ..codec import DEFAULT_LIMIT, check_size
+from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
-from ..events import ENDS, Draft, Event, new
+from ..events import ENDS, Draft, Event, load_json, new, reader
 from ..workflow import Workflow
 from .context import RunContext
 from .history import commands_of, diverged, match
@@ -44,9 +44,9 @@ class _Payload(msgspec.Struct):
     payload: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_read_created = msgspec.json.Decoder(_Created).decode
-_read_outcome = msgspec.json.Decoder(_Outcome).decode
-_read_payload = msgspec.json.Decoder(_Payload).decode
+_read_created = reader(_Created)
+_read_outcome = reader(_Outcome)
+_read_payload = reader(_Payload)
 
 
 class Execution(RunContext):
@@ -76,7 +76,7 @@ class Execution(RunContext):
         self.position = event.position
         deliver = _DELIVERIES.get(event.type)
         if deliver is not None:
-            self._run(deliver, event)
+            self._run(event.time, deliver, event)
         elif event.cls == "command":
             match(self, event)
 
@@ -92,8 +92,11 @@ class Execution(RunContext):
     def deliver(self, fact: Draft) -> None:
         """Deliver a fact that is not committed yet; its `at` is set (laws L5 and L8)."""
         assert fact.at is not None
-        event = Event(self.run_id, 0, fact.type, fact.key, fact.at, fact.body)
-        self._run(_DELIVERIES[fact.type], event)
+        if fact.value is not msgspec.UNSET:
+            self._run(fact.at, Execution.result_at_hand, fact)
+        else:
+            event = Event(self.run_id, 0, fact.type, fact.key, fact.at, fact.body)
+            self._run(fact.at, _DELIVERIES[fact.type], event)
 
     def accepted(self, count: int) -> None:
         """The store has taken the first `count` commands of `asked`."""
@@ -107,12 +110,12 @@ class Execution(RunContext):
 
     # ---- delivering
 
-    def _run(self, deliver: Callable[[Execution, Event], None], event: Event) -> None:
+    def _run(self, time: int, deliver: Callable[[Execution, Any], None], what: Event | Draft) -> None:
         if self.ended:
             return
-        if event.time > self.clock:
-            self.clock = event.time
-        deliver(self, event)
+        if time > self.clock:
+            self.clock = time
+        deliver(self, what)
         if self._main is None:
             return
         self.loop.drain()
@@ -136,7 +139,11 @@ class Execution(RunContext):
         if call is None or call.future.done():
             return  # a late outcome, or one that nobody waits for
         if event.type == "step_failed":
-            call.future.set_exception(failures.rebuild(msgspec.json.decode(_read_outcome(event.body).error)))
+            error = failures.rebuild(load_json(bytes(_read_outcome(event.body).error)))
+            if isinstance(error, StopIteration):
+                cause, error = error, RuntimeError(f"{event.key} raised StopIteration")
+                error.__cause__ = cause  # no future takes a StopIteration, as no coroutine raises one
+            call.future.set_exception(error)
             return
         raw = _read_outcome(event.body).value
         try:
@@ -144,6 +151,12 @@ class Execution(RunContext):
         except PayloadError as error:
             raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
         call.future.set_result(value)
+
+    def result_at_hand(self, fact: Draft) -> None:
+        """The result of a step of this process, decoded from what will be stored."""
+        call = self.calls.pop(fact.key, None)
+        if call is not None and not call.future.done():
+            call.future.set_result(fact.value)
 
     def timer_fired(self, event: Event) -> None:
         timer = self.sleepers.pop(event.key, None)
@@ -179,7 +192,7 @@ class Execution(RunContext):
     def _finish(self, main: asyncio.Task[Any]) -> None:
         self.ended = True
         data: dict[str, Any] = {"read": self.read}
-        still = [*self.calls, *self.sleepers, *(h.key for h in self._tokens.values() if not h.closed)]
+        still = [*self.calls, *self.sleepers, *(h.key for h in self._tokens.values() if h.open)]
         if still:
             data["open"] = still
         if main.cancelled():
@@ -195,8 +208,7 @@ class Execution(RunContext):
         try:
             raw = returns.encode(result, f"{self.workflow.name} result")
             returns.decode(raw, f"{self.workflow.name} result")
-            if self.fresh:
-                check_size(raw, self.payload_limit, f"{self.workflow.name} result")
+            self.check_limit(raw, "run_completed", "", f"{self.workflow.name} result")
         except PayloadError as error:
             self.ask("run_failed", "", {"error": failures.describe(error), **data})
         else:
@@ -228,11 +240,12 @@ def replay(
         execution.feed_all(events)
     except ReplayDivergence:
         execution.bury()
-        execution = Execution(events[0].run, workflow, payload_limit=payload_limit, locate=True)
+        again = Execution(events[0].run, workflow, payload_limit=payload_limit, locate=True)
         try:
-            execution.feed_all(events)
+            again.feed_all(events)
         finally:
-            execution.bury()
+            again.bury()
+        raise  # it went well the second time: the code does not do the same twice
     except BaseException:
         execution.bury()
         raise

@@ -50,7 +50,7 @@ class Appended(msgspec.Struct, frozen=True):
     doubles: list[str] = []
 
 
-class Head(msgspec.Struct):
+class Head(msgspec.Struct, gc=False):
     """A run's row: what its log comes to. `chain` is the hash over the whole log (law L13)."""
 
     run: str

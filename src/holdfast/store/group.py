@@ -115,10 +115,15 @@ class GroupStore(Store):
 
     async def drain(self) -> None:
         """Wait until everything submitted is answered, and accept no more."""
-        while self.pending or self._committing:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
-        self._closed = True
+        try:
+            while self.pending or self._committing:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+        finally:
+            self._closed = True
+            abandoned, self.pending = self.pending, []
+            for item in abandoned:  # only where the wait was cancelled
+                item.answer(StoreError(f"{self.url} was closed before this was written"))
 
     def _put(self, item: Item) -> None:
         if self._closed or self._loop is None:

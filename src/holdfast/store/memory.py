@@ -87,7 +87,7 @@ class MemoryStore(GroupStore):
                 if isinstance(item, Job):
                     answers.append(_attempt(item.work))
                 else:
-                    answers.append(self._append(item, news))
+                    answers.append(_attempt(lambda item=item: self._append(item, news)))  # type: ignore[misc]
         faults.point("store.commit.after")
         return answers, news
 
@@ -282,14 +282,15 @@ class MemoryStore(GroupStore):
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
 
-        def work() -> None:
+        def work() -> list[News]:
             self._data.workers.pop(worker, None)
-            for run in self._data.runs.values():
-                if run.head.owner == worker:
-                    run.head.owner = None
-                    run.head.crashes += run.head.run == culprit
+            heads = [run.head for run in self._data.runs.values() if run.head.owner == worker]
+            for head in heads:
+                head.owner = None
+                head.crashes += head.run == culprit
+            return _freed(heads)
 
-        await self.job(work)
+        self.tell_others(await self.job(work))
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
@@ -323,27 +324,29 @@ class MemoryStore(GroupStore):
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""
 
-        def work() -> None:
-            for run_id, mark in marks.items():
-                run = self._data.runs.get(run_id)
-                if run is not None and run.head.owner == worker:
-                    run.head.owner = None
-                    run.head.delivered = max(run.head.delivered, mark)
+        def work() -> list[News]:
+            runs = [self._data.runs[run_id] for run_id in marks if run_id in self._data.runs]
+            heads = [run.head for run in runs if run.head.owner == worker]
+            for head in heads:
+                head.owner = None
+                head.delivered = max(head.delivered, marks[head.run])
+            return _freed(heads)
 
-        await self.job(work)
+        self.tell_others(await self.job(work))
 
     async def park(self, run_id: str, reason: str | None) -> None:
         """Set a run aside, or take it up again."""
 
-        def work() -> None:
+        def work() -> list[News]:
             run = self._data.runs.get(run_id)
             if run is None:
                 raise RunNotFound(f"no run {run_id!r} in this store")
             if run.head.ended is None:
                 run.head.parked, run.head.owner = reason, None
                 run.head.crashes = 0
+            return _freed([run.head])
 
-        await self.job(work)
+        self.tell_others(await self.job(work))
 
     async def crashed(self, run_id: str) -> int:
         """Count one more crash of a tick."""
@@ -361,6 +364,11 @@ class MemoryStore(GroupStore):
 def _to_load(head: Head) -> bool:
     """Ready for more than a timer that is still to come."""
     return head.status == "pending" or head.fact > head.delivered or head.steps > 0
+
+
+def _freed(heads: Sequence[Head]) -> list[News]:
+    """What others may want to hear: runs that are free now and have something to do."""
+    return [News(head.run, None, False, False, True) for head in heads if head.ready]
 
 
 def _plain(value: object) -> Any:

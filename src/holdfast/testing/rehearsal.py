@@ -20,8 +20,8 @@ from .. import failures
 from ..clock import from_datetime, to_datetime
 from ..codec import DEFAULT_LIMIT, UNTYPED
 from ..engine.tick import Execution, replay
-from ..errors import ReplayDivergence
-from ..events import ENDS, Draft, Event, dump_json, load_json, name_of, new, token_of
+from ..events import Draft, Event, dump_json, load_json, name_of, new, token_of
+from ..replay import replay_run
 from ..workflow import Workflow
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -295,7 +295,7 @@ def run_workflow(
             run.fire()
         else:
             raise RuntimeError(f"{workflow.name} does not go on: it waits for {run.waiting()}")
-    replay_check(workflow, run.log)
+    replay_check(run.log, workflow)
     return run
 
 
@@ -317,18 +317,10 @@ def _play_step(run: Rehearsal, key: str, steps: Mapping[str, Any]) -> None:
         run.complete(key, outcome)
 
 
-def replay_check(workflow: Workflow[..., Any], events: Sequence[Event]) -> None:
+def replay_check(events: Sequence[Event], workflow: Workflow[..., Any] | None = None) -> None:
     """Prove that today's code asks for what the log holds. Raises ReplayDivergence, with position and place.
 
     Example:
-        replay_check(fulfil, [event async for event in run.events()])
+        replay_check([event async for event in run.events()])
     """
-    execution = replay(workflow, events)
-    asked = list(execution.asked)
-    execution.bury()
-    if asked and any(event.type in ENDS for event in events):
-        raise ReplayDivergence(
-            f"{events[0].run}: the log has ended, but the code asks for {asked[0].type} {asked[0].key}",
-            position=events[-1].position,
-            asked=f"{asked[0].type} {asked[0].key}",
-        )
+    replay_run(events, workflow)

@@ -26,6 +26,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from .. import failures, faults
 from ..engine.context import StepCall
 from ..engine.tick import Execution, failed_by_engine, replay
@@ -139,6 +141,10 @@ class Advance:
         """Take no more part in the run: nothing of it is in flight any more."""
         self.closed = True
         self._drop()
+        for draft in self._inbox:
+            if draft.type in OUTCOMES:
+                self.worker.record_late(self.run_id, draft)
+        self._inbox.clear()
         for attempt in self._running.values():
             attempt.cancel()
 
@@ -174,6 +180,9 @@ class Advance:
             if inbox[0].cls == "record":
                 self._out.append(inbox.popleft())
             elif not self._early:
+                # Facts are only recorded then; records are this worker's own, it acts on their commit.
+                self._out.extend(draft for draft in inbox if draft.cls == "record")
+                self._inbox = deque(draft for draft in inbox if draft.cls != "record")
                 break
             elif not self._deliver_early(inbox.popleft()):
                 return False
@@ -369,7 +378,9 @@ class Advance:
         self._reload()
 
     def _reload(self, keep: list[Draft] | None = None) -> None:
-        self._inbox.extendleft(reversed(keep or []))
+        for draft in reversed(keep or []):
+            draft.value = msgspec.UNSET  # the code that it was delivered to may have changed it
+            self._inbox.appendleft(draft)
         self._stale = True
         self.busy = False
         self.turn()
@@ -510,6 +521,11 @@ class Advance:
     def _park(self, kind: str, error: BaseException) -> None:
         self.busy = True
         self._drop()
+        created, self._on_created = self._on_created, None
+        if created is not None:
+            self.worker.forget(self, None)
+            created(StoreError(f"{self.run_id} was not started ({kind}): {error}"))
+            return
         log.error("%s is parked (%s): %s", self.run_id, kind, error)
         self.worker.spawn(self.worker.park(self, kind, str(error)))
 

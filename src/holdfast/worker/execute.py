@@ -37,6 +37,7 @@ class RunningStep(Attempt):
         self.info = StepInfo(run_id, call.step.name, f"{run_id}/{call.key}", attempt)
         self.outcome = outcome
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
         self.cancelled = False
         self.beaten = 0
 
@@ -47,8 +48,15 @@ class RunningStep(Attempt):
     def cancel(self) -> None:
         """Nobody waits for it any more: interrupt the body."""
         self.cancelled = True
-        if self.task is not None:
+        if self.task is not None and self.begun:  # a task that is cancelled before never runs: no outcome
             self.task.cancel()
+
+
+def _run_sync(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return fn(*args, **kwargs)
+    except StopIteration as error:  # no future takes it: its waiter would wait for ever
+        raise RuntimeError("a step raised StopIteration") from error
 
 
 class StepTimeout(TimeoutError):
@@ -96,6 +104,7 @@ class Executor:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, attempt: RunningStep) -> None:
+        attempt.begun = True
         faults.point("worker.step.before")
         call = attempt.call
         arguments = call.step.arguments
@@ -123,8 +132,11 @@ class Executor:
         raw = returns.encode(result, where)
         if len(raw) > self._payload_limit:
             check_size(raw, self._payload_limit, where)
-        returns.decode(raw, where)  # refuse here what its reader could not read
-        return new("step_completed", key=key, data={"attempt": attempt.attempt, "value": msgspec.Raw(raw)})
+        value = returns.decode(raw, where)  # refuse here what its reader could not read
+        data = {"attempt": attempt.attempt, "value": msgspec.Raw(raw)}
+        draft = new("step_completed", key=key, data=data)
+        draft.value = value
+        return draft
 
     def _ended(self, attempt: RunningStep) -> None:
         self._running.discard(attempt)
@@ -138,11 +150,11 @@ class Executor:
             return await fn(*args, **kwargs)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(
-                max_workers=min(self._concurrency, 64), thread_name_prefix="holdfast-step"
+                max_workers=self._concurrency, thread_name_prefix="holdfast-step"
             )
         context = contextvars.copy_context()
         return await self._loop.run_in_executor(
-            self._threads, lambda: context.run(fn, *args, **kwargs)
+            self._threads, lambda: context.run(_run_sync, fn, args, kwargs)
         )
 
     async def _guarded(self, attempt: RunningStep, args: Any, kwargs: Any) -> Any:

@@ -29,12 +29,14 @@ class Presence:
         self._memory = mmap.mmap(self._fd, _SIZE)
 
     def mark(self, run_id: str) -> None:
-        """Note the run whose tick begins, or '' when it has ended."""
+        """Note the run whose tick begins, until `clear`."""
         name = run_id.encode()[: _SIZE - 2]
         size = len(name)
-        memory = self._memory
-        memory[2 : 2 + size] = name
-        memory[0], memory[1] = size & 255, size >> 8
+        self._memory[0 : 2 + size] = size.to_bytes(2, "little") + name
+
+    def clear(self) -> None:
+        """Note that no tick is under way."""
+        self._memory[0:2] = b"\0\0"
 
     def close(self) -> None:
         """Take the file away: this worker has left."""

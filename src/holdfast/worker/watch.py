@@ -80,7 +80,7 @@ class Watch:
             pass
         finally:
             if self._presence is not None:
-                self._presence.mark("")
+                self._presence.clear()
             interrupted = self._end()
         if interrupted:
             raise Runaway(

@@ -25,7 +25,7 @@ import apsw
 
 from holdfast import faults
 from holdfast.clock import Clock
-from holdfast.errors import HoldfastError, PayloadError
+from holdfast.errors import PayloadError
 from holdfast.events import dump_json, token_of
 from holdfast.store.base import Append, Appended, Head, News
 from holdfast.store.group import Answers, Item, Job
@@ -113,7 +113,7 @@ class GroupWriter:
             self._flush()
         except FATAL:
             raise
-        except (apsw.Error, HoldfastError, ValueError, TypeError):
+        except Exception:  # noqa: BLE001 - done again carefully, each gets its own error
             return None
         return answers
 
@@ -227,7 +227,7 @@ class GroupWriter:
             if not self._advance(head, known.head):
                 return False
         whole = isinstance(verdict.answer, Appended)
-        self._add_events(head, verdict.rows, request.batch if whole else None)
+        self._add_events(head, verdict.rows, request, whole=whole)
         self._project(head, known, changes)
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
@@ -266,17 +266,17 @@ class GroupWriter:
             self._cursor.execute(_TURN, values)
         return self.db.changes() == 1
 
-    def _add_events(self, head: Head, rows: Sequence[Row], batch: str | None) -> None:
-        add = self._rows["add_event"].append
-        last = rows[-1]
-        for row in rows[:-1]:
+    def _add_events(self, head: Head, rows: Sequence[Row], request: Append, *, whole: bool) -> None:
+        run, add = head.row, self._rows["add_event"].append
+        for row in rows:
             draft = row.draft
-            add((head.row, row.position, draft.type, draft.key, row.time, draft.body.decode(),
-                 draft.unique, None, None, None))  # fmt: skip
-        draft = last.draft
-        first = None if batch is None else rows[0].position
-        add((head.row, last.position, draft.type, draft.key, last.time, draft.body.decode(),
-             draft.unique, head.chain, batch, first))  # fmt: skip
+            event = (run, row.position, draft.type, draft.key, row.time, draft.body.decode(), draft.unique)
+            if row is not rows[-1]:
+                add((*event, None, None, None, None))
+            elif whole:
+                add((*event, head.chain, request.batch, rows[0].position, request.after))
+            else:
+                add((*event, head.chain, None, None, None))
 
     def _project(self, head: Head, known: Known, changes: Changes) -> None:
         row, rows = head.row, self._rows

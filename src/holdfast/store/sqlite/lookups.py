@@ -101,7 +101,11 @@ class Lookups:
         self.tokens(request, found)
         if head is None:
             return found
-        for first, last in self._rows("batch", head.row, request.batch):
+        if request.after is None:
+            batches = self._rows("batch", head.row, request.batch)
+        else:
+            batches = self._rows("fenced_batch", head.row, request.batch, request.after)
+        for first, last in batches:
             found.batch = (first, last)
         keys = ((head.row, key) for key in wanted(request.drafts))
         there: list[Any] = self._db.executemany(SQL["unique"], keys).fetchall()

@@ -71,13 +71,16 @@ class SqliteStore(GroupStore):
 
     async def close(self) -> None:
         """Finish what was submitted, then close the file."""
-        await self.drain()
-        self._peers.close()
-        thread, writer, reader = self._thread, self._writer, self._reader
-        self._thread = self._writer = self._reader = None
-        if thread is not None and writer is not None and reader is not None:
-            await thread.run(lambda: close([writer.db, reader]))
-            thread.stop()
+        try:
+            await self.drain()
+        finally:
+            self._peers.close()
+            thread, writer, reader = self._thread, self._writer, self._reader
+            self._thread = self._writer = self._reader = None
+            if thread is not None and writer is not None and reader is not None:
+                # In the thread, behind what it has to do: the last one to close moves the WAL's content.
+                await thread.run(lambda: close([writer.db, reader]))
+                thread.stop()
 
     # ---- where writes run
 

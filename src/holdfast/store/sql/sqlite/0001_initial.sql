@@ -33,7 +33,8 @@ CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
 CREATE INDEX runs_parked ON runs (created) WHERE parked IS NOT NULL;
 
 -- Events: the logs. Appended only. The last event of an append carries what belongs to the append: the hash
--- over the log so far, and, where the append was whole, its batch id and the position of its first event.
+-- over the log so far, and, where the append was whole, its batch id, the position of its first event and its
+-- fence. A batch with a fence is looked for beyond that fence, so only the others need an index.
 CREATE TABLE events (
     run      INTEGER NOT NULL,
     position INTEGER NOT NULL,
@@ -44,11 +45,12 @@ CREATE TABLE events (
     uniq     TEXT,
     chain    BLOB,
     batch    TEXT,
-    first    INTEGER
+    first    INTEGER,
+    fence    INTEGER
 );
 CREATE UNIQUE INDEX events_place ON events (run, position);
 CREATE UNIQUE INDEX events_uniq ON events (run, uniq) WHERE uniq IS NOT NULL;
-CREATE UNIQUE INDEX events_batch ON events (run, batch) WHERE batch IS NOT NULL;
+CREATE UNIQUE INDEX events_batch ON events (run, batch) WHERE batch IS NOT NULL AND fence IS NULL;
 
 -- Steps: those that owe an outcome.
 CREATE TABLE steps (

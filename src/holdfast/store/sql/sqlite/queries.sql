@@ -35,8 +35,12 @@ SELECT run, workflow, status, position, time, chain, command, fact, delivered, s
 FROM runs WHERE run = ?1;
 
 -- name: batch
--- Where an append stands that was made under this batch id.
-SELECT first, position FROM events WHERE run = ?1 AND batch = ?2;
+-- Where an append without a fence stands that was made under this batch id.
+SELECT first, position FROM events WHERE run = ?1 AND batch = ?2 AND fence IS NULL;
+
+-- name: fenced_batch
+-- Where an append with this fence stands that was made under this batch id.
+SELECT first, position FROM events WHERE run = ?1 AND position > ?3 AND batch = ?2;
 
 -- name: unique
 -- Where the event with this unique key stands.
@@ -102,8 +106,8 @@ WHERE row = ?11 AND chain = ?12 AND owner IS ?13 AND parked IS ?14 AND delivered
 
 -- name: add_event
 -- One event of a log.
-INSERT INTO events (run, position, type, key, time, body, uniq, chain, batch, first)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10);
+INSERT INTO events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
 
 -- name: put_step
 -- A step that owes an outcome, as it is now.

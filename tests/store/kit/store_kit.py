@@ -1,7 +1,11 @@
-"""Builders of drafts, and looks at a log, for the tests of the stores."""
+"""Builders of drafts, looks at a log, and child processes, for the tests of the stores."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from holdfast.events import Draft, Event, fold, new
@@ -140,3 +144,18 @@ async def assert_sound(store: Store, run: str) -> list[Event]:
     rows = await store.hooks(run=run, open_only=False, limit=10_000)
     assert {h.key: (h.token, h.status, h.opened) for h in rows} == hooks
     return log
+
+
+def child(source, *arguments, **options):
+    """A Python process with the builders at hand."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [*options.pop("prefix", ()), sys.executable, "-c", source, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options
+    )
+
+
+def finished(process):
+    out, _ = process.communicate(timeout=50)
+    assert process.returncode == 0, out
+    return out

@@ -1,0 +1,63 @@
+"""Write cli.md, the reference of the command line, from what `--help` says.
+
+`tests/cli/test_reference.py` fails where the page is not what this would write.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+PAGE = Path(__file__).with_name("cli.md")
+INTRO = """# The command line
+
+*This page is made from `holdfast COMMAND --help` by `docs/reference/make_cli.py`.*
+
+Data go to stdout, everything else to stderr: progress, notes, and errors, which are one line `error: …`,
+often with a line `hint: …`. With `--json` a command writes one object, or one object a line where it lists.
+Ids are never cut. Colour is used on terminals, unless `NO_COLOR` is set.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | the answer is no: the run failed, something differs, a history diverges |
+| 2 | it cannot be done: no such store, run, token or module, or wrong usage |
+| 3 | time is up; the run goes on |
+| 75 | `worker` gave up on workflow code that blocked its process |
+| 130 | interrupted |
+"""
+
+
+def help_of(*words: str) -> str:
+    """What `holdfast … --help` prints at 80 columns."""
+    from holdfast.cli import main
+
+    out = io.StringIO()
+    settings = {"COLUMNS": "80", "LINES": "24", "NO_COLOR": "1"}
+    with mock.patch.dict(os.environ, settings), contextlib.redirect_stdout(out):
+        os.environ.pop("HOLDFAST_URL", None)
+        code = main([*words, "--help"])
+    assert code == 0, (words, code)
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def commands() -> list[str]:
+    """The names of all commands, in the order of the help."""
+    from holdfast.cli.frame import app
+
+    help_of()  # adds the commands
+    return [str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands]
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO, f"```text\n{help_of()}\n```\n"]
+    parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands()]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stderr.write(f"wrote {PAGE}\n")

@@ -1,0 +1,39 @@
+"""Payloads: values as JSON text and back, led by type hints.
+
+    prices = payload_type(dict[str, Decimal])
+    raw = prices.encode({"a": Decimal("1.50")}, "charge#1 result")      # b'{"a":"1.50"}'
+    prices.decode(raw, "charge#1 result")                               # {'a': Decimal('1.50')}
+
+There are two ways to write a value:
+
+- *Plainly*, as msgspec does it: when the hint tells every type (it is closed) and the value has
+  exactly these types. One call in, one call out.
+- *Tagged*, in all other cases (no hint, `Any` inside, a subclass, NaN, a lone surrogate): what JSON
+  lacks becomes `{"$type": "datetime", "value": "2026-01-31T09:00:00"}`, and instances of data
+  classes carry "module:qualname". A tag names a data class or an enum and nothing else: reading
+  sets fields, calls no other function and never unpickles. It may import a module.
+
+Every hint reads both, because people send plain JSON from the command line. Where a value is not of
+the hinted type but converts to it without loss (a tuple for `list[int]`), the hint wins; where it
+does not, `decode` refuses it. So callers decode what they encoded before they hand it on.
+
+Dicts keep their order and sets are sorted: a value has the same bytes under every hash seed.
+
+Inside: `payload` (the front) asks `shape` what a hint says and goes by `plain` or by `tags`; these rest on
+`scalars`, `paths` and `surrogates` (values), on `fields` and `names` (classes) and on `form` (the tag).
+"""
+
+from .names import class_name, find_class, main_name
+from .payload import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, digest, payload_type
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "UNTYPED",
+    "PayloadType",
+    "check_size",
+    "class_name",
+    "digest",
+    "find_class",
+    "main_name",
+    "payload_type",
+]

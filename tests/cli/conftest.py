@@ -1,0 +1,54 @@
+"""The command line under test: in this process where it can be, in a child where it must be."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import cli
+from holdfast.workflow import steps, workflows
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cli_kit import SHOP, Command, Ran  # noqa: E402
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with shop.py, which is the current one; nothing of it stays in this process."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOLDFAST_URL", "HOLDFAST_DEBUG", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(workflows, "_known", {})
+    monkeypatch.setattr(steps, "_known", {})
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_traces() -> Iterator[None]:
+    """Modules that a command imported, and its way of logging, are forgotten."""
+    known, log = set(sys.modules), logging.getLogger("holdfast")
+    before = list(log.handlers), log.propagate
+    yield
+    log.handlers, log.propagate = before
+    for name in set(sys.modules) - known:
+        if getattr(sys.modules[name], "__file__", None) and "/pytest-" in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def holdfast(shop: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`holdfast("runs", "--json")`, in this process and in the shop's folder."""
+
+    def run(*words: str) -> Ran:
+        capsys.readouterr()
+        code = cli.main(words)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Ran(code, captured.out, captured.err)
+
+    return run

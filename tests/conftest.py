@@ -1,0 +1,29 @@
+"""What holds for every test: profiles of hypothesis, and nothing is left behind."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from holdfast import faults
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=_SLOW)
+settings.register_profile(
+    "ci", max_examples=100, deadline=None, derandomize=True, print_blob=True, suppress_health_check=_SLOW
+)
+settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_health_check=_SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No test leaves a thread running or a fault point armed."""
+    before = set(threading.enumerate())
+    yield
+    assert not faults._armed, f"fault points left armed: {', '.join(faults._armed)}"
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)  # one that was told to end may still be about to
+        assert not thread.is_alive(), f"{thread.name} is still running"
