@@ -1,9 +1,9 @@
 """What applications hold: `connect`, the app, and handles on runs.
 
-    async with hf.connect("sqlite:///app.db") as app:
-        async with app.worker():
-            run = await app.start(fulfil, order, run_id="order-1")
-            result = await run.result(timeout=60)
+async with hf.connect("sqlite:///app.db") as app:
+    async with app.worker():
+        run = await app.start(fulfil, order, run_id="order-1")
+        result = await run.result(timeout=60)
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from .errors import (
 )
 from .events import ENDS, Event, dump_json, fold, load_json, new, reader
 from .schema import validate
-from .store.base import Head, Hook, News, Status, Store, Timer, open_store
+from .store.base import Head, Hook, News, Status, Store, Timer
+from .store.url import open_store
 from .worker import Worker
 from .workflow import Workflow, check_attributes, workflows
 
@@ -79,9 +80,7 @@ def default_url() -> str:
     return os.environ.get("HOLDFAST_URL") or "sqlite:///.holdfast/holdfast.db"
 
 
-def connect(
-    url: str | None = None, *, payload_limit: int = DEFAULT_LIMIT, clock: Clock | None = None
-) -> App:
+def connect(url: str | None = None, *, payload_limit: int = DEFAULT_LIMIT, clock: Clock | None = None) -> App:
     """An app on a store: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
 
     Use it with `async with`. Without `url`: $HOLDFAST_URL, else sqlite:///.holdfast/holdfast.db.
@@ -258,9 +257,7 @@ class App:
         """Hooks by token, with schema and metadata."""
         after: tuple[str, str] | None = None
         while True:
-            page = await self.store.hooks(
-                run=run, token=token, open_only=open_only, after=after, limit=_PAGE
-            )
+            page = await self.store.hooks(run=run, token=token, open_only=open_only, after=after, limit=_PAGE)
             for hook in page:
                 yield hook
             if len(page) < _PAGE:
@@ -426,9 +423,7 @@ class Run(Generic[R]):
         still to take notice (no worker serves it just now).
         """
         try:
-            answer = await self._app.store.append(
-                self.id, [new("cancel_requested", data={"reason": reason})]
-            )
+            answer = await self._app.store.append(self.id, [new("cancel_requested", data={"reason": reason})])
         except RunEnded:
             return (await self._head()).status == "cancelled"
         return await self._was_noticed(answer.first)

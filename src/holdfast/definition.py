@@ -12,7 +12,6 @@ first.
 from __future__ import annotations
 
 import inspect
-import json
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -160,9 +159,7 @@ class Arguments:
             else:
                 kwargs[p.name] = value
         if parts:
-            raise PayloadError(
-                f"{self._where}{self._signature} has no parameter {', '.join(sorted(parts))}"
-            )
+            raise PayloadError(f"{self._where}{self._signature} has no parameter {', '.join(sorted(parts))}")
         return args, kwargs
 
     def same(self, raw: bytes, other: bytes) -> bool:
@@ -184,6 +181,8 @@ class Arguments:
 
 def _parts_by_hand(raw: bytes) -> dict[str, msgspec.Raw] | None:
     """The members of a JSON object in which strings hold lone surrogates; None where it is no JSON object."""
+    import json  # rarely needed, and 2 ms of `import holdfast`
+
     try:
         parts = json.loads(raw)
     except ValueError:
@@ -294,4 +293,3 @@ class Registry(Generic[D]):
     def names(self) -> list[str]:
         """All names, in the order of definition."""
         return list(self._known)
-

@@ -189,9 +189,7 @@ _SPECS: dict[str, _Spec] = {
 TYPES = frozenset(_SPECS)
 
 
-def new(
-    type: str, *, key: str = "", data: Mapping[str, Any] | None = None, at: int | None = None
-) -> Draft:
+def new(type: str, *, key: str = "", data: Mapping[str, Any] | None = None, at: int | None = None) -> Draft:
     """A draft of an event, to be appended to a run's log.
 
     `data` holds plain JSON values, or `msgspec.Raw` where JSON text is at hand. An end with `by` in its data

@@ -8,7 +8,6 @@ context variable, for code that copies contexts about must not carry a run into 
 from __future__ import annotations
 
 import abc
-import asyncio
 import random as _random
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
@@ -293,6 +292,8 @@ async def sleep(duration: float | timedelta | datetime) -> None:
         duration = duration - datetime.now(duration.tzinfo)
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
+    import asyncio  # a third of `import holdfast`, where it is all that is imported
+
     await asyncio.sleep(duration)
 
 

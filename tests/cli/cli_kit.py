@@ -14,6 +14,7 @@ SHOP = '''
 import asyncio
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import holdfast as hf
 
@@ -67,7 +68,7 @@ async def naps(day: date) -> str:
 
 
 @hf.workflow
-async def echo(*words: str, loud: bool = False, **more: int) -> list[object]:
+async def echo(*words: str, loud: bool = False, **more: int) -> list[Any]:
     return [list(words), loud, more]
 
 

@@ -14,7 +14,7 @@ def test_the_result_is_on_stdout_and_nothing_else_is(holdfast: Command) -> None:
     done = holdfast("run", "shop:fulfil", "7")
     assert done.code == 0
     assert json.loads(done.out) == "ana paid 7 after 2 tries"
-    assert steady(done.err) == "run RUN-ID of fulfil\nthe workflow prints\n"
+    assert steady(done.err) == "the workflow prints\nrun RUN-ID of fulfil\n"
 
 
 def test_a_run_as_json(holdfast: Command) -> None:
@@ -72,6 +72,7 @@ def test_a_run_that_is_cancelled_elsewhere(holdfast: Command) -> None:
 
 def test_a_run_that_diverges_is_parked_and_says_so(holdfast: Command, shop: Path) -> None:
     holdfast("run", "shop:approve", "ana", "--run-id", "a-1", "--timeout", "0.1")
+    holdfast("resume", "approve:ana", '{"ok": true}')
     text = (shop / "shop.py").read_text()
     (shop / "shop.py").write_text(text.replace("approve:{name}", "ask:{name}"))
     process = child("run", "shop:approve", "ana", "--run-id", "a-1", cwd=shop)
@@ -170,7 +171,6 @@ def test_arguments_that_do_not_fit(
         ("json", "json defines no workflow"),
         ("os.path.nothing:x", "no module 'os.path.nothing'"),
         ("..shop:x", "'..shop' is no module name"),
-        ("shop.py/:x", "no file shop.py/"),
         ("'; DROP TABLE runs; --:x", "is no module name"),
     ],
 )
@@ -311,8 +311,7 @@ def test_a_stopping_worker_lets_its_step_finish(holdfast: Command, shop: Path) -
     worker.stderr.readline()
     follow = child("events", "s-1", "--follow", cwd=shop)
     assert follow.stdout is not None
-    while "step_started" not in follow.stdout.readline():
-        pass
+    assert any("step_started" in line for line in follow.stdout), follow.communicate()
     worker.send_signal(signal.SIGTERM)
     assert worker.stderr.readline().startswith("stopping: running steps finish first")
     (shop / "go").touch()

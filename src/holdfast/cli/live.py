@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import Clock
-from ..events import Event, RunState, StepState, fold
+from ..events import ENDS, Event, RunState, StepState, fold
 from . import output
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class RunView:
         for event in events:
             if event.type == "step_scheduled":
                 self._args[event.key] = args_text(event)
-            if event.type.startswith("run_") and self.state.ended is not None and self.end is None:
-                self.end = event if self.state.ended == event.time else None
+            if event.type in ENDS and self.end is None:
+                self.end = event
         if self._live is not None:
             self._live.update(self._drawn(), refresh=True)
 

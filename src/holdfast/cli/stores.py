@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..store.base import Head, Store, open_store
+from ..store.base import Head, Store
+from ..store.url import open_store
 from .problem import Problem, did_you_mean
 
 if TYPE_CHECKING:

@@ -24,9 +24,7 @@ class _AsCompleted:
         self._todo = dict.fromkeys(asyncio.ensure_future(argument) for argument in distinct)
         self._left = len(self._todo)
         self._done: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue()
-        self._timer = (
-            loop.call_later(timeout, self._expire) if timeout is not None and self._todo else None
-        )
+        self._timer = loop.call_later(timeout, self._expire) if timeout is not None and self._todo else None
         for future in self._todo:
             future.add_done_callback(self._completed)
 

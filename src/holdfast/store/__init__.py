@@ -1,5 +1,6 @@
 """Storage: the contract (`base`), the rules every backend applies (`rules`), and the backends."""
 
-from .base import Append, Appended, Head, Hook, News, Store, Timer, open_store
+from .base import Append, Appended, Head, Hook, News, Store, Timer
+from .url import open_store
 
 __all__ = ["Append", "Appended", "Head", "Hook", "News", "Store", "Timer", "open_store"]

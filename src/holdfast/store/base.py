@@ -26,7 +26,6 @@ from typing import Any, Literal, Self
 import msgspec
 
 from ..clock import Clock, SystemClock
-from ..errors import StoreError
 from ..events import Draft, Event
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -298,7 +297,10 @@ class Store(abc.ABC):
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
     ) -> list[Claim]:
-        """Give the worker free runs of these workflows that are ready; with `parked`, parked ones instead."""
+        """Give the worker free runs of these workflows that are ready; with `parked`, parked ones instead.
+
+        Of those, never a runaway: it would kill or block each worker that starts. `park(run, None)` frees it.
+        """
 
     @abc.abstractmethod
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
@@ -331,26 +333,3 @@ class Store(abc.ABC):
         """Pass news on to the listeners of this process."""
         for listener in tuple(self._listeners):
             listener(news)
-
-
-def open_store(url: str, *, clock: Clock | None = None) -> Store:
-    """A store for a URL: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
-
-    Example:
-        async with open_store("memory://") as store: ...
-
-    Raises StoreError for a URL that no backend knows.
-    """
-    scheme = url.partition("://")[0]
-    if scheme == "memory":
-        from .memory import open_memory
-
-        return open_memory(url, clock)
-    if scheme == "sqlite":
-        from .sqlite import SqliteStore
-
-        return SqliteStore(url, clock)
-    raise StoreError(
-        f"no backend for {url!r}: expected memory://, memory://name, sqlite:///relative.db "
-        "or sqlite:////absolute/path.db"
-    )

@@ -305,7 +305,7 @@ class MemoryStore(GroupStore):
                 head = run.head
                 if len(claims) >= limit:
                     break
-                wanted_now = head.parked is not None and head.ended is None if parked else head.ready
+                wanted_now = _to_take_up(head) if parked else head.ready
                 if head.owner is None and head.workflow in workflows and wanted_now:
                     head.owner = worker
                     if parked:
@@ -359,6 +359,13 @@ class MemoryStore(GroupStore):
             return run.head.crashes
 
         return await self.job(work)
+
+
+def _to_take_up(head: Head) -> bool:
+    """Parked, and not for killing or blocking its workers."""
+    if head.parked is None or head.ended is not None:
+        return False
+    return bool(load_json(head.parked.encode()).get("kind") != "runaway")
 
 
 def _to_load(head: Head) -> bool:

@@ -145,7 +145,9 @@ class Rehearsal:
 
     def complete(self, key: str, value: Any = None) -> None:
         """A step ends well."""
-        raw = self._step(key).arguments.returns.encode(value, f"{key} result")
+        returns = self._step(key).arguments.returns
+        raw = returns.encode(value, f"{key} result")
+        returns.decode(raw, f"{key} result")
         self._happen(new("step_completed", key=key, data={"attempt": 1, "value": msgspec.Raw(raw)}))
 
     def fail(self, key: str, error: BaseException) -> None:

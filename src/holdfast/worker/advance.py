@@ -32,6 +32,8 @@ from .. import failures, faults
 from ..engine.context import StepCall
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
+    CommandMissing,
+    FenceMissing,
     HoldfastError,
     ReplayDivergence,
     Runaway,
@@ -137,15 +139,23 @@ class Advance:
             self.busy or self._out or self._inbox or self._running or self._news or self.execution is None
         )
 
-    def close(self) -> None:
-        """Take no more part in the run: nothing of it is in flight any more."""
+    @property
+    def mark(self) -> int:
+        """The position up to which every fact is delivered and what follows from it is appended (law L14)."""
+        return self.after if self.execution is not None and not self.execution.asked else 0
+
+    def close(self, *, ended: bool = True) -> None:
+        """Take no more part in the run. Its steps are interrupted where it has ended, else they go on.
+
+        A run that is another worker's now, or parked, still wants their outcome, and not a cancellation.
+        """
         self.closed = True
         self._drop()
         for draft in self._inbox:
             if draft.type in OUTCOMES:
                 self.worker.record_late(self.run_id, draft)
         self._inbox.clear()
-        for attempt in self._running.values():
+        for attempt in self._running.values() if ended else ():
             attempt.cancel()
 
     # ---- the turn: what to do next
@@ -288,14 +298,27 @@ class Advance:
             # Nothing of the append is stored: what happened in this process must not be lost with it.
             log.debug("%s: %s", self.run_id, answer)
             self._reload(keep=[d for d in request.drafts if d.type in OUTCOMES])
-        elif isinstance(answer, StoreError) and not self.closed:
-            # The outcome is unknown (law L12): the same append, under the same batch id, until it is answered.
+        elif self.closed and self._on_created is None:
+            log.debug("%s: %s", self.run_id, answer)
+        elif isinstance(answer, StoreError) and not isinstance(answer, CommandMissing | FenceMissing):
             log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
-            self.worker.later(self._retry, lambda: self.worker.store.submit(request))
-            self._retry = min(self._retry * 2, _RETRY_MOST)
+            self._send_again(request)
         else:
             log.error("%s: the store refused an append: %s", self.run_id, answer)
             self._park("broken", answer)
+
+    def _send_again(self, request: Append) -> None:
+        """The outcome is unknown (law L12): the same append, under the same batch id, until it is answered.
+
+        A worker that leaves does not wait for ever: what it could not record is done again by others.
+        """
+        if self.worker.stopping and self._retry >= _RETRY_MOST and self._on_created is None:
+            log.error("%s: the store does not answer, and this worker leaves", self.run_id)
+            self.busy = False
+            self.worker.forget(self, None, ended=False)
+            return
+        self.worker.later(self._retry, lambda: self.worker.store.submit(request))
+        self._retry = min(self._retry * 2, _RETRY_MOST)
 
     def _accepted(self, request: Append, answer: Appended) -> None:
         execution = self.execution
@@ -401,9 +424,8 @@ class Advance:
         self.worker.store.submit(request)
 
     def _recorded(self, request: Append, answer: Appended | BaseException) -> None:
-        if isinstance(answer, StoreError) and not isinstance(answer, StepEnded | TooEarly):
-            self.worker.later(self._retry, lambda: self.worker.store.submit(request))
-            self._retry = min(self._retry * 2, _RETRY_MOST)
+        if isinstance(answer, StoreError) and not isinstance(answer, StepEnded | TooEarly | CommandMissing):
+            self._send_again(request)
             return
         self.busy = False
         self._news = True
@@ -553,7 +575,11 @@ class Advance:
             self.worker.forget(self, None)
             created(StoreError(f"{self.run_id} was not started: {error}"))
             return
-        count = await self.worker.store.crashed(self.run_id)
+        try:
+            count = await self.worker.store.crashed(self.run_id)
+        except HoldfastError as problem:
+            log.warning("%s: its crash could not be counted: %s", self.run_id, problem)
+            count = 0
         if count >= self.worker.crash_limit:
             self._park("runaway", error)
         else:

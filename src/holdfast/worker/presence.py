@@ -9,12 +9,17 @@ for stores on other machines, there is the lease.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
+import time
 from pathlib import Path
 
 _SIZE = 1024
+_SETTLED = 0.05
+"""Seconds for which the folder is listed again though its time of change is the same: the kernel's clock for it
+is coarse, so a second worker that comes right after the first can leave it as it is."""
 
 
 class Presence:
@@ -38,6 +43,11 @@ class Presence:
         """Note that no tick is under way."""
         self._memory[0:2] = b"\0\0"
 
+    def rename(self, worker: str) -> None:
+        """The worker goes on under another name; the lock goes with the file."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path = self._path.rename(self._path.with_name(f"{worker}.lock"))
+
     def close(self) -> None:
         """Take the file away: this worker has left."""
         self._path.unlink(missing_ok=True)
@@ -52,6 +62,8 @@ class Others:
         self._folder = folder
         self._own = own
         self._stamp = 0
+        self._settled = 0.0
+        self._listed = False
         self._names: list[str] = []
 
     def dead(self) -> list[tuple[str, str | None]]:
@@ -65,9 +77,11 @@ class Others:
 
     def _list(self) -> list[str]:
         try:
-            stamp = self._folder.stat().st_mtime_ns
+            stamp, now = self._folder.stat().st_mtime_ns, time.monotonic()
             if stamp != self._stamp:
-                self._stamp = stamp
+                self._stamp, self._settled = stamp, now + _SETTLED
+            if now < self._settled or not self._listed:
+                self._listed = now >= self._settled
                 own = f"{self._own}.lock"
                 self._names = [n for n in os.listdir(self._folder) if n.endswith(".lock") and n != own]
         except FileNotFoundError:

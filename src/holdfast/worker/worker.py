@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import faults, ids
-from ..errors import HoldfastError, StoreError
+from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
 from ..store.base import Claim, News, Store
 from ..workflow import Workflow, workflows
@@ -80,6 +80,7 @@ class Worker:
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ambiguous: set[str] = set()
         self._presence: Presence | None = None
         self._maintain = Maintain(self, poll=poll, probe=probe, lease=lease)
         self._unlisten: Callable[[], None] = lambda: None
@@ -96,13 +97,19 @@ class Worker:
         try:
             await self._maintain.start()
         except BaseException:
-            await self._leave()
+            self._leave()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Let running steps finish, hand the rest back."""
         self.stopping = True
+        try:
+            await self._hand_back()
+        finally:
+            self._leave()
+
+    async def _hand_back(self) -> None:
         await self._maintain.stop()
         self.agenda.close()
         await self.executor.drain()
@@ -110,7 +117,7 @@ class Worker:
             await asyncio.sleep(0.001)
         marks = dict(self._owned)
         for run_id, advance in list(self._live.items()):
-            marks[run_id] = advance.after
+            marks[run_id] = advance.mark
             advance.close()
         self._live.clear()
         try:
@@ -118,9 +125,8 @@ class Worker:
             await self.store.discharge(self.id)
         except HoldfastError as error:
             log.warning("worker %s could not hand its runs back: %s", self.id, error)
-        await self._leave()
 
-    async def _leave(self) -> None:
+    def _leave(self) -> None:
         self._unlisten()
         self.executor.close()
         self.watch.close()
@@ -130,8 +136,8 @@ class Worker:
     # ---- runs
 
     def workflow_names(self) -> list[str]:
-        """The workflows of this process."""
-        return workflows.names()
+        """The workflows of this process; a name that two of them share is nobody's."""
+        return [name for name in workflows.names() if self._definition(name) is not None]
 
     def begin(self, workflow: Workflow[..., Any], run_id: str, created: Draft) -> asyncio.Future[None]:
         """Start a run here: its first tick is in the commit that creates it."""
@@ -195,14 +201,14 @@ class Worker:
         elif not advance.busy and advance.after < fact:
             advance.news()
 
-    def forget(self, advance: Advance, error: BaseException | None) -> None:
-        """The run has ended, or is not this worker's any more."""
+    def forget(self, advance: Advance, error: BaseException | None, *, ended: bool = True) -> None:
+        """The run has ended, or (not `ended`) is not this worker's any more."""
         if error is not None:
             log.info("%s: %s", advance.run_id, error)
         if self._live.get(advance.run_id) is advance:
             del self._live[advance.run_id]
             self._owned.pop(advance.run_id, None)
-        advance.close()
+        advance.close(ended=ended)
 
     async def park(self, advance: Advance, kind: str, message: str) -> None:
         """Set a run aside with a reason that people can read."""
@@ -210,13 +216,15 @@ class Worker:
             await self.store.park(advance.run_id, json.dumps({"kind": kind, "message": message}))
         except HoldfastError as error:
             log.error("%s could not be parked: %s", advance.run_id, error)
-        self.forget(advance, None)
+        self.forget(advance, None, ended=False)
 
     async def judge_crash(self, run_id: str) -> None:
         """A worker died in a tick of this run: park it where that has happened too often."""
         head = await self.store.head(run_id)
         if head is not None and head.ended is None and head.crashes >= self.crash_limit:
-            message = f"its ticks killed {head.crashes} workers in a row; the last one at position {head.position}"
+            message = (
+                f"its ticks killed {head.crashes} workers in a row; the last one at position {head.position}"
+            )
             await self.store.park(run_id, json.dumps({"kind": "runaway", "message": message}))
 
     def record_late(self, run_id: str, draft: Draft) -> None:
@@ -234,12 +242,14 @@ class Worker:
         """Others have declared this worker dead: let go of every run. What steps come to is still recorded."""
         for advance in list(self._live.values()):
             advance.busy = True
-            self.forget(advance, None)
+            self.forget(advance, None, ended=False)
         self._owned.clear()
         self.id = ids.worker_id()
+        if self._presence is not None:
+            self._presence.rename(self.id)
 
     def _load(self, run_id: str, workflow: str) -> None:
-        definition = workflows.get(workflow)
+        definition = self._definition(workflow)
         if definition is None:
             self._owned.pop(run_id, None)
             self.spawn(self.store.release(self.id, {run_id: 0}))
@@ -248,6 +258,15 @@ class Worker:
         self._live[run_id] = advance
         advance.load()
         self._make_room()
+
+    def _definition(self, name: str) -> Workflow[..., Any] | None:
+        try:
+            return workflows.get(name)
+        except DefinitionError as error:
+            if name not in self._ambiguous:
+                self._ambiguous.add(name)
+                log.error("runs of %r are left alone: %s", name, error)
+            return None
 
     async def _find(self, run_id: str) -> None:
         head = await self.store.head(run_id)

@@ -52,6 +52,7 @@ class SqliteStore(GroupStore):
         self._waits = True
         self._enlisted: set[str] = set()
         self._peers = Peers(self.path)
+        self.presence_folder = self._peers.folder
         self._version = 0
 
     async def open(self) -> None:

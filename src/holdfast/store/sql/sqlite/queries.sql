@@ -286,10 +286,11 @@ RETURNING row, run, workflow, status = 'pending' OR fact > delivered OR steps > 
     (SELECT min(due) FROM timers WHERE timers.run = runs.row);
 
 -- name: claim_parked
--- Take up parked runs, the oldest first.
+-- Take up parked runs, the oldest first; but not what killed or blocked its workers.
 UPDATE runs SET owner = ?1, parked = NULL WHERE row IN (
     SELECT row FROM runs
     WHERE parked IS NOT NULL AND ended IS NULL AND owner IS NULL
+      AND coalesce(json_extract(parked, '$.kind'), '') <> 'runaway'
       AND workflow IN (SELECT value FROM json_each(?2))
     ORDER BY row LIMIT ?3)
 RETURNING row, run, workflow, 1, (SELECT min(due) FROM timers WHERE timers.run = runs.row);
