@@ -66,7 +66,8 @@ class Floor:
 
     def __init__(self, folder: Path) -> None:
         self.db = apsw.Connection(str(folder / "floor.db"))
-        self.db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000")
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 1000"):
+            self.db.execute(f"PRAGMA {setting}").fetchall()
         self.db.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, body TEXT)")
         self.run(4000, 400)  # a WAL that has reached its size, as a store's has
 

@@ -23,7 +23,9 @@ def nothing_is_left_behind() -> Iterator[None]:
     """No test leaves a thread running or a fault point armed."""
     before = set(threading.enumerate())
     yield
-    assert not faults._armed, f"fault points left armed: {', '.join(faults._armed)}"
+    armed = list(faults._armed)
+    faults.disarm()
+    assert not armed, f"fault points left armed: {', '.join(armed)}"
     for thread in set(threading.enumerate()) - before:
         thread.join(5)  # one that was told to end may still be about to
         assert not thread.is_alive(), f"{thread.name} is still running"

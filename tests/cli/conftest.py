@@ -12,7 +12,7 @@ from holdfast.workflow import steps, workflows
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cli_kit import SHOP, Command, Ran  # noqa: E402
+from cli_kit import SHOP, Command, Ran
 
 
 @pytest.fixture

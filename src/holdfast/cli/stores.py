@@ -28,13 +28,20 @@ async def connected(url: str, *, create: bool = False) -> AsyncIterator[App]:
     """An app on a store that is there or, with `create`, on one that may be made."""
     from ..client import connect
 
+    _check_named(url)
     if not create:
         _check_exists(url)
     async with connect(url) as app:
         yield app
 
 
+def _check_named(url: str) -> None:
+    if not url:
+        raise Problem("--store: expected a URL, got nothing")
+
+
 def _check_exists(url: str) -> None:
+    _check_named(url)
     scheme = url.partition("://")[0]
     if scheme == "memory":
         raise Problem(
@@ -59,7 +66,8 @@ def _check_exists(url: str) -> None:
 
 async def head_of(store: Store, run_id: str) -> Head:
     """A run's row; where there is none, names that are near."""
-    head = await store.head(run_id)
+    # A word that is no text (bytes that are not UTF-8) cannot be an id, and not every store takes it.
+    head = await store.head(run_id) if run_id.isprintable() else None
     if head is not None:
         return head
     known = [row.run for row in await store.runs(limit=1000)]

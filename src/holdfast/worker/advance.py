@@ -297,7 +297,7 @@ class Advance:
         elif isinstance(answer, StepEnded | TooEarly):
             # Nothing of the append is stored: what happened in this process must not be lost with it.
             log.debug("%s: %s", self.run_id, answer)
-            self._reload(keep=[d for d in request.drafts if d.type in OUTCOMES])
+            self._reload(keep=list(request.drafts))
         elif self.closed and self._on_created is None:
             log.debug("%s: %s", self.run_id, answer)
         elif isinstance(answer, StoreError) and not isinstance(answer, CommandMissing | FenceMissing):
@@ -401,9 +401,7 @@ class Advance:
         self._reload()
 
     def _reload(self, keep: list[Draft] | None = None) -> None:
-        for draft in reversed(keep or []):
-            draft.value = msgspec.UNSET  # the code that it was delivered to may have changed it
-            self._inbox.appendleft(draft)
+        self._keep(keep or [])
         self._stale = True
         self.busy = False
         self.turn()
@@ -473,7 +471,6 @@ class Advance:
             self.worker.forget(self, None)
             return
         self._stale = self._news = False
-        self._out.clear()
         self._taken, self._has_fact = 0, False
         if not self._replay(events):
             return
@@ -485,18 +482,20 @@ class Advance:
             if any(d.key == key and d.type == "timer_started" for d in execution.asked):
                 continue
             self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
+        self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
         uncommitted = {draft.key for draft in execution.asked if draft.type == "step_scheduled"}
         for call in list(execution.calls.values()):
             step = open_steps.get(call.key)
             if call.key not in uncommitted and call.key not in self._running and step is not None:
                 self._take_up(call, step.attempt, step.due)
-        self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
         self.busy = False
         self.turn()
 
     def _still_counts(self, draft: Draft, open_steps: Any) -> bool:
         if draft.type == "timer_fired":
             return draft.key in self._live.sleepers
+        if draft.type == "step_started":
+            return False  # asked for anew, where it is still due
         if draft.type == "step_retried":
             step = open_steps.get(draft.key)
             return step is not None and step.attempt == draft.data["attempt"] and step.due is None
@@ -533,8 +532,16 @@ class Advance:
     def _started(self) -> Draft:
         return new("run_started", data={"worker": self.worker.id})
 
+    def _keep(self, drafts: list[Draft]) -> None:
+        """What attempts came to must not be lost with the view, or the append, that it was delivered in."""
+        for draft in reversed(drafts):
+            if draft.type in OUTCOMES:
+                draft.value = msgspec.UNSET  # the code that it was delivered to may have changed it
+                self._inbox.appendleft(draft)
+
     def _drop(self) -> None:
         execution, self.execution = self.execution, None
+        self._keep(self._out)
         self._out.clear()
         self._taken, self._has_fact = 0, False
         if execution is not None:

@@ -74,34 +74,45 @@ class Watch:
         self._run = run_id
         if self._presence is not None:
             self._presence.mark(run_id)
+        error: BaseException | None = None
         try:
-            work()
-        except Interrupted:
-            pass
-        finally:
-            if self._presence is not None:
-                self._presence.clear()
+            try:
+                work()
+            except BaseException as came:  # noqa: BLE001 - raised again below
+                error = came
             interrupted = self._end()
-        if interrupted:
+        except Interrupted:  # it came between the two
+            interrupted = self._end()
+        if self._presence is not None:
+            self._presence.clear()
+        if interrupted and not isinstance(error, KeyboardInterrupt):
+            # Whatever else came of it (a divergence, say) came of the interrupt.
             raise Runaway(
                 f"a tick of {run_id} did not come back within {self._limit:g} s; it was at {self._where}: "
                 "a workflow must await, not spin or block (put long work into a step)"
             )
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
     def _end(self) -> bool:
-        with self._lock:
-            self._run = None
-            interrupted = self._interrupting
-        if interrupted:
-            # The exception is raised at the next bytecode of this thread, or was already: let it come here.
+        """The tick is over; whether it was interrupted. An interrupt on its way comes out here, if anywhere.
+
+        It is never called back: on CPython 3.11, `PyThreadState_SetAsyncExc(…, None)` leaves the interpreter's
+        eval breaker set, and the next call under a profile function (the guard's) then spins for ever.
+        """
+        while True:
             try:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), None)
-                for _ in range(100):
+                with self._lock:
+                    self._run = None
+                for _ in range(100):  # a loop's jump is where the interpreter looks for interrupts
                     pass
+                interrupted, self._interrupting = self._interrupting, False
             except Interrupted:
-                pass
-            self._interrupting = False
-        return interrupted
+                continue
+            return interrupted
 
     def _look(self) -> None:
         seen, since = 0, 0.0

@@ -112,8 +112,8 @@ class Worker:
     async def _hand_back(self) -> None:
         await self._maintain.stop()
         self.agenda.close()
-        await self.executor.drain()
-        while any(advance.busy for advance in self._live.values()) or self._tasks:
+        while self._working:  # noqa: ASYNC110 - at the very end, of many things that nobody else waits for
+            await self.executor.drain()
             await asyncio.sleep(0.001)
         marks = dict(self._owned)
         for run_id, advance in list(self._live.items()):
@@ -125,6 +125,13 @@ class Worker:
             await self.store.discharge(self.id)
         except HoldfastError as error:
             log.warning("worker %s could not hand its runs back: %s", self.id, error)
+
+    @property
+    def _working(self) -> bool:
+        """Whether a step runs, an append is under way or something runs beside."""
+        return bool(
+            self.executor.busy or self._tasks or any(advance.busy for advance in self._live.values())
+        )
 
     def _leave(self) -> None:
         self._unlisten()

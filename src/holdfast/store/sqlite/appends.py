@@ -37,6 +37,7 @@ from .lookups import Known, Lookups, to_json
 REMEMBERED = 10_000
 """How many runs a process remembers."""
 
+_BEGIN, _COMMIT = SQL["begin"], SQL["commit"]
 _ADVANCE, _TURN, _CREATE = SQL["advance_run"], SQL["turn_run"], SQL["create_run"]
 _BATCHED = ("add_event", "put_step", "drop_step", "put_timer", "drop_timer")
 
@@ -86,13 +87,13 @@ class GroupWriter:
         write: Callable[[Sequence[Item], list[News]], Answers | None],
     ) -> Answers | None:
         """The group in one transaction, or None where `write` gave it up."""
-        db = self.db
-        db.execute(SQL["begin"])
+        execute = self._cursor.execute
+        execute(_BEGIN)
         try:
             answers = write(group, news)
             if answers is not None:
                 faults.point("store.commit.before")
-                db.execute(SQL["commit"])
+                execute(_COMMIT)
         except BaseException:
             self._forget()
             raise
