@@ -36,7 +36,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy src examples
 	$(BIN)/lint-imports
 
 .PHONY: check

@@ -13,7 +13,7 @@ code ended must not ask for more than its log holds.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +158,28 @@ def load_history(path: str | Path) -> list[Event]:
 
     Raises PayloadError, with file and line, for what is no such log.
     """
-    events: list[Event] = []
     try:
         with Path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    events.append(_read_event(line, events, f"{path}, line {number}"))
+            return read_history(file, str(path))
     except OSError as error:
         raise PayloadError(f"{path}: {error.strerror}") from error
+
+
+def read_history(lines: Iterable[str | bytes], source: str) -> list[Event]:
+    """The log in lines of exported events; `source` is what errors call it.
+
+    Example:
+        events = read_history(sys.stdin, "standard input")
+
+    Raises PayloadError, with the line, for what is no such log.
+    """
+    events: list[Event] = []
+    for number, line in enumerate(lines, 1):
+        raw = line.encode() if isinstance(line, str) else line
+        if raw.strip():
+            events.append(_read_event(raw, events, f"{source}, line {number}"))
     if not events:
-        raise PayloadError(f"{path}: holds no event")
+        raise PayloadError(f"{source}: holds no event")
     return events
 
 

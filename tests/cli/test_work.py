@@ -218,7 +218,8 @@ def test_a_file_in_a_package_has_its_name_in_the_package(holdfast: Command, shop
     (shop / "pkg").mkdir()
     (shop / "pkg" / "__init__.py").touch()
     (shop / "pkg" / "flow.py").write_text(
-        "import holdfast as hf\nfrom . import other\n@hf.workflow\nasync def name() -> str:\n    return __name__\n"
+        "import holdfast as hf\nfrom . import other\n"
+        "@hf.workflow\nasync def name() -> str:\n    return __name__\n"
     )
     (shop / "pkg" / "other.py").touch()
     assert holdfast("run", "pkg/flow.py").out == '"pkg.flow"\n'
@@ -282,7 +283,8 @@ def test_a_worker_serves_until_it_is_told_to_stop(
     assert worker.returncode == 0
     assert out == "the workflow prints\n"
     assert err == (
-        "stopping: running steps finish first (once more: stop at once)\nstopped: its runs are free for others\n"
+        "stopping: running steps finish first (once more: stop at once)\n"
+        "stopped: its runs are free for others\n"
     )
 
 

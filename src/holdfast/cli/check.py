@@ -210,8 +210,7 @@ def replay(
     if files and run:
         raise Problem("histories come from files or, with --run, from the store: not from both")
     workflows = list(load_all(modules))
-    with contextlib.redirect_stdout(sys.stderr):  # what workflow code prints
-        return asyncio.run(_replay(store, workflows, files, run or [], as_json))
+    return asyncio.run(_replay(store, workflows, files, run or [], as_json))
 
 
 async def _replay(url: str, workflows: list[str], files: list[str], runs: list[str], as_json: bool) -> int:
@@ -305,7 +304,7 @@ class _Progress:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._out = sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout
+        self._out = sys.stdout
         self._bar: Any = None
         self._task: Any = None
 
@@ -338,8 +337,9 @@ class _Progress:
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[_Progress]:
     progress = _Progress(what)
-    progress.start()
-    try:
-        yield progress
-    finally:
-        progress.stop()
+    with contextlib.redirect_stdout(sys.stderr):  # what workflow code prints is no data
+        progress.start()
+        try:
+            yield progress
+        finally:
+            progress.stop()

@@ -12,7 +12,8 @@ hand, one fact at a time, for tests about the order of things. `replay_check` pr
 `ManualClock` goes into `hf.connect(url, clock=…)` for tests with a real store and worker.
 """
 
+from .check import checking
 from .clock import ManualClock
 from .rehearsal import Rehearsal, replay_check, run_workflow
 
-__all__ = ["ManualClock", "Rehearsal", "replay_check", "run_workflow"]
+__all__ = ["ManualClock", "Rehearsal", "checking", "replay_check", "run_workflow"]
