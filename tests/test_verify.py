@@ -244,6 +244,19 @@ async def test_a_run_that_vanished_is_found_by_an_exported_head(path: Path) -> N
     assert "ended position 7: an exported head names this run, the store does not" in found
 
 
+async def test_a_run_that_vanished_leaves_rows_that_belong_to_none(path: Path) -> None:
+    edit(path, "DELETE FROM runs WHERE run = 'waiting'")
+    assert await verify(path) == [
+        "the store: 1 rows of deliveries belong to no run: a run's row was taken away",
+        "the store: 9 rows of events belong to no run: a run's row was taken away",
+        "the store: 1 rows of hooks belong to no run: a run's row was taken away",
+        "the store: 2 rows of steps belong to no run: a run's row was taken away",
+        "the store: 1 rows of timers belong to no run: a run's row was taken away",
+    ]
+    edit(path, "DELETE FROM runs WHERE run = 'ended'")
+    assert len(await verify(path)) == 5
+
+
 async def test_exported_heads_still_hold_when_a_run_has_gone_on(path: Path) -> None:
     exported = await heads(path)
     async with open_store(f"sqlite:///{path}") as store:

@@ -34,6 +34,7 @@ from .errors import (
     RunFailed,
     RunNotFound,
     StaleLog,
+    StoreBroken,
 )
 from .events import ENDS, Event, dump_json, fold, load_json, new, reader
 from .schema import validate
@@ -331,8 +332,12 @@ class App:
             raise RunNotFound(f"no run {run_id!r} in {self.store.url}")
         if head.ended is None:
             return None
-        events = await self.store.read(run_id)
-        return next(event for event in events if event.type in ENDS)
+        # The end is last but for late outcomes: look at the tail first, at the whole log if need be.
+        for after in (max(0, head.position - 4), 0):
+            for event in await self.store.read(run_id, after):
+                if event.type in ENDS:
+                    return event
+        raise StoreBroken(f"run {run_id!r} has ended, but its log holds no end: see `holdfast verify`")
 
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:

@@ -23,7 +23,7 @@ _LATE = frozenset({"step_completed", "step_failed"})
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is not as it must be. `position` is 0 where it is about no event."""
+    """One thing that is not as it must be; `position` is 0 where it is about no event, `run` '' about no run."""
 
     run: str
     position: int
@@ -31,7 +31,7 @@ class Difference(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         place = f" position {self.position}" if self.position else ""
-        return f"{self.run}{place}: {self.what}"
+        return f"{self.run or 'the store'}{place}: {self.what}"
 
 
 class ExportedHead(msgspec.Struct, frozen=True):

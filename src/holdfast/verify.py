@@ -85,6 +85,8 @@ class Verification:
                     async for difference in self._check(head):
                         yield difference
                 before = (page[-1].created, page[-1].run)
+            for stray in await self._store.strays():
+                yield Difference("", 0, f"{stray} belong to no run: a run's row was taken away")
         for run_id, heads in self._exported.items():
             if self._run_id in (None, run_id):
                 yield Difference(

@@ -51,7 +51,11 @@ def test_verify_finds_an_edit(done: Command) -> None:
 
 
 def test_verify_with_code(done: Command, shop: Path) -> None:
-    assert done("verify", "--code", "shop").err == "nothing differs in 2 runs, 22 events, 2 replayed\n"
+    fine = done("verify", "--code", "shop")
+    assert (fine.out, fine.err) == (
+        "",
+        "the workflow prints\nnothing differs in 2 runs, 22 events, 2 replayed\n",
+    )
     text = (shop / "shop.py").read_text()
     (shop / "shop.py").write_text(text.replace("charge(amount)", "charge(amount + 1)"))
     found = child("verify", "--code", "shop.py", cwd=shop)
@@ -70,6 +74,7 @@ def test_heads_are_exported_and_proved(done: Command, shop: Path) -> None:
     edit("DELETE FROM runs WHERE run = 'order-7'")
     found = done("verify", "--head", "heads.jsonl")
     assert found.code == 1
+    assert "the store: 12 rows of events belong to no run: a run's row was taken away\n" in found.out
     assert "order-7 position 12: an exported head names this run, the store does not\n" in found.out
 
 

@@ -58,9 +58,7 @@ async def serving(app: App, **options: Any) -> Any:
 # ---- commits by hand
 
 
-def commit(
-    store: Store, run: str, *drafts: Draft, after: int | None = None, token: str | None = None
-) -> Any:
+def commit(store: Store, run: str, *drafts: Draft, after: int | None = None, token: str | None = None) -> Any:
     """Append here and now, between two statements of somebody else; the answer, or the error as a value."""
     armed = dict(faults._armed)
     faults.disarm()

@@ -274,9 +274,7 @@ class Play:
         results = await asyncio.gather(*coros, return_exceptions=return_exceptions)
         self.note(where, [described(r) for r in results])
 
-    async def do_wait(
-        self, where: str, when: str, timeout: float | None, many: Any, cancel: bool
-    ) -> None:
+    async def do_wait(self, where: str, when: str, timeout: float | None, many: Any, cancel: bool) -> None:
         tasks = self.spawned(many, where)
         done, pending = await asyncio.wait(tasks, timeout=timeout, return_when=when)
         self.note(where, [outcome(task) for task in tasks], len(done))
@@ -302,9 +300,7 @@ class Play:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + seconds):
             await self.run(program, where)
 
-    async def do_reschedule(
-        self, where: str, first: float, second: float | None, program: Any
-    ) -> None:
+    async def do_reschedule(self, where: str, first: float, second: float | None, program: Any) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(first) as limit:
             limit.reschedule(None if second is None else loop.time() + second)

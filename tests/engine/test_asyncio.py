@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from programs import FakeTimeLoop, Play, colour, described, outcome, programs
+from programs import FakeTimeLoop, Play, outcome, programs
 
 import holdfast as hf
 from holdfast.testing import Rehearsal

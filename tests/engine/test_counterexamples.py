@@ -119,8 +119,9 @@ async def first_come() -> list[Any]:
 @hf.workflow
 async def losers_are_cancelled() -> None:
     tasks = [asyncio.create_task(undoing(name)) for name in "abcdefgh"]
-    _, pending = await asyncio.wait([*tasks, asyncio.create_task(free("winner"))],
-                                    return_when=asyncio.FIRST_COMPLETED)
+    _, pending = await asyncio.wait(
+        [*tasks, asyncio.create_task(free("winner"))], return_when=asyncio.FIRST_COMPLETED
+    )
     for task in pending:
         task.cancel()
     await asyncio.wait(pending)
@@ -270,8 +271,10 @@ async def test_a_fact_that_lands_before_an_early_one_wins(app: App, workflow: An
     async with serving(app) as worker:
         run = await app.start(workflow)
         await until_logged(app, run.id, "step_started", count=2)
-        of = {live(worker, run.id).execution.calls[key].args: key  # type: ignore[union-attr]
-              for key in ("gated#1", "gated#2")}
+        of = {
+            live(worker, run.id).execution.calls[key].args: key  # type: ignore[union-attr]
+            for key in ("gated#1", "gated#2")
+        }
         y = of[b'{"name":"y"}']
 
         def y_lands() -> None:
@@ -332,7 +335,9 @@ async def test_no_fact_is_delivered_while_an_append_is_under_way(app: App) -> No
             advance.outcome(running, completed(running.call.key, "x"))
 
         interleave("worker.append.before", meanwhile)
-        commit(app.store, run.id, completed(of[b'{"name":"a"}'], "a"))  # so that C b comes without early facts
+        commit(
+            app.store, run.id, completed(of[b'{"name":"a"}'], "a")
+        )  # so that C b comes without early facts
         assert await run.result(timeout=10) == "hook"
     events = await log_of(app, run.id)
     x = of[b'{"name":"x"}']

@@ -88,9 +88,7 @@ def test_a_log_whose_commands_are_tampered_with_does_not_replay(program: int, fa
 def other_process(mode: str, folder: Path, hash_seed: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
     command = [sys.executable, str(HERE / "elsewhere.py"), mode, str(folder)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @settings(max_examples=1)

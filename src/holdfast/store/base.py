@@ -279,6 +279,10 @@ class Store(abc.ABC):
     async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
         """(last position, hash) of each append of the run, in order: what `verify` recomputes (law L13)."""
 
+    async def strays(self) -> list[str]:
+        """Rows that belong to no run, in words: there are none, unless a run's row was taken away by hand."""
+        return []
+
     # ---- who works on what (never needed for correctness; it saves work)
 
     @abc.abstractmethod

@@ -243,6 +243,10 @@ class SqliteStore(GroupStore):
         """The steps of a run that still owe an outcome."""
         return [OpenStep(run_id, *row) for row in self._query("open_steps", (run_id,))]
 
+    async def strays(self) -> list[str]:
+        """Rows that belong to no run: only an edit by hand leaves such."""
+        return [f"{count} rows of {table}" for table, count in self._query("strays", ())]
+
     def _query(self, name: str, values: Any) -> list[Any]:
         if self._reader is None:
             raise StoreError(f"{self.url} is not open: use it inside `async with`")

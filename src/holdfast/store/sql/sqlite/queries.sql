@@ -250,6 +250,14 @@ WHERE runs.run = :run ORDER BY due, key LIMIT :limit;
 -- The steps of a run that owe an outcome, by the run's id.
 SELECT key, attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) ORDER BY key;
 
+-- name: strays
+-- How many rows of each table belong to no run; reads the whole file, for `verify` alone.
+SELECT name, count(*) FROM (
+    SELECT 'events' AS name, run FROM events UNION ALL SELECT 'steps', run FROM steps
+    UNION ALL SELECT 'timers', run FROM timers UNION ALL SELECT 'hooks', run FROM hooks
+    UNION ALL SELECT 'deliveries', run FROM deliveries)
+WHERE run NOT IN (SELECT row FROM runs) GROUP BY name ORDER BY name;
+
 -- ==== who works on what
 
 -- name: put_worker

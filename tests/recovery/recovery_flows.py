@@ -1,0 +1,137 @@
+"""The workflows of the recovery tests, and the program of their child processes.
+
+    python recovery_flows.py URL work [OPTION=VALUE …]     a worker, until its standard input is closed
+    python recovery_flows.py URL start COUNT               a worker that starts `COUNT` errands itself
+    python recovery_flows.py URL echo                      waits for results as they are asked for on standard input
+
+A step's effect is a line in the file $EFFECTS: key, attempt, process. The tests compare those with the log.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import holdfast as hf
+
+QUICK = hf.Backoff(initial=0.01, jitter=0)
+
+
+def effect(path: str) -> None:
+    """What a step does to the world: one whole line, appended at once."""
+    info = hf.step_info()
+    line = f"{info.key} {info.attempt} {os.getpid()}\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+@hf.step(name="recovery.do", retries=20, backoff=QUICK)
+async def do(path: str, value: int) -> int:
+    effect(path)
+    return value
+
+
+@hf.step(name="recovery.do-sync", retries=20, backoff=QUICK)
+def do_sync(path: str, value: int) -> int:
+    effect(path)
+    return value
+
+
+@hf.step(name="recovery.flaky", retries=20, backoff=QUICK)
+async def flaky(path: str, value: int) -> int:
+    effect(path)
+    if hf.step_info().attempt == 1:
+        raise ConnectionError("the first attempt always fails")
+    return value
+
+
+@hf.workflow(name="recovery.errand")
+async def errand(path: str) -> int:
+    """A step, four at once, a timer against a step, a retry, and an end: 10 + 100 + 1000 + 10000."""
+    total = await do(path, 10)
+    total += sum(await asyncio.gather(do(path, 1), do(path, 2), do_sync(path, 3), do(path, 94)))
+    await hf.sleep(0.01)
+    total += await flaky(path, 1000)
+    async with asyncio.timeout(600):
+        total += await do_sync(path, 10000)
+    return total
+
+
+ERRAND = 11110
+STEPS = 7
+
+
+def wait_for(path: Path | str, seconds: float = 20) -> None:
+    """Until a file is there: for processes that cannot be told otherwise."""
+    end = time.monotonic() + seconds
+    while not Path(path).exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{path} did not come")
+        time.sleep(0.002)
+
+
+@hf.step(name="recovery.held", retries=20, backoff=QUICK, timeout=30)
+async def held(path: str, gate: str) -> int:
+    """Leaves its effect, then waits until the file `gate` is there."""
+    effect(path)
+    while not Path(gate).exists():
+        await asyncio.sleep(0.005)
+    return hf.step_info().attempt
+
+
+@hf.workflow(name="recovery.holds")
+async def holds(path: str, gate: str, token: str = "") -> int:
+    attempt = await held(path, gate)
+    if token:
+        await hf.hook(token)
+    await do(path, 1)
+    return attempt
+
+
+@hf.workflow(name="recovery.kills-its-process")
+async def kills_its_process(marker: str) -> None:
+    await hf.hook(marker)
+    os._exit(9)
+
+
+@hf.workflow(name="recovery.answers")
+async def answers(token: str) -> int:
+    return await hf.hook(token, type=int)
+
+
+async def until_closed() -> None:
+    """Until the parent closes our standard input."""
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), lambda: closed.set() if not os.read(0, 1) else None)
+    await closed.wait()
+    loop.remove_reader(sys.stdin.fileno())
+
+
+async def main(url: str, mode: str, *options: str) -> None:
+    settings = dict(option.split("=") for option in options if "=" in option)
+    async with hf.connect(url) as app:
+        if mode == "work":
+            async with app.worker(**{name: float(value) for name, value in settings.items()}):
+                print("ready", flush=True)
+                await until_closed()
+        elif mode == "start":
+            async with app.worker():
+                path = os.environ["EFFECTS"]
+                runs = [await app.start(errand, path, run_id=f"errand-{n}") for n in range(int(options[0]))]
+                print([await run.result() for run in runs], flush=True)
+        elif mode == "wait":
+            print("ready", flush=True)
+            await app.run(options[0]).result()
+            print(time.time(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.modules["recovery_flows"] = sys.modules["__main__"]
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    asyncio.run(main(*sys.argv[1:]))
