@@ -69,7 +69,7 @@ def _raw_to_plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One entry of a log. `body` is the JSON text of `data`; `time` is in microseconds since 1970."""
 
     run: str
@@ -110,7 +110,7 @@ class Event(msgspec.Struct, frozen=True):
         return dump_json(line)
 
 
-class Draft(msgspec.Struct):
+class Draft(msgspec.Struct, gc=False):
     """An event that is to be appended. `at` is set for facts that were delivered before their commit.
 
     `value` is what the body decodes to, where whoever made the draft has decoded it already (the result of a

@@ -23,7 +23,7 @@ _LATE = frozenset({"step_completed", "step_failed"})
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is not as it must be; `position` is 0 where it is about no event, `run` '' about no run."""
+    """What is not as it must be. `position` is 0 where it is about no event, `run` '' about no run."""
 
     run: str
     position: int

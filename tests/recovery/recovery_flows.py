@@ -8,6 +8,7 @@ A step's effect is a line in the file $EFFECTS: key, attempt, process. The tests
 """
 
 import asyncio
+import functools
 import logging
 import os
 import sys
@@ -84,6 +85,18 @@ async def held(path: str, gate: str) -> int:
     return hf.step_info().attempt
 
 
+@hf.step(name="recovery.held-twice", retries=1)
+async def held_twice(path: str) -> None:
+    """Leaves its effect, then waits for its end."""
+    effect(path)
+    await asyncio.Event().wait()
+
+
+@hf.workflow(name="recovery.holds-twice")
+async def holds_twice(path: str) -> None:
+    await held_twice(path)
+
+
 @hf.workflow(name="recovery.holds")
 async def holds(path: str, gate: str, token: str = "") -> int:
     attempt = await held(path, gate)
@@ -96,7 +109,7 @@ async def holds(path: str, gate: str, token: str = "") -> int:
 @hf.workflow(name="recovery.kills-its-process")
 async def kills_its_process(marker: str) -> None:
     await hf.hook(marker)
-    os._exit(9)
+    functools.partial(os._exit, 9)()  # called plainly it is refused; a crash in a C library is not asked
 
 
 @hf.workflow(name="recovery.answers")

@@ -5,14 +5,13 @@ import signal
 import time
 
 import pytest
-from recovery_flows import ERRAND, answers, errand, held, holds, kills_its_process
+from recovery_flows import ERRAND, answers, errand, holds, holds_twice, kills_its_process
 from recovery_kit import assert_as_if_nothing_had_happened, effects, wait_until
 from worker_kit import assert_one_end, log_of, logged, of_type, parked, types
 
 import holdfast as hf
 from holdfast.events import ENDS
 from holdfast.faults import POINTS
-from holdfast.workflow import steps
 
 
 @pytest.mark.parametrize("passing", [1, 2, 5])
@@ -70,30 +69,22 @@ async def test_a_death_is_noticed_at_once(children, tmp_path, record_property):
     assert max(waits) < 2
 
 
-async def test_a_step_whose_workers_all_die_uses_up_its_attempts(children, tmp_path):
+async def test_a_step_whose_workers_all_die_uses_up_its_attempts(children):
     """H-07: each death counts; the workflow gets StepLost, which says that the effect is unknown."""
-
-    @hf.step(name="recovery.held", retries=1)
-    async def held_twice(path: str, gate: str) -> int:
-        return 0
-
-    try:
-        gate = tmp_path / "gate"
-        async with hf.connect(children.url) as app:
-            run = await app.start(holds, str(children.effects), str(gate), run_id="lost")
-            for attempt in (1, 2):
-                child = children.worker()
-                await asyncio.to_thread(
-                    wait_until, lambda a=attempt: len(effects(children.effects)["lost/recovery.held#1"]) == a, "the body"
-                )
-                child.signal(signal.SIGKILL)
-                child.process.wait(10)
-            async with app.worker():
-                with pytest.raises(hf.RunFailed, match="StepLost"):
-                    await run.result(10)
-            assert effects(children.effects)["lost/recovery.held#1"] == [1, 2]
-    finally:
-        steps._known["recovery.held"] = [held]
+    async with hf.connect(children.url) as app:
+        run = await app.start(holds_twice, str(children.effects), run_id="lost")
+        key = "lost/recovery.held-twice#1"
+        for attempt in (1, 2):
+            child = children.worker()
+            await asyncio.to_thread(
+                wait_until, lambda n=attempt: len(effects(children.effects)[key]) == n, "the body"
+            )
+            child.signal(signal.SIGKILL)
+            child.process.wait(10)
+        async with app.worker():
+            with pytest.raises(hf.RunFailed, match=r"StepLost.*unknown"):
+                await run.result(10)
+        assert effects(children.effects)[key] == [1, 2]
 
 
 async def test_a_paused_worker_that_comes_back_overwrites_nothing(children, tmp_path):
@@ -184,7 +175,7 @@ async def test_twenty_deaths_under_load(children):
     async with hf.connect(children.url) as app:
         runs = []
         for n in range(20):
-            child = children.worker(faults=f"store.commit.after=kill@{5 + 3 * n}")
+            child = children.worker(faults=f"store.commit.after=kill@{4 + n % 8}")
             runs += [
                 await app.start(errand, str(children.effects), run_id=f"errand-{n}-{m}") for m in range(3)
             ]
@@ -198,7 +189,7 @@ async def test_twenty_deaths_under_load(children):
 
 
 async def test_a_workflow_that_kills_its_process_is_parked_after_three(children):
-    """Issue: `os._exit` in a tick; the file that a dead worker leaves names the run, and others go on."""
+    """Issue: a tick kills its process; the file that a dead worker leaves names the run, and others go on."""
     async with hf.connect(children.url) as app:
         killer = await app.start(kills_its_process, "strike", run_id="killer")
         other = await app.start(answers, "other", run_id="other")

@@ -1,6 +1,7 @@
 """What the tests of client, worker and recovery share: waiting for a log to say something, counting bodies."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ PATIENCE = 20.0
 
 
 async def logged(app: App, run_id: str, type_: str, count: int = 1) -> list[Event]:
-    """Wait until the run's log holds `count` events of a type; woken by the store's own news, no polling."""
+    """Wait until the run's log holds `count` events of a type; woken by the store's own news."""
     return await told(
         app.store,
         lambda: app.store.read(run_id),
@@ -23,13 +24,14 @@ async def logged(app: App, run_id: str, type_: str, count: int = 1) -> list[Even
 
 
 async def told(store: Store, look: Callable[[], Any], enough: Callable[[Any], bool]) -> Any:
-    """Look again whenever the store has news, until it is enough."""
+    """Look again whenever the store has news, until it is enough; now and then without, for other processes."""
     changed = asyncio.Event()
     stop = store.listen(lambda _news: changed.set())
     try:
         async with asyncio.timeout(PATIENCE):
             while not enough(found := await look()):
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), 0.02)
                 changed.clear()
             return found
     finally:

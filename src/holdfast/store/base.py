@@ -31,7 +31,7 @@ from ..events import Draft, Event
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 
-class Appended(msgspec.Struct, frozen=True):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """The answer to an append.
 
     `first` and `last` are the positions it was given. `missed` are the facts that its writer has not read:
