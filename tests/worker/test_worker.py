@@ -482,6 +482,27 @@ async def test_a_lost_notice_costs_at_most_the_poll_interval(url):
         assert (await run.result(5)) == [5]
 
 
+async def test_a_look_that_fails_is_made_again(url):
+    """H-03: the store says only once that it has changed; a failure right after must not swallow that."""
+    async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=0.1):
+        run = await app.start(echo, "deaf twice")
+        await logged(app, run.id, "hook_opened")
+        app.store.tell = sender.store.tell_others = lambda _news: None
+        behind, failed = app.store.behind, asyncio.Event()
+
+        async def failing(worker):
+            app.store.behind = behind
+            failed.set()
+            raise hf.StoreError("the disk is busy")
+
+        app.store.behind = failing
+        await sender.resume("deaf twice", 5)
+        await failed.wait()
+        async with asyncio.timeout(PATIENCE):
+            while await run.status() != "completed":
+                await asyncio.sleep(0.01)
+
+
 async def test_a_start_elsewhere_is_taken_up_at_once(url):
     async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=60):
         run = await sender.start(total, 3)

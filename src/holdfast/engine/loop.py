@@ -46,8 +46,8 @@ _PATIENCE = 1000
 _FOREVER = 253_402_300_799_000_000
 """The end of the year 9999, in microseconds: when a sleep of `math.inf` ends."""
 
-_unburied: list[Any] = []
-"""What does not let itself be closed. Kept for good, for it would run from the garbage collector."""
+_unburied: list[str] = []
+"""The names of what did not let itself be closed, the latest last."""
 
 
 class Ready:
@@ -348,7 +348,7 @@ def _close(context: Context, coroutine: Any) -> None:
             context.run(coroutine.throw, Evicted())
         except BaseException:  # noqa: BLE001 - whatever buried code raises concerns nobody
             return
-    _unburied.append(coroutine)
+    _keep_for_good(coroutine)
 
 
 def _close_generator(context: Context, generator: Any) -> None:
@@ -362,7 +362,21 @@ def _close_generator(context: Context, generator: Any) -> None:
     except BaseException:  # noqa: BLE001, S110 - whatever buried code raises concerns nobody
         pass
     if generator.ag_frame is not None:
-        _unburied.append(generator)
+        _keep_for_good(generator)
+
+
+def _keep_for_good(stubborn: Any) -> None:
+    # Where its last reference went, Python would close it once more: now, or when the process ends, and with
+    # no run around it, so that a call of a step would run the step's body.
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stubborn))
+    del _unburied[:-9]
+    _unburied.append(stubborn.__qualname__)
+    log.warning(
+        "%s does not let itself be closed and stays in memory: does it catch BaseException in a loop?",
+        stubborn.__qualname__,
+    )
 
 
 def _micros(seconds: float) -> int:

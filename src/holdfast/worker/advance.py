@@ -483,10 +483,11 @@ class Advance:
                 continue
             self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
         self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
-        uncommitted = {draft.key for draft in execution.asked if draft.type == "step_scheduled"}
+        not_lost = {draft.key for draft in execution.asked if draft.type == "step_scheduled"}
+        not_lost |= self._running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
         for call in list(execution.calls.values()):
             step = open_steps.get(call.key)
-            if call.key not in uncommitted and call.key not in self._running and step is not None:
+            if call.key not in not_lost and step is not None:
                 self._take_up(call, step.attempt, step.due)
         self.busy = False
         self.turn()

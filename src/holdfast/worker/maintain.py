@@ -32,6 +32,7 @@ class Maintain:
         self._lease = lease
         self._claiming = False
         self._claim_again = False
+        self._unseen = False
         self._tasks: list[asyncio.Task[None]] = []
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
 
@@ -97,11 +98,13 @@ class Maintain:
     async def _look(self) -> None:
         """The slow poll: losing every notice costs at most its interval."""
         worker = self._worker
-        if not await worker.store.changed():
+        self._unseen |= await worker.store.changed()
+        if not self._unseen:
             return
         await self._claim_all()
         for run_id, fact in await worker.store.behind(worker.id):
             worker.check(run_id, fact)
+        self._unseen = False  # only now: where the store fails in between, the change is still to be seen
 
     async def bury_dead(self) -> None:
         """Free the runs of workers whose process has gone."""
