@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -195,11 +196,9 @@ async def test_arguments_say_expected_got_and_path(app, args, words):
     [
         (object(), ["object"]),
         ({"a": [1, {"deep": {1, object()}}]}, ["a", "deep"]),
-        (asyncio.Lock, ["Lock"]),
+        ([asyncio.Lock], ["[0]", "type"]),
         (lambda: None, ["function"]),
-        (float("nan"), ["nan"]),
         ({"rows": [sys]}, ["rows", "module"]),
-        ([1 << 70_000], ["int"]),
     ],
 )
 async def test_values_that_cannot_be_written_name_the_field(app, value, words):
@@ -351,55 +350,46 @@ async def test_a_corrupt_file_is_reported_and_not_written(tmp_path):
     one_line(caught.value, str(file), "corrupt", "backup")
 
 
-AS_NOBODY = 65534
-
-
-def run_script(folder: Path, body: str, *, user: int | None = None, limit: float = 40) -> subprocess.CompletedProcess:
-    def become() -> None:
-        if user is not None:
-            os.setgid(user)
-            os.setuid(user)
-
+def run_script(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script(body)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        preexec_fn=become if user is not None else None,
+        [sys.executable, "-c", script(body)], cwd=folder, capture_output=True, text=True, timeout=40
     )
+
+
+READ_ONLY = """
+    import os, tempfile
+
+    async def main(url):
+        try:
+            async with hf.connect(url) as app:
+                await app.start(doubled, 1)
+        except hf.StoreError as error:
+            print(error)
+
+    with tempfile.TemporaryDirectory() as folder:  # what is imported late, root must import
+        asyncio.run(main(f"sqlite:///{folder}/app.db"))
+    os.setgid(65534)
+    os.setuid(65534)
+    asyncio.run(main("sqlite:///app.db"))
+"""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root may write everywhere: becoming nobody needs root")
 @pytest.mark.parametrize("what", ["empty", "with a store"])
-def test_a_folder_that_cannot_be_written(tmp_path_factory, what):
-    folder = Path("/tmp") / f"holdfast-read-only-{os.getpid()}-{what.replace(' ', '-')}"
-    folder.mkdir()
+async def test_a_folder_that_cannot_be_written(what):
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
         if what == "with a store":
-            made = run_script(folder, 'hf.connect\nasync def main():\n    async with hf.connect("sqlite:///app.db") as app:\n        await app.start(doubled, 1)\nasyncio.run(main())')
-            assert made.returncode == 0, made.stderr
+            async with hf.connect(f"sqlite:///{folder}/app.db") as app:
+                await app.start(doubled, 1)
         for path in folder.iterdir():
             path.chmod(0o444 if path.is_file() else 0o555)
         folder.chmod(0o555)
         before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        done = run_script(
-            folder,
-            """
-            async def main():
-                try:
-                    async with hf.connect("sqlite:///app.db") as app:
-                        await app.start(doubled, 1)
-                except hf.StoreError as error:
-                    print(error)
-            asyncio.run(main())
-            """,
-            user=AS_NOBODY,
-        )
+        done = run_script(folder, READ_ONLY)
         assert done.returncode == 0, done.stderr
         (said,) = done.stdout.splitlines()
-        assert "app.db" in said
-        assert "writable" in said
+        one_line(Exception(said), "app.db", "writable")
         assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     finally:
         folder.chmod(0o755)

@@ -243,6 +243,22 @@ async def test_a_start_that_fails_never_leaves_a_run_of_a_concurrent_one_half_ma
         assert (await log_of(app, "same"))[0].data["args"] == {"amount": 3}
 
 
+async def test_a_start_on_a_store_that_cannot_write_is_told_and_can_be_made_again(url, monkeypatch):
+    """Bad input: a full disk. The caller gets the error, not silence, though a worker would go on trying."""
+    monkeypatch.setattr("holdfast.worker.advance._RETRY_MOST", 0.1)
+    async with hf.connect(url) as app, app.worker():
+        submit = app.store.submit
+
+        def full(request, **_how):
+            asyncio.get_running_loop().call_soon(request.answer, hf.StoreError("the disk is full"))
+
+        app.store.submit = full
+        with pytest.raises(hf.StoreError, match="disk is full"):
+            await app.start(doubled, 4, run_id="full")
+        app.store.submit = submit
+        assert await (await app.start(doubled, 4, run_id="full")).result(5) == 8
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "says"),
     [

@@ -14,58 +14,33 @@ import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from . import failures, ids
-from .clock import Clock, to_datetime
-from .codec import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, payload_type
+from . import ids
+from .clock import Clock
+from .codec import DEFAULT_LIMIT, UNTYPED, check_size, payload_type
+from .ends import Ends
 from .errors import (
     DefinitionError,
     DeliveryConflict,
     HookNotFound,
     PayloadError,
-    RunCancelled,
-    RunEnded,
     RunExists,
-    RunFailed,
-    RunNotFound,
     StaleLog,
-    StoreBroken,
 )
-from .events import ENDS, Event, dump_json, fold, load_json, new, reader
+from .events import dump_json, load_json, new
+from .handle import PAGE, Run, RunSummary, summary
 from .schema import validate
-from .store.base import Head, Hook, News, Status, Store, Timer
+from .store.base import Hook, Status, Store, Timer
 from .store.url import open_store
 from .worker import Worker
 from .workflow import Workflow, check_attributes, workflows
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PAGE = 200
-
-
-class RunSummary(msgspec.Struct, frozen=True):
-    """A run as it stands: `await run.info()`, `app.runs()`.
-
-    `parked` is why it was set aside ({"kind", "message"}), or None. `unread` counts the payloads that came and
-    were not read; it is known once the run has ended.
-    """
-
-    id: str
-    workflow: str
-    status: Status
-    created_at: datetime
-    ended_at: datetime | None
-    position: int
-    attributes: dict[str, str]
-    worker: str | None
-    parked: dict[str, str] | None
-    crashes: int
 
 
 class Resumed(msgspec.Struct, frozen=True):
@@ -101,16 +76,15 @@ class App:
         self.store = store
         self.payload_limit = payload_limit
         self._worker: Worker | None = None
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-        self._unlisten: Callable[[], None] = lambda: None
+        self._ends = Ends(store)
 
-    async def __aenter__(self) -> App:
+    async def __aenter__(self) -> Self:
         await self.store.open()
-        self._unlisten = self.store.listen(self._hear)
+        self._ends.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._unlisten()
+        self._ends.close()
         await self.store.close()
 
     @contextlib.asynccontextmanager
@@ -180,7 +154,7 @@ class App:
         if attributes:
             data["attributes"] = dict(attributes)
         created = new("run_created", data=data)
-        run: Run[Any] = Run(self, run_id, definition)
+        run: Run[Any] = Run(self.store, self._ends, run_id, definition)
         worker = self._worker
         try:
             if worker is not None and definition is not None and not worker.stopping:
@@ -217,7 +191,7 @@ class App:
 
     def run(self, run_id: str) -> Run[Any]:
         """A handle on a run; nothing is asked of the store until you use it."""
-        return Run(self, run_id, None)
+        return Run(self.store, self._ends, run_id, None)
 
     async def runs(
         self,
@@ -236,7 +210,7 @@ class App:
         before: tuple[int, str] | None = None
         left = limit
         while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
+            size = PAGE if left is None else min(PAGE, left)
             page = await self.store.runs(
                 status=status,
                 workflow=workflow,
@@ -258,10 +232,10 @@ class App:
         """Hooks by token, with schema and metadata."""
         after: tuple[str, str] | None = None
         while True:
-            page = await self.store.hooks(run=run, token=token, open_only=open_only, after=after, limit=_PAGE)
+            page = await self.store.hooks(run=run, token=token, open_only=open_only, after=after, limit=PAGE)
             for hook in page:
                 yield hook
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 return
             after = (page[-1].token, page[-1].run)
 
@@ -305,193 +279,6 @@ class App:
     async def _schema(self, token: str) -> dict[str, Any] | None:
         hooks = await self.store.hooks(token=token, limit=1)
         return hooks[0].schema if hooks else None
-
-    # ---- waiting
-
-    async def wait_for_end(self, run_id: str) -> Event:
-        """The event that ended the run, as soon as there is one. Raises RunNotFound."""
-        while True:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = self._waiting.setdefault(run_id, set())
-            waiting.add(future)
-            try:
-                end = await self._end(run_id)
-                if end is not None:
-                    return end
-                with contextlib.suppress(TimeoutError):
-                    # Pushed by whoever commits the end; the time-out is for a notice that was lost.
-                    await asyncio.wait_for(future, 5.0)
-            finally:
-                waiting.discard(future)
-                if not waiting:
-                    self._waiting.pop(run_id, None)
-
-    async def _end(self, run_id: str) -> Event | None:
-        head = await self.store.head(run_id)
-        if head is None:
-            raise RunNotFound(f"no run {run_id!r} in {self.store.url}")
-        if head.ended is None:
-            return None
-        # The end is last but for late outcomes: look at the tail first, at the whole log if need be.
-        for after in (max(0, head.position - 4), 0):
-            for event in await self.store.read(run_id, after):
-                if event.type in ENDS:
-                    return event
-        raise StoreBroken(f"run {run_id!r} has ended, but its log holds no end: see `holdfast verify`")
-
-    def _hear(self, news: Sequence[News]) -> None:
-        for item in news:
-            if item.ended:
-                for future in self._waiting.get(item.run, ()):
-                    if not future.done():
-                        future.set_result(None)
-
-
-class Run(Generic[R]):
-    """A handle on one run."""
-
-    def __init__(self, app: App, run_id: str, workflow: Workflow[..., R] | None) -> None:
-        self.id = run_id
-        self._app = app
-        self._workflow = workflow
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    async def result(self, timeout: float | None = None) -> R:
-        """What the workflow returned, as soon as it has.
-
-        Raises TimeoutError after `timeout` seconds (the run goes on), RunFailed (the original exception is its
-        `__cause__`), RunCancelled, RunNotFound.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                end = await self._app.wait_for_end(self.id)
-        except TimeoutError:
-            raise TimeoutError(f"run {self.id} has not ended within {timeout:g} s; it goes on") from None
-        if end.type == "run_completed":
-            raw = _read_value(end.body).value
-            return cast(R, (await self._returns()).decode(raw, f"{self.id} result"))
-        data = end.data
-        if end.type == "run_cancelled":
-            reason = data.get("reason") or ""
-            message = f"run {self.id} was cancelled" + (f": {reason}" if reason else "")
-            raise RunCancelled(message, run_id=self.id, reason=reason)
-        error = failures.rebuild(data["error"])
-        kind = type(error).__name__
-        raise RunFailed(f"run {self.id} failed: {kind}: {error}", run_id=self.id, type=kind) from error
-
-    async def _returns(self) -> PayloadType:
-        workflow = self._workflow
-        if workflow is None:
-            head = await self._head()
-            workflow = workflows.get(head.workflow)
-        return UNTYPED if workflow is None else workflow.arguments.returns
-
-    async def status(self) -> Status:
-        """pending, running, completed, failed or cancelled."""
-        return (await self._head()).status
-
-    async def info(self) -> RunSummary:
-        """The run as it stands."""
-        return summary(await self._head())
-
-    async def _head(self) -> Head:
-        head = await self._app.store.head(self.id)
-        if head is None:
-            raise RunNotFound(f"no run {self.id!r} in {self._app.store.url}")
-        return head
-
-    async def events(
-        self, after: int = 0, *, limit: int | None = None, data: bool = True
-    ) -> AsyncIterator[Event]:
-        """The run's log beyond `after`, in order. Without `data`, what the events hold is left out.
-
-        Example:
-            log = [event async for event in run.events()]
-        """
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
-            page = await self._app.store.read(self.id, after, size)
-            for event in page:
-                yield event if data else msgspec.structs.replace(event, body=b"{}")
-            if len(page) < size:
-                return
-            after = page[-1].position
-            left = None if left is None else left - size
-
-    async def cancel(self, reason: str = "") -> bool:
-        """Ask the run to cancel: CancelledError at its await, `finally` blocks may run steps.
-
-        False where the run has ended, or ends otherwise than by this request; True where it is cancelled or has
-        still to take notice (no worker serves it just now).
-        """
-        try:
-            answer = await self._app.store.append(self.id, [new("cancel_requested", data={"reason": reason})])
-        except RunEnded:
-            return (await self._head()).status == "cancelled"
-        return await self._was_noticed(answer.first)
-
-    async def _was_noticed(self, position: int) -> bool:
-        head = await self._head()
-        if head.ended is None and head.owner is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._app.wait_for_end(self.id), 0.5)
-            head = await self._head()
-        if head.ended is None or head.status == "cancelled":
-            return True
-        # It ended by itself. Where commands stand between the request and the end, the code has seen it.
-        events = await self._app.store.read(self.id, position)
-        return any(event.cls == "command" and event.type not in ENDS for event in events)
-
-    async def terminate(self, reason: str = "") -> bool:
-        """End the run without asking its code; no `finally` block runs. False where it had ended."""
-        end = new("run_cancelled", data={"reason": reason, "by": "terminate"})
-        try:
-            answer = await self._app.store.append(self.id, [end])
-        except RunEnded:
-            return False
-        return not answer.duplicates  # it had been cancelled before
-
-    async def wake(self) -> bool:
-        """End its pending sleeps early, and let it try again where it is parked. False where it has ended."""
-        head = await self._head()
-        if head.parked is not None:
-            await self._app.store.park(self.id, None)
-        try:
-            await self._app.store.append(self.id, [new("woken", data={"id": ids.delivery_id()})])
-        except RunEnded:
-            return False
-        return True
-
-    async def unread(self) -> int:
-        """How many payloads were accepted for the run and not read by it (known once it has ended)."""
-        state = fold([event async for event in self.events()])
-        return state.received - state.read if state.ended is not None else 0
-
-
-class _Value(msgspec.Struct):
-    value: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_read_value = reader(_Value)
-
-
-def summary(head: Head) -> RunSummary:
-    """A run's row as people see it."""
-    return RunSummary(
-        head.run,
-        head.workflow,
-        head.status,
-        to_datetime(head.created),
-        None if head.ended is None else to_datetime(head.ended),
-        head.position,
-        head.attributes,
-        head.owner,
-        None if head.parked is None else json.loads(head.parked),
-        head.crashes,
-    )
 
 
 def _written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:

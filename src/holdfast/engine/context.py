@@ -23,7 +23,7 @@ import msgspec
 from ..clock import from_datetime, to_datetime
 from ..codec import UNTYPED, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
-from ..events import Draft, new, numbered
+from ..events import Draft, Event, new, numbered
 from ..schema import json_schema
 from ..workflow import Hook, RunInfo, Step, Workflow, check_attributes, here, steps
 from . import guard
@@ -72,7 +72,7 @@ class RunContext(Timers):
         self.sleepers: dict[str, DurableTimer] = {}
         self.hooks: dict[str, OpenHook] = {}
         self.read = 0
-        self.ahead: list[tuple[str, str]] = []
+        self.ahead: list[Event | None] = []
         self._ordinals: dict[tuple[str, str], int] = {}
         self._tokens: dict[str, OpenHook] = {}
         self._patches: dict[str, bool] = {}
@@ -97,11 +97,16 @@ class RunContext(Timers):
 
     def check_limit(self, raw: bytes, type_: str, key: str, what: str) -> None:
         """Refuse a payload over the limit, but not one that the log holds: it was accepted then."""
-        if len(raw) > self.payload_limit and self._upcoming() != (type_, key):
+        if len(raw) <= self.payload_limit:
+            return
+        logged = self._upcoming()
+        if logged is None or (logged.type, logged.key) != (type_, key):
             check_size(raw, self.payload_limit, what)
+        elif len(logged.body) - len('{"args":}') <= self.payload_limit:
+            check_size(raw, self.payload_limit, what)  # it was refused, and the next of its name is in the log
 
-    def _upcoming(self) -> tuple[str, str] | None:
-        """(type, key) of the log's next command, where the log is ahead of the code."""
+    def _upcoming(self) -> Event | None:
+        """The log's next command, where the log is ahead of the code."""
         return self.ahead[self.count] if self.count < len(self.ahead) else None
 
     def _key(self, kind: str, name: str) -> str:
@@ -236,7 +241,8 @@ class RunContext(Timers):
         answer = self._patches.get(id)
         if answer is None:
             upcoming = self._upcoming()
-            answer = upcoming is None or upcoming == ("patched", numbered(id, 1))
+            marker = ("patched", numbered(id, 1))
+            answer = upcoming is None or (upcoming.type, upcoming.key) == marker
             self._patches[id] = answer
             if answer:
                 self.ask("patched", numbered(id, 1), {})

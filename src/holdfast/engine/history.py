@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .tick import Execution
 
 
-def commands_of(events: Iterable[Event], already: int) -> list[tuple[str, str]]:
-    """(type, key) of the commands of a log, behind `already` that the code has asked for before."""
-    upcoming = [(event.type, event.key) for event in events if event.cls == "command"]
-    return [("", "")] * already + upcoming
+def commands_of(events: Iterable[Event], already: int) -> list[Event | None]:
+    """The commands of a log, behind `already` that the code has asked for before."""
+    upcoming: list[Event | None] = [event for event in events if event.cls == "command"]
+    return [None] * already + upcoming
 
 
 def match(execution: Execution, event: Event) -> None:

@@ -165,7 +165,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> DurableTimer:
-        due = self.runtime.clock + _micros(delay)
+        due = min(self.runtime.clock + _micros(delay), _FOREVER)
         return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
 
     def call_at(  # type: ignore[override]

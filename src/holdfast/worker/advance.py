@@ -19,6 +19,7 @@ Leases play no part in this: two deciders on one run are slow, never wrong.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -302,20 +303,20 @@ class Advance:
             log.debug("%s: %s", self.run_id, answer)
         elif isinstance(answer, StoreError) and not isinstance(answer, CommandMissing | FenceMissing):
             log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
-            self._send_again(request)
+            self._send_again(request, answer)
         else:
             log.error("%s: the store refused an append: %s", self.run_id, answer)
             self._park("broken", answer)
 
-    def _send_again(self, request: Append) -> None:
+    def _send_again(self, request: Append, error: StoreError) -> None:
         """The outcome is unknown (law L12): the same append, under the same batch id, until it is answered.
 
-        A worker that leaves does not wait for ever: what it could not record is done again by others.
+        Two do not wait for ever: whoever starts a run is told, and may start it again under its id; and a
+        worker that leaves, for what it could not record is done again by others.
         """
-        if self.worker.stopping and self._retry >= _RETRY_MOST and self._on_created is None:
-            log.error("%s: the store does not answer, and this worker leaves", self.run_id)
-            self.busy = False
-            self.worker.forget(self, None, ended=False)
+        if self._retry >= _RETRY_MOST and (self.worker.stopping or self._on_created is not None):
+            log.error("%s: given up, the store does not answer: %s", self.run_id, error)
+            self.worker.spawn(self._give_up(error))
             return
         self.worker.later(self._retry, lambda: self.worker.store.submit(request))
         self._retry = min(self._retry * 2, _RETRY_MOST)
@@ -423,7 +424,7 @@ class Advance:
 
     def _recorded(self, request: Append, answer: Appended | BaseException) -> None:
         if isinstance(answer, StoreError) and not isinstance(answer, StepEnded | TooEarly | CommandMissing):
-            self._send_again(request)
+            self._send_again(request, answer)
             return
         self.busy = False
         self._news = True
@@ -569,6 +570,14 @@ class Advance:
             created(error)
             return
         self.worker.spawn(self._append_end(failed_by_engine(error)))
+
+    async def _give_up(self, error: StoreError) -> None:
+        created, self._on_created = self._on_created, None
+        self.worker.forget(self, None, ended=False)
+        with contextlib.suppress(HoldfastError):  # it may be there all the same, if only the answer was lost
+            await self.worker.store.release(self.worker.id, {self.run_id: 0})
+        if created is not None:
+            created(error)
 
     async def _append_end(self, end: Draft) -> None:
         try:
