@@ -702,3 +702,13 @@ def test_payload_types_are_cached() -> None:
     assert payload_type(list[int]) is payload_type(list[int])
     assert payload_type(Any) is UNTYPED
     assert payload_type(Annotated[int, []]).decode(b"1", "w") == 1
+
+
+@pytest.mark.parametrize("hint", [list[object], dict[str, object], tuple[object, ...], object])
+def test_object_in_a_hint_says_as_little_as_any(hint: object) -> None:
+    """`list[object]` was refused: msgspec asked for an `object` and nobody said that everything is one."""
+    value = {"a": [1, "two", None]} if hint in (dict[str, object], object) else [1, "two", None]
+    if hint == tuple[object, ...]:
+        value = (1, "two", None)
+    type_ = payload_type(hint)
+    assert type_.decode(type_.encode(value, "x"), "x") == value

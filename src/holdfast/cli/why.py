@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _REMEDIES = {
     "diverged": "bring back code that fits its log, or let the change through for old runs with "
     'hf.patched("…"); then restart a worker, or `holdfast wake {run}`',
-    "runaway": "mend the code that does not come back (long work belongs into a step); then restart a "
-    "worker, or `holdfast wake {run}`",
+    "runaway": "mend the code that does not come back (long work belongs into a step), restart the worker, "
+    "then `holdfast wake {run}`",
     "broken": "see the worker's log for the cause; then `holdfast wake {run}` to try again",
 }
 _NOTHING = (

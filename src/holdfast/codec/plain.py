@@ -51,6 +51,8 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(hint: Any, data: Any) -> Any:
     """For msgspec: the reverse of `to_plain`."""
+    if hint is object:
+        return data  # it says as little as Any does
     if is_pydantic(hint):
         return hint.model_validate_json(dumps(data))
     if hint is complex and type(data) is list and len(data) == 2:

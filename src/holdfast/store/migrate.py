@@ -94,7 +94,7 @@ def _applied(
         ours = migrations[position]
         if (number, checksum) != (ours.number, ours.checksum):
             raise StoreBroken(
-                f"{path}: its migration {name} is not the one of this version: "
-                "the file was made by another program or a modified holdfast"
+                f"{path}: its migration {name} is not the one of this version: the file was made by another "
+                "build of holdfast; use that build, or move the file away and begin a new one"
             )
     return applied

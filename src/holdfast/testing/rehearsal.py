@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -208,8 +208,21 @@ class Rehearsal:
         self.execution = replay(self.workflow, self.log, payload_limit=self._limit)
 
     def close(self) -> None:
-        """Drop the live code."""
+        """Drop the live code; also done when the rehearsal is no longer referred to, or its `with` ends."""
         self.execution.bury()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Before Python closes the code's coroutines itself, with no run around them: then a step that is
+        # called in a `finally` would be the plain function.
+        execution = getattr(self, "execution", None)
+        if execution is not None:
+            execution.bury()
 
     def _happen(self, fact: Draft) -> None:
         self.execution.feed(self._append(fact))
