@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,9 @@ def bytes_of(folder: Path, run_id: str) -> int:
     return size
 
 
-async def compare(folder: Path, workflow: Any, counts: list[int], repeat: int, commits: Any) -> list[dict[str, Any]]:
+async def compare(
+    folder: Path, workflow: Any, counts: list[int], repeat: int, commits: Callable[[int], int]
+) -> list[dict[str, Any]]:
     floor, rows = Floor(folder), []
     async with serving(folder) as app:
         for count in counts:
@@ -246,7 +248,9 @@ SHAPES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=", ".join(SHAPES))
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
@@ -256,7 +260,8 @@ def main() -> None:
                 if options.json:
                     print(json.dumps(row), flush=True)
                 else:
-                    shown = (f"{k} {v:,.2f}" if isinstance(v, float) else f"{v}" for k, v in row.items() if k != "shape")
+                    figures = (item for item in row.items() if item[0] != "shape")
+                    shown = (f"{k} {v:,.2f}" if isinstance(v, float) else f"{v}" for k, v in figures)
                     print(f"{row['shape']:<28}", " · ".join(shown), flush=True)
 
 

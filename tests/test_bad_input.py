@@ -95,7 +95,9 @@ def test_generators_are_refused(decorate):
     one_line(caught.value, "more_rows", "generator")
 
 
-@pytest.mark.parametrize("thing", [len, "text", 7, print, type("C", (), {}), type("C", (), {"__call__": len})()])
+@pytest.mark.parametrize(
+    "thing", [len, "text", 7, print, type("C", (), {}), type("C", (), {"__call__": len})()]
+)
 @pytest.mark.parametrize("decorate", [hf.step, hf.workflow])
 def test_only_functions_can_be_decorated(decorate, thing):
     with pytest.raises(DefinitionError, match="expected a function"):
@@ -119,7 +121,9 @@ def test_names_that_a_log_cannot_hold_are_refused(name):
         one_line(caught.value, "printable")
 
 
-@pytest.mark.parametrize("name", ["it's \"quoted\"", "naïve—ключ-🗝", "a b/c:d?e", "x" * 255, "; DROP TABLE runs"])
+@pytest.mark.parametrize(
+    "name", ['it\'s "quoted"', "naïve—ключ-🗝", "a b/c:d?e", "x" * 255, "; DROP TABLE runs"]
+)
 async def test_names_may_hold_any_printable_text(tmp_path, name):
     @hf.step(name=name)
     async def inner(n: int) -> int:

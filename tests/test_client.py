@@ -166,7 +166,9 @@ async def test_a_start_with_the_same_id_and_input_is_the_same_run(working):
     again = await working.start(doubled, 21, run_id="one")
     assert (again.id, await again.result(5)) == ("one", 42)
     assert await (await working.start(doubled, amount=21, run_id="one")).result(5) == 42
-    assert await (await working.start(doubled, 21, "none", run_id="one")).result(5) == 42, "a default is no other"
+    assert await (await working.start(doubled, 21, "none", run_id="one")).result(5) == 42, (
+        "a default is no other"
+    )
     assert types(await log_of(working, "one")).count("run_created") == 1
 
 
@@ -234,9 +236,7 @@ async def test_a_start_that_fails_never_leaves_a_run_of_a_concurrent_one_half_ma
                 raise hf.StoreError("the disk is full")
             return commit(group)
 
-        app.store.start_commit = lambda group: app.store.finish_commit(
-            group, app.store.guarded_commit(group)
-        )
+        app.store.start_commit = lambda group: app.store.finish_commit(group, app.store.guarded_commit(group))
         app.store.commit_group = failing
         runs = await asyncio.gather(*(app.start(doubled, 3, run_id="same") for _ in range(3)))
         assert [await run.result(5) for run in runs] == [6, 6, 6]
@@ -759,9 +759,7 @@ async def test_payloads_that_nobody_read_are_counted(working):
     """L10: kept in order, and both the read and the unread are known at the end."""
     run = await working.start(anything, "unread", 1)
     await logged(working, run.id, "hook_opened")
-    answers = await asyncio.gather(
-        *(working.resume("unread", n) for n in range(20)), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(working.resume("unread", n) for n in range(20)), return_exceptions=True)
     accepted = [a for a in answers if not isinstance(a, BaseException)]
     assert all(isinstance(a, hf.HookNotFound) for a in answers if isinstance(a, BaseException))
     await run.result(5)
@@ -865,7 +863,12 @@ def test_execute_in_a_script_and_inside_a_running_loop(tmp_path, store):
         file = tmp_path / "other" / "app.db"
         environment["HOLDFAST_URL"] = f"sqlite:///{file}"
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.stdout.splitlines() == [
         "42 6 8",

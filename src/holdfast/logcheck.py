@@ -18,8 +18,8 @@ from .events import ENDS, TYPES, Draft, Event, RunState, fold, new, token_of
 from .store.base import Head, Hook
 from .store.rules import command_of, extend_chain
 
-_LATE = frozenset({"step_completed", "step_failed"})
-"""What may still be recorded after a run's end (law L11)."""
+_LATE = frozenset({"step_completed", "step_failed", "hook_refused"})
+"""What may still be recorded after a run's end (law L11); the refusal of a token by the ending append itself."""
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -131,6 +131,14 @@ async def until_logged(app: App, run_id: str, type_: str, key: str = "", count: 
     )
 
 
+async def ended(run: Any) -> str:
+    """The status of a run at its end, also where the news of it were lost with an answer."""
+    async with asyncio.timeout(20):
+        while (status := await run.status()) in ("pending", "running"):
+            await asyncio.sleep(0)
+        return status  # type: ignore[no-any-return]
+
+
 def keys(events: Sequence[Event], *types: str) -> list[str]:
     return [event.key for event in events if event.type in types]
 

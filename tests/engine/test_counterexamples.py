@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from deciders import (
     bodies,
     commit,
     completed,
+    ended,
     free,
     gate,
     gated,
@@ -129,8 +131,7 @@ async def losers_are_cancelled() -> None:
 
 def shuffle_memory() -> list[object]:
     """Let the next objects get other addresses than the last ones had."""
-    gc.collect()
-    return [object() for _ in range(1000)][::3]
+    return [[] for _ in range(1000)][:: random.randint(2, 5)]
 
 
 def test_a_task_group_aborts_its_tasks_in_one_order() -> None:
@@ -140,7 +141,7 @@ def test_a_task_group_aborts_its_tasks_in_one_order() -> None:
     run.close()
     assert len(run.calls("free")) == 8
     holes = []
-    for _ in range(50):
+    for _ in range(30):
         holes.append(shuffle_memory())
         assert tick(group_that_fails, run.log) == []
 
@@ -149,7 +150,7 @@ def test_as_completed_starts_coroutines_in_the_order_of_its_arguments() -> None:
     """A1: CPython's as_completed puts coroutines into a set: 21 orders in 200 runs."""
     orders = set()
     holes = []
-    for number in range(50):
+    for number in range(30):
         holes.append(shuffle_memory())
         run = Rehearsal(first_come, seed=str(number))
         orders.add(tuple(call["name"] for call in run.calls("free")))
@@ -164,7 +165,7 @@ def test_the_pending_of_a_wait_are_iterated_in_one_order() -> None:
     run.close()
     assert len(run.calls("free")) == 9
     holes = []
-    for _ in range(50):
+    for _ in range(30):
         holes.append(shuffle_memory())
         assert tick(losers_are_cancelled, run.log) == []
 
@@ -225,9 +226,9 @@ def test_tasks_are_named_by_their_ordinal_in_the_run() -> None:
 # ---- B: laws that the model broke
 
 
-@pytest.mark.parametrize("nth", range(1, 6))
+@pytest.mark.parametrize("nth", range(1, 5))
 async def test_an_answer_that_is_lost_doubles_no_command(app: App, nth: int) -> None:
-    """B1: a command append whose answer was lost is sent again; as a new append it would stand there twice."""
+    """B1: a command append whose answer was lost is sent again; as a new append it would be there twice."""
     async with serving(app):
         count = 0
 
@@ -238,13 +239,7 @@ async def test_an_answer_that_is_lost_doubles_no_command(app: App, nth: int) -> 
 
         interleave("worker.append.before", lose_answer, when=is_nth)
         run = await app.start(three_steps)
-        if nth <= 4:
-            assert await run.result(timeout=10) == [0, 1, 2]
-        else:  # there are four appends: nothing was lost
-            await run.result(timeout=10)
-            from holdfast import faults
-
-            faults.disarm()
+        assert await ended(run) == "completed"
     events = await log_of(app, run.id)
     assert bodies == [0, 1, 2]
     assert_true_to_itself(events)
@@ -331,7 +326,7 @@ async def test_no_fact_is_delivered_while_an_append_is_under_way(app: App) -> No
 
         def meanwhile() -> None:
             land(app, "T", "payload")
-            running = advance._running[of[b'{"name":"x"}']]
+            running = advance._attempts.running[of[b'{"name":"x"}']]
             advance.outcome(running, completed(running.call.key, "x"))
 
         interleave("worker.append.before", meanwhile)

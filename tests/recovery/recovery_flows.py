@@ -2,7 +2,7 @@
 
     python recovery_flows.py URL work [OPTION=VALUE …]     a worker, until its standard input is closed
     python recovery_flows.py URL start COUNT               a worker that starts `COUNT` errands itself
-    python recovery_flows.py URL echo                      waits for results as they are asked for on standard input
+    python recovery_flows.py URL wait RUN                  waits for a run's end, and says when it heard of it
 
 A step's effect is a line in the file $EFFECTS: key, attempt, process. The tests compare those with the log.
 """

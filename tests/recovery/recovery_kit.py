@@ -76,8 +76,7 @@ class Children:
         return child
 
     def worker(self, *options: str, faults: str = "") -> Child:
-        child = self.start("work", *options, faults=faults)
-        return child
+        return self.start("work", *options, faults=faults)
 
     def reap(self) -> None:
         for child in self._all:
@@ -104,7 +103,9 @@ def wait_until(look, what: str, seconds: float = 20):
     return found
 
 
-def assert_as_if_nothing_had_happened(run_id: str, events: list[Event], path: Path, steps: int = STEPS) -> None:
+def assert_as_if_nothing_had_happened(
+    run_id: str, events: list[Event], path: Path, steps: int = STEPS
+) -> None:
     """Each step finished once in the log; each attempt had at most one body, and none began after the outcome."""
     done = {e.key: e.data["attempt"] for e in events if e.type == "step_completed"}
     assert len(done) == steps, sorted(done)
@@ -115,7 +116,9 @@ def assert_as_if_nothing_had_happened(run_id: str, events: list[Event], path: Pa
     for key, attempts in bodies.items():
         step = key.partition("/")[2]
         assert len(set(attempts)) == len(attempts), f"{key}: one attempt, two bodies: {attempts}"
-        assert attempts[-1] == done[step], f"{key}: a body ran after attempt {done[step]} was recorded: {attempts}"
+        assert attempts[-1] == done[step], (
+            f"{key}: a body ran after attempt {done[step]} was recorded: {attempts}"
+        )
         assert all((step, attempt) in started for attempt in attempts), f"{key}: a body before its record"
 
 

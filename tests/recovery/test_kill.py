@@ -53,7 +53,9 @@ async def test_a_death_is_noticed_at_once(children, tmp_path, record_property):
         for n in range(5):
             run = await app.start(holds, str(children.effects), str(gate), run_id=f"held-{n}")
             child = children.worker("lease=60")
-            await asyncio.to_thread(wait_until, lambda n=n: effects(children.effects)[f"held-{n}/recovery.held#1"], "the body")
+            await asyncio.to_thread(
+                wait_until, lambda n=n: effects(children.effects)[f"held-{n}/recovery.held#1"], "the body"
+            )
             async with app.worker(lease=60):
                 child.signal(signal.SIGKILL)
                 begun = asyncio.get_running_loop().time()
@@ -93,14 +95,18 @@ async def test_a_paused_worker_that_comes_back_overwrites_nothing(children, tmp_
     async with hf.connect(children.url) as app:
         run = await app.start(holds, str(children.effects), str(gate), "after", run_id="paused")
         child = children.worker("lease=0.6")
-        await asyncio.to_thread(wait_until, lambda: effects(children.effects)["paused/recovery.held#1"], "the body")
+        await asyncio.to_thread(
+            wait_until, lambda: effects(children.effects)["paused/recovery.held#1"], "the body"
+        )
         async with app.worker(lease=0.6) as worker:
             child.signal(signal.SIGSTOP)
             await logged(app, run.id, "step_started", 2)
             gate.touch()
             await logged(app, run.id, "step_completed")
             child.signal(signal.SIGCONT)
-            await asyncio.to_thread(wait_until, lambda: "lost its lease" in child.said(), "the paused worker to notice")
+            await asyncio.to_thread(
+                wait_until, lambda: "lost its lease" in child.said(), "the paused worker to notice"
+            )
             await logged(app, run.id, "step_completed", 2)
             events = await log_of(app, run.id)
             outcomes = [e for e in of_type(events, "step_completed") if e.key == "recovery.held#1"]
@@ -122,12 +128,16 @@ async def test_a_paused_workers_attempt_is_not_cancelled_under_the_one_that_took
     async with hf.connect(children.url) as app:
         run = await app.start(holds, str(children.effects), str(gate), run_id="both")
         child = children.worker("lease=0.6")
-        await asyncio.to_thread(wait_until, lambda: effects(children.effects)["both/recovery.held#1"], "the body")
+        await asyncio.to_thread(
+            wait_until, lambda: effects(children.effects)["both/recovery.held#1"], "the body"
+        )
         async with app.worker(lease=0.6):
             child.signal(signal.SIGSTOP)
             await logged(app, run.id, "step_started", 2)
             child.signal(signal.SIGCONT)
-            await asyncio.to_thread(wait_until, lambda: "lost its lease" in child.said(), "the paused worker to notice")
+            await asyncio.to_thread(
+                wait_until, lambda: "lost its lease" in child.said(), "the paused worker to notice"
+            )
             gate.touch()
             assert await run.result(10) in {1, 2}
         assert child.leave() == 0
@@ -160,7 +170,9 @@ async def test_a_worker_that_is_asked_to_leave_repeats_nothing(children, tmp_pat
     async with hf.connect(children.url) as app:
         run = await app.start(holds, str(children.effects), str(gate), run_id="held")
         child = children.worker()
-        await asyncio.to_thread(wait_until, lambda: effects(children.effects)["held/recovery.held#1"], "the body")
+        await asyncio.to_thread(
+            wait_until, lambda: effects(children.effects)["held/recovery.held#1"], "the body"
+        )
         child.process.stdin.close()
         await asyncio.sleep(0)
         gate.touch()
@@ -226,7 +238,7 @@ async def test_results_cross_processes_at_once(children, record_property):
             run = await app.start(answers, f"ask-{n}", run_id=f"answer-{n}")
             waiter = children.start("wait", run.id)
             assert await asyncio.to_thread(waiter.line) == "ready"
-            await asyncio.sleep(0.05)  # it has printed, and is about to wait; a late look would find the end there
+            await asyncio.sleep(0.05)  # it has said that it is about to wait
             begun = time.time()
             await app.resume(f"ask-{n}", n)
             waits.append(float(await asyncio.to_thread(waiter.line)) - begun)

@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from worker_kit import Gate
 
 import holdfast as hf
-from holdfast import faults
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -43,9 +42,3 @@ async def memory(memory_url):
     async with hf.connect(memory_url) as app, app.worker():
         yield app
         Gate.open_all()
-
-
-@pytest.fixture(autouse=True)
-def _no_faults():
-    yield
-    faults.disarm()

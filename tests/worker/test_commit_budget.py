@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-PLAY = '''
+PLAY = """
 import asyncio, os, sys
 import holdfast as hf
 
@@ -71,7 +71,7 @@ async def main():
         mark("end")
 
 asyncio.run(main())
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from worker_kit import assert_one_end, log_of, logged, of_type
 
 import holdfast as hf
 from holdfast import faults
+from holdfast.client import App
 from holdfast.engine.tick import replay
 from holdfast.errors import ReplayDivergence
 from holdfast.store import open_store
-from holdfast.client import App
 
 bodies: Counter[tuple[str, int]] = Counter()
 
@@ -137,7 +137,7 @@ async def test_a_lost_answer_doubles_no_event_and_runs_no_second_body(url, every
 
 
 async def test_a_store_that_fails_before_or_after_its_commit(url):
-    """L12 at the fault points of the store itself: for the whole group, and for starts, payloads and claims too."""
+    """L12 at the store's own fault points: for whole groups, and for starts, payloads and claims too."""
     failed = 0
     chance = random.Random(7)
 
@@ -283,7 +283,7 @@ async def two_deciders(url: str, seed: int, runs: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_two_deciders_on_the_same_twenty_runs(url, seed):
-    """L-01, L-12: leases off: 0 corrupt, 0 stuck, every payload read or counted unread, and refusals did happen."""
+    """L-01, L-12: leases off: 0 corrupt, 0 stuck, all payloads read or counted, and refusals did happen."""
     refusals, paid = await two_deciders(url, seed * 10, 20)
     assert refusals > 0, "otherwise this test shows nothing"
     assert paid > 0
@@ -295,6 +295,41 @@ def test_two_deciders_under_drawn_delays(seed, runs):
     """L-01: the same with delays that hypothesis draws and shrinks."""
     bodies.clear()
     asyncio.run(two_deciders(f"memory://two-{seed}-{runs}", seed, runs))
+
+
+@hf.step(name="doubt.unlucky", retries=4, backoff=hf.Backoff(initial=0.03, factor=1, jitter=0))
+async def unlucky() -> int:
+    body()
+    if hf.step_info().attempt < 5:
+        raise ConnectionError("not yet")
+    return 1
+
+
+@hf.workflow(name="doubt.retries")
+async def retries(token: str) -> int:
+    await hf.hook(token)
+    return await unlucky()
+
+
+async def test_two_deciders_that_both_wait_for_one_retry(url):
+    """L3: both ring for the next attempt; one of them is told *already there*, and runs no body."""
+    async with hf.connect(url) as first, hf.connect(url) as second:
+        runs = [await first.start(retries, f"retry-{n}", run_id=f"retry-{n}") for n in range(10)]
+        async with first.worker(), second.worker() as other:
+            for run in runs:
+                await logged(first, run.id, "hook_opened")
+                await first.resume(run.id)
+            for run in runs:
+                await logged(first, run.id, "step_retried")
+                other.wake(run.id, "doubt.retries")
+            assert [await run.result(20) for run in runs] == [1] * 10
+        for run in runs:
+            events = await log_of(first, run.id)
+            assert_one_end(events, deciders=2)
+            starts = Counter((e.key, e.data["attempt"]) for e in of_type(events, "step_started"))
+            assert set(starts.values()) == {1}
+        assert len(bodies) == 50
+        assert set(bodies.values()) == {1}, "one attempt, one body"
 
 
 async def test_two_workers_that_both_take_up_a_started_attempt(url):

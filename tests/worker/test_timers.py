@@ -114,7 +114,9 @@ async def test_every_kind_of_sleep_tells_the_logs_time(url):
             await logged(app, run.id, "timer_started", fired + 1)
             clock.jump()
             await logged(app, run.id, "timer_fired", fired + 1)
-        days = [(moment - datetime(2026, 1, 1, tzinfo=UTC)) / timedelta(days=1) for moment in await run.result(5)]
+        days = [
+            (moment - datetime(2026, 1, 1, tzinfo=UTC)) / timedelta(days=1) for moment in await run.result(5)
+        ]
         assert days == [0, 2, 2, 4]
 
 
@@ -206,7 +208,7 @@ async def test_a_quiet_system_writes_nothing_and_reads_next_to_nothing(tmp_path)
     def trace(event):
         statements.append(event["sql"])
 
-    async with hf.connect(url) as app, hf.connect(url) as second:
+    async with hf.connect(url) as app, hf.connect(url) as second:  # noqa: SIM117 - two lines say it better
         async with app.worker(poll=0.5), second.worker(poll=0.5):
             runs = [await app.start(sleeper, 3600.0, "long") for _ in range(20)]
             runs += [await second.start(races, f"quiet-{n}") for n in range(20)]
@@ -225,7 +227,9 @@ async def test_a_quiet_system_writes_nothing_and_reads_next_to_nothing(tmp_path)
             assert [s for s in statements if not s.startswith("PRAGMA data_version")] == []
             assert 4 <= len(statements) <= 14, "one look a poll and worker, and they have been seen"
             after = (tmp_path / "app.db-wal").stat()
-            assert (size.st_size, size.st_mtime_ns) == (after.st_size, after.st_mtime_ns), "nothing was written"
+            assert (size.st_size, size.st_mtime_ns) == (after.st_size, after.st_mtime_ns), (
+                "nothing was written"
+            )
 
 
 async def test_a_quiet_worker_uses_next_to_no_processor_time(tmp_path, record_property):

@@ -70,7 +70,9 @@ async def test_leaving_lets_running_steps_finish_and_hands_the_rest_back(url):
             await gate.come.wait()
             asyncio.get_running_loop().call_later(0.02, gate.open.set)
         events = await log_of(app, run.id)
-        assert types(events)[-1] == "step_completed", "the outcome is recorded, what follows from it is not begun"
+        assert types(events)[-1] == "step_completed", (
+            "the outcome is recorded, what follows from it is not begun"
+        )
         assert (await run.info()).worker is None
         assert await app.store.workers() == []
         async with app.worker():
@@ -210,7 +212,9 @@ async def test_a_deposed_worker_does_not_cancel_the_steps_of_runs_that_others_go
                 assert await run.result(5) == "both"
             events = await logged(first, run.id, "step_completed", 3)
             assert of_type(events, "step_failed") == []
-            outcomes = [e.data["attempt"] for e in of_type(events, "step_completed") if e.key == "worker.at-gate#1"]
+            outcomes = [
+                e.data["attempt"] for e in of_type(events, "step_completed") if e.key == "worker.at-gate#1"
+            ]
             assert sorted(outcomes) == [1, 2], "both attempts are recorded; the first one counts"
             assert [e.position for e in events] == list(range(1, len(events) + 1))
 
@@ -447,7 +451,7 @@ async def test_a_name_that_two_functions_share_holds_up_no_other_run(memory_url,
     places = []
     for folder in ("one", "two"):
         file = tmp_path / f"{folder}.py"
-        source = "import holdfast as hf\n@hf.workflow(name='worker.shared')\nasync def shared() -> int:\n    return 1\n"
+        source = "import holdfast as hf\n@hf.workflow(name='worker.shared')\nasync def shared(): ...\n"
         exec(compile(source, str(file), "exec"), {"__name__": f"worker_{folder}"})
         places.append(f"{file}:2")
     try:
@@ -457,6 +461,7 @@ async def test_a_name_that_two_functions_share_holds_up_no_other_run(memory_url,
             with caplog.at_level(logging.ERROR, "holdfast.worker"):
                 async with app.worker():
                     assert [await run.result(5) for run in others] == [3] * 5
+                    assert (await shared.info()).worker is None
             said = [r.getMessage() for r in caplog.records if "worker.shared" in r.getMessage()]
             assert len(said) == 1
             assert all(place in said[0] for place in places)
@@ -482,13 +487,24 @@ async def test_a_lost_notice_costs_at_most_the_poll_interval(url):
         assert (await run.result(5)) == [5]
 
 
-async def test_a_look_that_fails_is_made_again(url):
-    """H-03: the store says only once that it has changed; a failure right after must not swallow that."""
+async def test_a_look_that_fails_is_made_again(tmp_path):
+    """H-03: SQLite says only once that it has changed; a failure right after must not swallow that."""
+    url = f"sqlite:///{tmp_path}/app.db"
     async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=0.1):
         run = await app.start(echo, "deaf twice")
         await logged(app, run.id, "hook_opened")
         app.store.tell = sender.store.tell_others = lambda _news: None
         behind, failed = app.store.behind, asyncio.Event()
+        changed, quiet = app.store.changed, asyncio.Event()
+
+        async def asked():
+            answer = await changed()
+            if not answer:
+                quiet.set()
+            return answer
+
+        app.store.changed = asked
+        await quiet.wait()  # what came before has been seen
 
         async def failing(worker):
             app.store.behind = behind

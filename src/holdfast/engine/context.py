@@ -12,7 +12,7 @@ import random
 import sys
 from asyncio import futures
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -103,7 +103,9 @@ class RunContext(Timers):
         if logged is None or (logged.type, logged.key) != (type_, key):
             check_size(raw, self.payload_limit, what)
         elif len(logged.body) - len('{"args":}') <= self.payload_limit:
-            check_size(raw, self.payload_limit, what)  # it was refused, and the next of its name is in the log
+            check_size(
+                raw, self.payload_limit, what
+            )  # it was refused, and the next of its name is in the log
 
     def _upcoming(self) -> Event | None:
         """The log's next command, where the log is ahead of the code."""

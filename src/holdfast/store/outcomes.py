@@ -89,7 +89,10 @@ class Writing:
 
     def whole(self) -> Verdict:
         """Accepted: all of it, in order. The facts that the writer had not read go back with the answer."""
-        for draft in self.request.drafts:
+        last = max((n for n, d in enumerate(self.request.drafts) if d.at is not None), default=0)
+        for number, draft in enumerate(self.request.drafts):
+            # What stands in front of an early fact cannot be later than it: it has its predecessor's time.
+            time = self.head.time if number < last else None
             if draft.cls == "command":
                 if self._there(draft) is not None:
                     # The last net: the fence should have refused this. The decider replays and finds out.
@@ -98,11 +101,11 @@ class Writing:
                     return Verdict(RunEnded(f"{self.request.run}: {draft.type} follows its own end"))
                 if draft.type in RESTS_ON and not self._asked_for(draft):
                     return Verdict(self._missing(draft))
-                self._add(draft, None)
+                self._add(draft, time)
                 continue
             # A fact keeps the time at which its decider delivered it; so does the creation (law L8).
             early = draft.cls == "fact" or draft.type == "run_created"
-            refused = self._admit(draft, draft.at if early else None)
+            refused = self._admit(draft, draft.at if early else time)
             if refused is not None:
                 return Verdict(refused)
         head, after = self.head, self.request.after or 0

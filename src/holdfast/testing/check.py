@@ -127,4 +127,3 @@ def _load(module: str, file: str) -> None:
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[name] = loaded
     spec.loader.exec_module(loaded)
-

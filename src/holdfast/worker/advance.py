@@ -24,13 +24,12 @@ import functools
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import failures, faults
-from ..engine.context import StepCall
+from .. import faults
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
     CommandMissing,
@@ -42,14 +41,14 @@ from ..errors import (
     RunNotFound,
     StaleLog,
     StepEnded,
-    StepLost,
     StoreError,
     TooEarly,
     TooManyEvents,
 )
 from ..events import ENDS, Draft, Event, new
-from ..store.base import Append, Appended
+from ..store.base import Append, Appended, OpenStep
 from ..workflow import Workflow
+from .attempts import Attempts
 from .execute import RunningStep
 
 if TYPE_CHECKING:
@@ -84,9 +83,7 @@ class Advance:
         self._out: list[Draft] = []
         self._has_fact = False
         self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
-        self._running: dict[str, RunningStep] = {}
-        self._retries: dict[str, int] = {}  # steps that wait for their next attempt
-        self._dropped: set[str] = set()  # steps that nobody waits for, before their start is committed
+        self._attempts = Attempts(worker, run_id, self.outcome)
         self._retry = _RETRY_FIRST
         self._on_created: Callable[[BaseException | None], None] | None = None
 
@@ -113,8 +110,7 @@ class Advance:
 
     def outcome(self, attempt: RunningStep, draft: Draft) -> None:
         """A step attempt of this process has ended."""
-        if self._running.get(attempt.call.key) is attempt:
-            del self._running[attempt.call.key]
+        self._attempts.ended(attempt)
         if self.closed:
             self.worker.record_late(self.run_id, draft)
             return
@@ -127,18 +123,14 @@ class Advance:
         if kind == "timer":
             self._inbox.append(new("timer_fired", key=key))
         else:
-            attempt = int(kind.removeprefix("retry-"))
-            self._retries.pop(key, None)
-            data = {"attempt": attempt, "worker": self.worker.id}
-            self._inbox.append(new("step_started", key=key, data=data))
+            self._inbox.append(self._attempts.due(key, int(kind.removeprefix("retry-"))))
         self.turn()
 
     @property
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
-        return not (
-            self.busy or self._out or self._inbox or self._running or self._news or self.execution is None
-        )
+        waiting = self._out or self._inbox or self._attempts.running or self._news
+        return self.execution is not None and not self.busy and not waiting
 
     @property
     def mark(self) -> int:
@@ -156,8 +148,8 @@ class Advance:
             if draft.type in OUTCOMES:
                 self.worker.record_late(self.run_id, draft)
         self._inbox.clear()
-        for attempt in self._running.values() if ended else ():
-            attempt.cancel()
+        if ended:
+            self._attempts.interrupt()
 
     # ---- the turn: what to do next
 
@@ -231,15 +223,11 @@ class Advance:
                 self._out.append(new("step_started", key=draft.key, data=data))
         self._taken = len(execution.asked)
         while execution.abandoned:
-            key = execution.abandoned.pop()
-            if key in self._running:
-                self._running[key].cancel()
-            elif key in self._retries:
-                attempt = self._retries.pop(key)
-                self.worker.agenda.remove(self.run_id, f"retry-{attempt} {key}")
-                self._inbox.append(_lost_interest(key, attempt))
-            else:
-                self._dropped.add(key)
+            self._note(self._attempts.abandon(execution.abandoned.pop()))
+
+    def _note(self, draft: Draft | None) -> None:
+        if draft is not None:
+            self._inbox.append(draft)
 
     def _tick(self, work: Callable[[], None]) -> bool:
         """Let the code run; False where it diverged, broke or did not come back."""
@@ -349,38 +337,19 @@ class Advance:
 
     def _carry_out(self, request: Append, answer: Appended) -> None:
         """Do what the committed commands and records ask of this worker."""
-        agenda = self.worker.agenda
+        agenda, calls, attempts = self.worker.agenda, self._live.calls, self._attempts
         for draft in request.drafts:
+            key, data = draft.key, draft.data
             if draft.type == "step_started":
                 if draft.unique not in answer.doubles:  # else another worker has this attempt
-                    self._start(draft.key, draft.data["attempt"])
+                    self._note(attempts.started(calls.get(key), key, data["attempt"]))
             elif draft.type == "timer_started":
-                if draft.key in self._live.sleepers:
-                    agenda.add(draft.data["due"], self.run_id, f"timer {draft.key}")
+                if key in self._live.sleepers:
+                    agenda.add(data["due"], self.run_id, f"timer {key}")
             elif draft.type == "timer_cancelled":
-                agenda.remove(self.run_id, f"timer {draft.key}")
+                agenda.remove(self.run_id, f"timer {key}")
             elif draft.type == "step_retried":
-                self._retry_later(draft.key, draft.data["attempt"] + 1, draft.data["due"])
-
-    def _start(self, key: str, attempt: int) -> None:
-        call = self._live.calls.get(key)
-        if call is None:
-            return
-        if key in self._dropped:
-            self._dropped.discard(key)
-            self._inbox.append(_lost_interest(key, attempt))
-            return
-        running = RunningStep(self.run_id, call, attempt, self.outcome)
-        self._running[key] = running
-        self.worker.executor.start(running)
-
-    def _retry_later(self, key: str, attempt: int, due: int) -> None:
-        if key in self._dropped or key not in self._live.calls:
-            self._dropped.discard(key)
-            self._inbox.append(_lost_interest(key, attempt))
-        else:
-            self._retries[key] = attempt
-            self.worker.agenda.add(due, self.run_id, f"retry-{attempt} {key}")
+                self._note(attempts.retried(calls.get(key), key, data["attempt"] + 1, data["due"]))
 
     def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
         fence_log.info(
@@ -478,22 +447,25 @@ class Advance:
         self.after, self._time = events[-1].position, events[-1].time
         if not any(event.type == "run_started" for event in events[:3]):
             self._out.append(self._started())
-        execution = self._live
-        for key, timer in execution.sleepers.items():
-            if any(d.key == key and d.type == "timer_started" for d in execution.asked):
-                continue
-            self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
-        self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
-        not_lost = {draft.key for draft in execution.asked if draft.type == "step_scheduled"}
-        not_lost |= self._running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
-        for call in list(execution.calls.values()):
-            step = open_steps.get(call.key)
-            if call.key not in not_lost and step is not None:
-                self._take_up(call, step.attempt, step.due)
+        self._take_up(open_steps)
         self.busy = False
         self.turn()
 
-    def _still_counts(self, draft: Draft, open_steps: Any) -> bool:
+    def _take_up(self, open_steps: Mapping[str, OpenStep]) -> None:
+        """What was under way when this worker took the run, or read its log anew."""
+        execution = self._live
+        asked = {(draft.type, draft.key) for draft in execution.asked}
+        for key, timer in execution.sleepers.items():
+            if ("timer_started", key) not in asked:
+                self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
+        self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
+        cared_for = self._attempts.running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
+        for call in list(execution.calls.values()):
+            step = open_steps.get(call.key)
+            if step is not None and call.key not in cared_for and ("step_scheduled", call.key) not in asked:
+                self._note(self._attempts.take_up(call, step.attempt, step.due))
+
+    def _still_counts(self, draft: Draft, open_steps: Mapping[str, OpenStep]) -> bool:
         if draft.type == "timer_fired":
             return draft.key in self._live.sleepers
         if draft.type == "step_started":
@@ -508,26 +480,6 @@ class Advance:
             self.execution = replay(self.workflow, events, payload_limit=self.worker.payload_limit)
 
         return self._tick(cold)
-
-    def _take_up(self, call: StepCall, attempt: int, due: int | None) -> None:
-        """A step that was begun before this worker had the run."""
-        if call.future.done():  # its await was cancelled: nobody waits for it
-            self._inbox.append(_lost_interest(call.key, attempt + 1 if due is not None else max(attempt, 1)))
-        elif due is not None:
-            self._retries[call.key] = attempt + 1
-            self.worker.agenda.add(due, self.run_id, f"retry-{attempt + 1} {call.key}")
-        elif attempt > call.step.options.retries:
-            lost = StepLost(
-                f"{call.key}: attempt {attempt} of {call.step.options.retries + 1} was under way when its "
-                "worker died; whether its effect happened is unknown"
-            )
-            data = {"attempt": attempt, "error": failures.describe(lost)}
-            self._inbox.append(new("step_failed", key=call.key, data=data))
-        else:
-            data = {"attempt": attempt + 1, "worker": self.worker.id}
-            if attempt:
-                data["reason"] = "recovered"
-            self._inbox.append(new("step_started", key=call.key, data=data))
 
     # ---- ends that the code did not ask for
 
@@ -602,9 +554,3 @@ class Advance:
         else:
             await asyncio.sleep(0)
             self._unbusy()
-
-
-def _lost_interest(key: str, attempt: int) -> Draft:
-    """The outcome of a step that nobody waits for: its await was cancelled before this attempt ran."""
-    error = failures.describe(asyncio.CancelledError("nobody waits for this step any more"))
-    return new("step_failed", key=key, data={"attempt": attempt, "error": error})

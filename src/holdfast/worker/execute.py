@@ -110,14 +110,14 @@ class Executor:
         arguments = call.step.arguments
         try:
             if attempt.cancelled:
-                raise asyncio.CancelledError  # noqa: TRY301 - one place says what a cancelled attempt comes to
+                raise asyncio.CancelledError
             args, kwargs = arguments.decode(call.args)
             if call.step.plain:
                 result = await call.step.fn(*args, **kwargs)
             else:
                 result = await self._guarded(attempt, args, kwargs)
             draft = self._completed(attempt, result)
-        except BaseException as error:  # noqa: BLE001 - the body's error is the step's outcome
+        except BaseException as error:
             draft = self._failed(attempt, error)
             if isinstance(error, KeyboardInterrupt):
                 self._ended(attempt)

@@ -83,7 +83,8 @@ class Others:
             if now < self._settled or not self._listed:
                 self._listed = now >= self._settled
                 own = f"{self._own}.lock"
-                self._names = [n for n in os.listdir(self._folder) if n.endswith(".lock") and n != own]
+                found = (path.name for path in self._folder.iterdir())
+                self._names = [name for name in found if name.endswith(".lock") and name != own]
         except FileNotFoundError:
             self._names = []
         return self._names

@@ -15,7 +15,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .. import faults, ids
 from ..errors import DefinitionError, HoldfastError, StoreError
@@ -87,7 +87,7 @@ class Worker:
 
     # ---- life
 
-    async def __aenter__(self) -> Worker:
+    async def __aenter__(self) -> Self:
         if self.folder is not None:
             self._presence = Presence(self.folder, self.id)
         self.watch = Watch(self._presence, limit=self._tick_limit, exit_after=self._exit_after)
@@ -112,7 +112,7 @@ class Worker:
     async def _hand_back(self) -> None:
         await self._maintain.stop()
         self.agenda.close()
-        while self._working:  # noqa: ASYNC110 - at the very end, of many things that nobody else waits for
+        while self._working:
             await self.executor.drain()
             await asyncio.sleep(0.001)
         marks = dict(self._owned)
@@ -129,9 +129,7 @@ class Worker:
     @property
     def _working(self) -> bool:
         """Whether a step runs, an append is under way or something runs beside."""
-        return bool(
-            self.executor.busy or self._tasks or any(advance.busy for advance in self._live.values())
-        )
+        return bool(self.executor.busy or self._tasks or any(advance.busy for advance in self._live.values()))
 
     def _leave(self) -> None:
         self._unlisten()
@@ -201,7 +199,7 @@ class Worker:
             self._load(run_id, workflow)
 
     def check(self, run_id: str, fact: int) -> None:
-        """The store says that the run has a fact at this position: was its notice lost?"""
+        """The store says that the run has a fact at this position: look whether its notice was lost."""
         advance = self._live.get(run_id)
         if advance is None:
             self.wake(run_id)
@@ -300,9 +298,7 @@ class Worker:
                 if advance is not None:
                     advance.news()
                 self._owned.pop(item.run, None)
-            elif item.fact and item.run in self._live:
-                self.wake(item.run)
-            elif item.fact and item.owner == self.id:
+            elif item.fact and (item.owner == self.id or item.run in self._live):
                 self.wake(item.run)
             elif item.ready and item.owner is None and not self.stopping:
                 self._maintain.claim_soon()

@@ -1,0 +1,107 @@
+"""The step attempts of one run in this worker: those that run, and those that wait for their turn.
+
+A step whose await was cancelled is nobody's any more, wherever it stands: a body that runs is interrupted, a
+retry that waits is called off, and a start that is being committed does not run. Either way the step gets an
+outcome, so that no step of a live run stays open for ever. Each method gives the draft of what is to be
+recorded next, or None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .. import failures
+from ..engine.context import StepCall
+from ..errors import StepLost
+from ..events import Draft, new
+from .execute import Outcome, RunningStep
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+
+class Attempts:
+    """What this worker does about the open steps of one run."""
+
+    def __init__(self, worker: Worker, run_id: str, outcome: Outcome) -> None:
+        self.running: dict[str, RunningStep] = {}
+        self._worker = worker
+        self._run_id = run_id
+        self._outcome = outcome
+        self._waiting: dict[str, int] = {}  # step -> the attempt that waits for its back-off
+        self._unwanted: set[str] = set()  # steps that nobody waits for, before their start is committed
+
+    def started(self, call: StepCall | None, key: str, attempt: int) -> Draft | None:
+        """The start of an attempt is committed: run its body."""
+        if call is None:
+            return None
+        if key in self._unwanted:
+            self._unwanted.discard(key)
+            return _unwanted(key, attempt)
+        self.running[key] = running = RunningStep(self._run_id, call, attempt, self._outcome)
+        self._worker.executor.start(running)
+        return None
+
+    def ended(self, running: RunningStep) -> None:
+        """A body has come to its end."""
+        if self.running.get(running.call.key) is running:
+            del self.running[running.call.key]
+
+    def retried(self, call: StepCall | None, key: str, attempt: int, due: int) -> Draft | None:
+        """The record of a failed attempt is committed: begin the next one, `attempt`, at `due`."""
+        if call is None or key in self._unwanted:
+            self._unwanted.discard(key)
+            return _unwanted(key, attempt)
+        self._wait(key, attempt, due)
+        return None
+
+    def due(self, key: str, attempt: int) -> Draft:
+        """The back-off is over: the record of the next start."""
+        self._waiting.pop(key, None)
+        return self._start(key, attempt)
+
+    def take_up(self, call: StepCall, attempt: int, due: int | None) -> Draft | None:
+        """A step that was begun before this worker had the run; `attempt` and `due` are from the store."""
+        if call.future.done():  # its await was cancelled
+            return _unwanted(call.key, attempt + 1 if due is not None else max(attempt, 1))
+        if due is not None:
+            self._wait(call.key, attempt + 1, due)
+            return None
+        if attempt <= call.step.options.retries:
+            return self._start(call.key, attempt + 1, **({"reason": "recovered"} if attempt else {}))
+        lost = StepLost(
+            f"{call.key}: attempt {attempt} of {call.step.options.retries + 1} was under way when its worker "
+            "died; whether its effect happened is unknown"
+        )
+        return new("step_failed", key=call.key, data={"attempt": attempt, "error": failures.describe(lost)})
+
+    def abandon(self, key: str) -> Draft | None:
+        """Workflow code waits for this step no longer."""
+        if key in self.running:
+            self.running[key].cancel()
+            return None
+        attempt = self._waiting.pop(key, None)
+        if attempt is None:
+            self._unwanted.add(key)
+            return None
+        self._worker.agenda.remove(self._run_id, f"retry-{attempt} {key}")
+        return _unwanted(key, attempt)
+
+    def interrupt(self) -> None:
+        """The run has ended: interrupt every body."""
+        for running in self.running.values():
+            running.cancel()
+
+    def _start(self, key: str, attempt: int, **more: Any) -> Draft:
+        return new("step_started", key=key, data={"attempt": attempt, "worker": self._worker.id, **more})
+
+    def _wait(self, key: str, attempt: int, due: int) -> None:
+        self._waiting[key] = attempt
+        self._worker.agenda.add(due, self._run_id, f"retry-{attempt} {key}")
+
+
+def _unwanted(key: str, attempt: int) -> Draft:
+    """The outcome of a step that nobody waits for: its await was cancelled before this attempt ran."""
+    error = failures.describe(asyncio.CancelledError("nobody waits for this step any more"))
+    return new("step_failed", key=key, data={"attempt": attempt, "error": error})

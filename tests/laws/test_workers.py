@@ -1,0 +1,178 @@
+"""Whole workers under trouble: generated workflows, two deciders, lost answers, lost memory, floods.
+
+Whatever happens, each log replays to itself, agrees with what was derived from it, and holds no command twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import durable
+from deciders import join
+from durable import DurablePlay, seeds, woven
+
+import holdfast as hf
+from holdfast import faults
+from holdfast.client import App
+from holdfast.errors import HoldfastError, StoreError
+from holdfast.events import Event
+from holdfast.testing import ManualClock, replay_check
+from holdfast.verify import Verification
+from holdfast.worker import advance
+from holdfast.worker.worker import Worker
+
+chance = random.Random()
+
+
+@hf.step(retries=2, backoff=hf.Backoff(initial=0.5, jitter=0))
+async def toil(where: str, sees: Any = None) -> Any:
+    for _ in range(chance.choice([0, 0, 1, 3])):
+        await asyncio.sleep(0)
+    if chance.random() < 0.25:
+        raise durable.Boom(where)
+    return [where]
+
+
+class ToilingPlay(DurablePlay):
+    """As in the other laws, but its steps have bodies."""
+
+    async def do_step(self, where: str) -> None:
+        got = await toil(where, len(self.trace))
+        got.append("changed by the code")
+        self.note(where, got)
+
+    async def do_undo(self, where: str, program: Any) -> None:
+        try:
+            await self.run(program, where)
+        finally:
+            await toil(where)
+
+    async def do_patched(self, where: str, number: int) -> None:
+        if hf.patched(f"patch-{number}"):
+            await toil(where)
+
+    async def do_race(self, where: str, number: int) -> None:
+        hook = hf.hook(f"token-{number}")
+        waiting = {asyncio.create_task(hook.next()), asyncio.create_task(toil(where))}
+        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@hf.workflow
+async def toiling(program: Any) -> None:
+    await ToilingPlay(program).main()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(advance, "_RETRY_FIRST", 0.0005)
+    monkeypatch.setattr(advance, "_RETRY_MOST", 0.002)
+    caplog.set_level("CRITICAL")
+
+
+def trouble(workers: list[Worker]) -> None:
+    """Commits that fail before or after the write, and live runs that are lost."""
+
+    def fail() -> None:
+        if chance.random() < 0.1:
+            raise StoreError("trouble")
+
+    def forget() -> None:
+        if chance.random() < 0.1:
+            for worker in workers:
+                for one in worker._live.values():
+                    one._stale = True
+
+    faults.arm("store.commit.before", fail)
+    faults.arm("store.commit.after", fail)
+    faults.arm("worker.append.before", forget)
+
+
+async def play(program: Any, name: str, *, two: bool, troubled: bool, keep: int) -> None:
+    """Start some runs of a program, send to their hooks, and end what waits for ever."""
+    clock = ManualClock(autojump=0.0005)
+    async with (
+        hf.connect(f"memory://{name}", clock=clock) as app,
+        hf.connect(app.store.url, clock=clock) as other,
+    ):
+        async with app.worker(keep=keep, poll=0.01) as worker, other.worker(poll=0.01) as second:
+            try:
+                ids = [f"run-{n}" for n in range(2)]
+                for run_id in ids:
+                    await app.start(toiling, program, run_id=run_id)
+                if troubled:
+                    trouble([worker, second])
+                await asyncio.wait_for(meddle(app, second, ids, two=two), 20)
+            finally:
+                faults.disarm()
+            for run_id in ids:
+                await end(app, run_id)
+        for run_id in ids:
+            await assert_sound(app, run_id)
+
+
+async def meddle(app: App, second: Worker, ids: list[str], *, two: bool) -> None:
+    """Payloads, a second decider, perhaps a cancel, for as long as something happens."""
+    positions: list[int] = []
+    quiet = 0
+    while quiet < 12:
+        if two and chance.random() < 0.2:
+            run_id = chance.choice(ids)
+            head = await app.store.head(run_id)
+            if head is not None and head.ended is None and run_id not in second._live:
+                join(second, run_id, toiling)
+        open_hooks = [hook async for hook in app.hooks()]
+        if open_hooks and chance.random() < 0.4:
+            try:
+                await app.resume(chance.choice(open_hooks).token, chance.randrange(9))
+            except HoldfastError:
+                pass  # trouble hits senders, too
+        if chance.random() < 0.01:
+            try:
+                await app.run(chance.choice(ids)).wake()
+            except HoldfastError:
+                pass
+        await asyncio.sleep(0.001)
+        heads = [await app.store.head(run_id) for run_id in ids]
+        now = [head.position for head in heads if head is not None]
+        quiet = quiet + 1 if now == positions else 0
+        positions = now
+        if all(head is not None and head.ended is not None for head in heads):
+            return
+
+
+async def end(app: App, run_id: str) -> None:
+    """End a run that waits for ever: by a cancel, and where its code will not, by force."""
+    run = app.run(run_id)
+    assert (await run.info()).parked is None, f"{run_id} is parked: {(await run.info()).parked}"
+    await run.cancel()
+    await run.terminate()
+
+
+async def assert_sound(app: App, run_id: str) -> None:
+    log: list[Event] = await app.store.read(run_id)
+    commands = Counter((event.type, event.key) for event in log if event.cls == "command")
+    assert set(commands.values()) <= {1}
+    replay_check(log, toiling)
+    differs = [str(difference) async for difference in Verification(app.store, run_id=run_id).run()]
+    assert differs == []
+
+
+@given(seeds, seeds)
+async def test_workers_under_trouble_write_sound_logs(program: int, luck: int) -> None:
+    """All laws at once, through the store's door."""
+    chance.seed(luck)
+    two, troubled = chance.random() < 0.5, chance.random() < 0.7
+    await play(woven(program), f"{program}-{luck}", two=two, troubled=troubled, keep=chance.choice([1, 100]))
