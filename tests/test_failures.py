@@ -125,7 +125,7 @@ def decoding_error() -> BaseException:
 
 def missing_file() -> BaseException:
     try:
-        open("/nowhere/at/all")  # noqa: SIM115
+        open("/nowhere/at/all")
     except FileNotFoundError as error:
         return error
     raise AssertionError

@@ -24,6 +24,7 @@
         ├── CommandMissing    a fact reports on a command that the log does not hold
         ├── StepEnded         an attempt of a step that has its outcome
         ├── TooEarly          an attempt before its back-off is over
+        ├── LeaseLost         a worker that others have declared dead
         ├── SchemaUnknown     the store was written by a newer Holdfast
         └── StoreBroken       the file is no store, or it is corrupt
 
@@ -247,6 +248,12 @@ class TooEarly(StoreError):
     """An attempt cannot start yet: the back-off of the last one is not over."""
 
     code = "too_early"
+
+
+class LeaseLost(StoreError):
+    """The worker was declared dead while it could not say that it lives: its runs are others' now."""
+
+    code = "lease_lost"
 
 
 class SchemaUnknown(StoreError):

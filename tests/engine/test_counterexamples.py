@@ -390,6 +390,43 @@ async def test_what_the_code_saw_of_the_time_is_what_the_log_holds(url: str) -> 
     assert seen == [event.at.isoformat() for event in facts]
 
 
+@hf.workflow
+async def two_clocks() -> list[str]:
+    async def branch(name: str) -> str:
+        await gated(name)
+        seen = hf.now().isoformat()
+        await free(f"{name} at {seen}")
+        return seen
+
+    return await asyncio.gather(branch("x"), branch("y"))
+
+
+async def test_facts_of_one_append_keep_the_times_at_which_they_were_delivered(url: str) -> None:
+    """B6, L8: a command or record in front of an early fact, stamped at the commit, would push it on.
+
+    Its `now()` and deadlines were another when it was delivered; with a real clock that is so each time.
+    """
+    clock = ManualClock()
+    async with hf.connect(url, clock=clock) as app, serving(app) as worker:
+        run = await app.start(two_clocks)
+        await until_logged(app, run.id, "step_started", count=2)
+        advance = live(worker, run.id)
+        advance.busy = True  # both outcomes are waiting when it looks
+        for name in "xy":
+            gate(name).set()
+        while len(advance._inbox) < 2:
+            await asyncio.sleep(0)
+        interleave("worker.append.before", lambda: clock.advance(0.5))
+        advance.busy = False
+        advance.turn()
+        seen = await run.result(timeout=10)
+        events = await log_of(app, run.id)
+        facts = {e.key: e.at.isoformat() for e in events if e.type == "step_completed"}
+        assert seen == [facts["gated#1"], facts["gated#2"]]
+        assert worker.refusals == 0
+    assert_true_to_itself(events)
+
+
 class SkewedClock:
     """Another machine's clock, which is `ahead` seconds ahead."""
 

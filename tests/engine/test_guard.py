@@ -260,7 +260,7 @@ class TestCaught:
             time.time,
             random.random,
             uuid.uuid4,
-            lambda: open(tmp_path / "x", "w"),  # noqa: SIM115
+            lambda: open(tmp_path / "x", "w"),
             uuid.getnode,
         ]
         seen = 0
@@ -348,7 +348,7 @@ class TestAudited:
     @pytest.mark.parametrize(
         "call",
         [
-            lambda: open(os.devnull),  # noqa: SIM115
+            lambda: open(os.devnull),
             lambda: os.open(os.devnull, os.O_RDONLY),
             lambda: list(map(open, [os.devnull])),  # from C
             lambda: functools.partial(open, os.devnull)(),
@@ -359,8 +359,8 @@ class TestAudited:
             lambda: list(pathlib.Path().glob("*")),
             lambda: pathlib.Path("x").resolve(),
             lambda: pathlib.Path("no/such").unlink(),
-            lambda: tempfile.TemporaryFile(),  # noqa: SIM115
-            lambda: tempfile.NamedTemporaryFile(),  # noqa: SIM115
+            lambda: tempfile.TemporaryFile(),
+            lambda: tempfile.NamedTemporaryFile(),
             lambda: tempfile.mkdtemp(),
             lambda: tempfile.TemporaryDirectory(),
             lambda: shutil.copy("no", "such"),
@@ -396,7 +396,7 @@ class TestAudited:
     @pytest.mark.parametrize(
         ("call", "name"),
         [
-            (lambda: open("x"), "open()"),  # noqa: SIM115
+            (lambda: open("x"), "open()"),
             (lambda: pathlib.Path("x").read_text(), "pathlib.Path.read_text()"),
             (lambda: os.path.exists("x"), "os.path.exists()"),
             (lambda: tempfile.mkdtemp(), "tempfile.mkdtemp()"),

@@ -24,8 +24,9 @@ from durable import DurablePlay, seeds, woven
 import holdfast as hf
 from holdfast import faults
 from holdfast.client import App
+from holdfast.engine.tick import tick
 from holdfast.errors import HoldfastError, StoreError
-from holdfast.events import Event
+from holdfast.events import Event, fold
 from holdfast.testing import ManualClock, replay_check
 from holdfast.verify import Verification
 from holdfast.worker import advance
@@ -82,14 +83,15 @@ def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level("CRITICAL")
 
 
-def trouble(workers: list[Worker]) -> None:
-    """Commits that fail before or after the write, and live runs that are lost."""
+def trouble(workers: list[Worker], clock: ManualClock) -> None:
+    """Commits that fail before or after the write, live runs that are lost, time that passes meanwhile."""
 
     def fail() -> None:
         if chance.random() < 0.1:
             raise StoreError("trouble")
 
     def forget() -> None:
+        clock.advance(chance.random() / 1000)
         if chance.random() < 0.1:
             for worker in workers:
                 for one in worker._live.values():
@@ -113,11 +115,12 @@ async def play(program: Any, name: str, *, two: bool, troubled: bool, keep: int)
                 for run_id in ids:
                     await app.start(toiling, program, run_id=run_id)
                 if troubled:
-                    trouble([worker, second])
+                    trouble([worker, second], clock)
                 await asyncio.wait_for(meddle(app, second, ids, two=two), 20)
             finally:
                 faults.disarm()
             for run_id in ids:
+                await assert_not_stuck(app, run_id)
                 await end(app, run_id)
         for run_id in ids:
             await assert_sound(app, run_id)
@@ -151,6 +154,15 @@ async def meddle(app: App, second: Worker, ids: list[str], *, two: bool) -> None
         positions = now
         if all(head is not None and head.ended is not None for head in heads):
             return
+
+
+async def assert_not_stuck(app: App, run_id: str) -> None:
+    """The trouble is over: in a moment nothing is left to do but wait for payloads (law L14)."""
+    async with asyncio.timeout(10):
+        while (state := fold(log := await app.store.read(run_id))).ended is None:
+            if not state.open_steps and not state.pending_timers and not tick(toiling, log):
+                return
+            await asyncio.sleep(0.001)
 
 
 async def end(app: App, run_id: str) -> None:

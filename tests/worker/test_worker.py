@@ -228,6 +228,57 @@ async def test_a_deposed_worker_serves_new_runs_under_its_new_name(tmp_path):
         assert await (await app.start(total, 3)).result(5) == 3
 
 
+async def test_a_lease_that_cannot_be_renewed_just_now_is_not_lost(url):
+    """L-04: only the store's typed answer says that others took over; a failed write says nothing of the kind.
+
+    A worker that took it for that would drop its runs under an owner that nobody declares dead.
+    """
+    async with hf.connect(url) as app, app.worker() as worker:
+        gate = gates["renewal"] = Gate()
+        run = await app.start(gated, "renewal")
+        await gate.come.wait()
+        before, enlist = worker.id, app.store.enlist
+
+        async def failing(_row):
+            raise hf.StoreError("the disk is full")
+
+        app.store.enlist = failing
+        with pytest.raises(hf.StoreError, match="disk is full"):
+            await worker._maintain._keep_lease()
+        app.store.enlist = enlist
+        assert worker.id == before
+        gate.open.set()
+        assert await run.result(5) == "renewal"
+        assert bodies["renewal"] == 1
+
+
+async def test_a_death_that_was_found_while_the_store_failed_is_not_forgotten(tmp_path):
+    """L-17: the dead worker's file is gone then, so nobody else would find it before its lease runs out."""
+    async with hf.connect(f"sqlite:///{tmp_path}/app.db") as app, app.worker(probe=60) as worker:
+        run = await app.start_raw("worker.sum", b'{"count":3}', run_id="orphan")
+        async with asyncio.timeout(PATIENCE):
+            assert await run.result() == 3
+        dead = Presence(app.store.presence_folder, "wrk_dead")
+        dead.mark("orphan")
+        dead._memory.close()
+        os.close(dead._fd)
+        discharge, said = app.store.discharge, []
+
+        async def failing(name, culprit=None):
+            app.store.discharge = counting
+            raise hf.StoreError("the disk is full")
+
+        async def counting(name, culprit=None):
+            said.append((name, culprit))
+            await discharge(name, culprit)
+
+        app.store.discharge = failing
+        with pytest.raises(hf.StoreError):
+            await worker._maintain.bury_dead()
+        await worker._maintain.bury_dead()
+        assert said == [("wrk_dead", "orphan")]
+
+
 async def test_parking_a_run_does_not_cancel_its_running_steps(url):
     """L7: a divergence never changes what the log says of the steps."""
     async with hf.connect(url) as app, app.worker():
@@ -490,7 +541,7 @@ async def test_a_lost_notice_costs_at_most_the_poll_interval(url):
 async def test_a_look_that_fails_is_made_again(tmp_path):
     """H-03: SQLite says only once that it has changed; a failure right after must not swallow that."""
     url = f"sqlite:///{tmp_path}/app.db"
-    async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=0.1):
+    async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=0.1, lease=300):
         run = await app.start(echo, "deaf twice")
         await logged(app, run.id, "hook_opened")
         app.store.tell = sender.store.tell_others = lambda _news: None

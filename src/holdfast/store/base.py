@@ -287,7 +287,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def enlist(self, worker: WorkerRow) -> None:
-        """Add a worker, or move its lease on. Raises StoreError if it was declared dead meanwhile."""
+        """Add a worker, or move its lease on. Raises LeaseLost if it was declared dead meanwhile."""
 
     @abc.abstractmethod
     async def workers(self) -> list[WorkerRow]:

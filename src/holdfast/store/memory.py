@@ -12,11 +12,11 @@ from typing import Any
 
 from .. import faults
 from ..clock import Clock
-from ..errors import RunNotFound, StoreError
+from ..errors import LeaseLost, RunNotFound, StoreError
 from ..events import Event, dump_json, load_json, token_of
 from .base import Append, Appended, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
 from .group import Answers, GroupStore, Item, Job
-from .rules import Found, Verdict, copy_of, judge, resolve, wanted
+from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 
 
 class _Run:
@@ -150,7 +150,7 @@ class MemoryStore(GroupStore):
         _apply(run.steps, changes.steps)
         _apply(run.timers, changes.timers)
         for change in changes.hooks:
-            self._change_hook(head, change.key, change.data)
+            self._change_hook(head, change)
         for unique, position, digest in changes.deliveries:
             data.deliveries[unique] = (head.run, position, digest)
         if changes.ended:
@@ -161,11 +161,12 @@ class MemoryStore(GroupStore):
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
 
-    def _change_hook(self, head: Head, key: str, opened: Mapping[str, Any] | None) -> None:
+    def _change_hook(self, head: Head, change: HookChange) -> None:
+        key, opened = change.key, change.data
         token = token_of(key)
         if opened is not None:
             schema, metadata = _plain(opened.get("schema")), _plain(opened.get("metadata"))
-            hook = Hook(token, head.run, key, "open", head.time, schema, metadata)
+            hook = Hook(token, head.run, key, "open", change.time, schema, metadata)
             self._data.hooks[head.run, key] = hook
             self._data.tokens.setdefault(token, []).append((head.run, key))
             return
@@ -269,7 +270,7 @@ class MemoryStore(GroupStore):
 
         def work() -> None:
             if worker.id in self._enlisted and worker.id not in self._data.workers:
-                raise StoreError(f"worker {worker.id} was declared dead: its runs belong to others now")
+                raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
             self._data.workers[worker.id] = worker
 
         await self.job(work)

@@ -387,7 +387,7 @@ class Writing:
             self.changes.timers[key] = None
 
     def hook_opened(self, data: Mapping[str, Any], key: str) -> None:
-        self.changes.hooks.append(HookChange(key, data))
+        self.changes.hooks.append(HookChange(key, data, self.head.time))
 
     def hook_closed(self, _data: Mapping[str, Any], key: str) -> None:
         self.changes.hooks.append(HookChange(key))

@@ -66,6 +66,7 @@ class HookChange(msgspec.Struct, frozen=True, gc=False):
 
     key: str
     data: Mapping[str, Any] | None = None
+    time: int = 0
 
 
 class Verdict(msgspec.Struct):

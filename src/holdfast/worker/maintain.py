@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..errors import HoldfastError
+from ..errors import HoldfastError, LeaseLost
 from ..store.base import WorkerRow
 from .presence import Others
 
@@ -33,12 +34,13 @@ class Maintain:
         self._claiming = False
         self._claim_again = False
         self._unseen = False
+        self._dead: deque[tuple[str, str | None]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
 
     async def start(self) -> None:
         """Enlist, take what is free, and keep looking."""
-        await self._renew()
+        await self._enlist()
         await self.bury_dead()
         await self._bury_expired()
         await self._claim_all(parked=True)
@@ -113,9 +115,14 @@ class Maintain:
             return
         for name, culprit in self._others.dead():
             log.warning("worker %s is gone%s", name, f"; it died in a tick of {culprit}" if culprit else "")
+            self._dead.append((name, culprit))
+        while self._dead:
+            # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
+            name, culprit = self._dead[0]
             await worker.store.discharge(name, culprit)
             if culprit is not None:
                 await worker.judge_crash(culprit)
+            self._dead.popleft()
             await self._claim_all()
 
     async def _keep_lease(self) -> None:
@@ -123,14 +130,19 @@ class Maintain:
             await self._renew()
         await self._bury_expired()
 
-    async def _renew(self) -> None:
+    async def _enlist(self) -> None:
         worker = self._worker
         expires = worker.clock.now() + round(self._lease * 1e6)
+        await worker.store.enlist(WorkerRow(worker.id, worker.pid, worker.host, expires))
+
+    async def _renew(self) -> None:
+        worker = self._worker
         try:
-            await worker.store.enlist(WorkerRow(worker.id, worker.pid, worker.host, expires))
-        except HoldfastError as error:
+            await self._enlist()
+        except LeaseLost as error:
             log.error("worker %s lost its lease (%s): its runs are others' now", worker.id, error)
             worker.deposed()
+            await self._enlist()
 
     async def _bury_expired(self) -> None:
         worker = self._worker

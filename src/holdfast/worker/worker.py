@@ -56,9 +56,9 @@ class Worker:
         tick_limit: float = 2.0,
         exit_after: float | None = None,
         crash_limit: int = 3,
-        poll: float = 2.0,
+        poll: float = 2.5,
         probe: float = 0.2,
-        lease: float = 15.0,
+        lease: float = 30.0,
     ) -> None:
         self.store = store
         self.clock = store.clock

@@ -108,7 +108,7 @@ class GroupWriter:
             for item in group:
                 if isinstance(item, Job):
                     self._flush()
-                    answers.append(self._job(item))
+                    answers.append(item.work() if len(group) == 1 else self._job(item))
                 else:
                     answers.append(self._fast(item, news) or self._slow(item, news))
             self._flush()
@@ -304,7 +304,7 @@ class GroupWriter:
                 schema, metadata = change.data.get("schema"), change.data.get("metadata")
                 self.db.execute(
                     SQL["open_hook"],
-                    (token_of(change.key), row, change.key, head.time, to_json(schema), to_json(metadata)),
+                    (token_of(change.key), row, change.key, change.time, to_json(schema), to_json(metadata)),
                 )
         for unique, position, digest in changes.deliveries:
             self.db.execute(SQL["add_delivery"], (unique, row, position, digest))

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from holdfast.errors import RunNotFound, StoreError
+from holdfast.errors import LeaseLost, RunNotFound, StoreError
 from holdfast.events import dump_json
 from holdfast.store.base import Claim, News, WorkerRow
 
@@ -20,8 +20,11 @@ from .connect import SQL
 
 def enlist(db: apsw.Connection, worker: WorkerRow, *, known: bool) -> None:
     """Add a worker, or move its lease on; one that was here before must still be."""
-    if known and not db.execute(SQL["worker"], (worker.id,)).fetchall():
-        raise StoreError(f"worker {worker.id} was declared dead: its runs belong to others now")
+    if known:
+        db.execute(SQL["renew_worker"], (worker.id, worker.expires)).fetchall()
+        if db.changes() != 1:
+            raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
+        return
     db.execute(SQL["put_worker"], (worker.id, worker.pid, worker.host, worker.expires)).fetchall()
 
 

@@ -275,7 +275,10 @@ class SqliteStore(GroupStore):
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
     ) -> list[Claim]:
-        """Give the worker free runs that are ready."""
+        """Give the worker free runs that are ready; where there are none, a read is all it costs."""
+        names = dump_json(list(workflows)).decode()
+        if not parked and self._query("any_free", (worker, names))[0] == (1, 0):
+            return []
         return await self.job(lambda: ownership.claim(self._db, worker, workflows, limit, parked=parked))
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:

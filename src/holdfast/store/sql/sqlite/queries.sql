@@ -265,6 +265,17 @@ WHERE run NOT IN (SELECT row FROM runs) GROUP BY name ORDER BY name;
 INSERT INTO workers (id, pid, host, expires) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires;
 
+-- name: renew_worker
+-- A worker that is enlisted moves its lease on.
+UPDATE workers SET expires = ?2 WHERE id = ?1;
+
+-- name: any_free
+-- Whether a worker is enlisted, and whether a run of these workflows is free and ready: what a quiet worker
+-- asks, without a write lock.
+SELECT EXISTS (SELECT 1 FROM workers WHERE id = ?1), EXISTS (
+    SELECT 1 FROM json_each(?2) AS named CROSS JOIN runs
+    WHERE runs.workflow = named.value AND runs.owner IS NULL AND runs.ready);
+
 -- name: worker
 -- Whether a worker is enlisted.
 SELECT 1 FROM workers WHERE id = ?1;
