@@ -34,7 +34,6 @@ import apsw
 import holdfast as hf
 from holdfast.engine.tick import replay
 
-
 began = asyncio.Event()
 
 

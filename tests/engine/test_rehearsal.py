@@ -108,22 +108,22 @@ undone: list[str] = []
 
 
 @hf.step
-async def undo() -> None:
+async def undo_for_real() -> None:
     undone.append("undone for real")
 
 
 @hf.workflow
-async def undoes() -> None:
+async def undoes_for_real() -> None:
     try:
         await charge("o-1")
     finally:
-        await undo()
+        await undo_for_real()
 
 
 def test_a_rehearsal_that_is_dropped_half_way_runs_no_step_body() -> None:
     """Python closes coroutines that nobody refers to any more, and their `finally` calls steps."""
-    Rehearsal(undoes)
-    with Rehearsal(undoes):
+    Rehearsal(undoes_for_real)
+    with Rehearsal(undoes_for_real):
         pass
     gc.collect()
     assert undone == []

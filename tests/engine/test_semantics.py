@@ -349,6 +349,56 @@ def test_a_token_that_cannot_be_one_is_refused_at_the_call(token: Any) -> None:
         Rehearsal(wrong_token).result()
 
 
+@dataclasses.dataclass
+class Amount:
+    euros: int
+
+    def __post_init__(self) -> None:
+        if self.euros < 0:
+            raise ValueError("negative")
+
+
+@hf.workflow
+async def takes_an_amount() -> list[Any]:
+    hook = hf.hook("T", type=Amount)
+    seen: list[Any] = []
+    while len(seen) < 3:
+        try:
+            seen.append((await hook).euros)
+        except PayloadError as error:
+            seen.append(str(error))
+    return seen
+
+
+async def test_a_payload_that_its_type_refuses_is_raised_at_the_await(app: App) -> None:
+    """No schema says all that a class checks: such a payload once parked the run for good."""
+    async with serving(app):
+        run = await app.start(takes_an_amount)
+        await until_logged(app, run.id, "hook_opened")
+        with pytest.raises(PayloadError):
+            await app.resume("T", {"euros": "many"})
+        for euros in (1, -1, 2):
+            await app.resume("T", {"euros": euros})
+        assert await run.result(timeout=10) == [1, "T#1 payload: negative", 2]
+    events = await log_of(app, run.id)
+    assert events[-1].data["read"] == 3
+    replay_check(events)
+
+
+def test_payloads_that_are_kept_are_read_in_the_order_in_which_they_came() -> None:
+    @hf.workflow(name="reads late")
+    async def reads_late() -> list[int]:
+        hook = hf.hook("T")
+        await free()
+        return [await hook for _ in range(4)]
+
+    run = Rehearsal(reads_late)
+    for number in range(4):
+        run.send("T", number)
+    run.complete("free#1")
+    assert run.result() == [0, 1, 2, 3]
+
+
 # ---- how a workflow ends
 
 

@@ -94,7 +94,8 @@ def other_process(mode: str, folder: Path, hash_seed: int) -> subprocess.Complet
 
 def test_logs_replay_in_another_process_with_other_hashes(tmp_path: Path) -> None:
     """A1, and iteration over sets in general: nothing in a log rests on addresses or hashes of a process."""
-    start = random.randrange(2**32)
+    # The same programs on every CI run; others each time elsewhere.
+    start = 1 if os.environ.get("CI") else random.randrange(2**32)
     for number in range(25):
         run = play_through(woven(start + number), number)
         run.close()

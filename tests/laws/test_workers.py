@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -102,11 +103,11 @@ def trouble(workers: list[Worker], clock: ManualClock) -> None:
     faults.arm("worker.append.before", forget)
 
 
-async def play(program: Any, name: str, *, two: bool, troubled: bool, keep: int) -> None:
+async def play(program: Any, url: str, *, two: bool, troubled: bool, keep: int) -> None:
     """Start some runs of a program, send to their hooks, and end what waits for ever."""
     clock = ManualClock(autojump=0.0005)
     async with (
-        hf.connect(f"memory://{name}", clock=clock) as app,
+        hf.connect(url, clock=clock) as app,
         hf.connect(app.store.url, clock=clock) as other,
     ):
         async with app.worker(keep=keep, poll=0.01) as worker, other.worker(poll=0.01) as second:
@@ -187,4 +188,15 @@ async def test_workers_under_trouble_write_sound_logs(program: int, luck: int) -
     """All laws at once, through the store's door."""
     chance.seed(luck)
     two, troubled = chance.random() < 0.5, chance.random() < 0.7
-    await play(woven(program), f"{program}-{luck}", two=two, troubled=troubled, keep=chance.choice([1, 100]))
+    url = f"memory://{program}-{luck}"
+    await play(woven(program), url, two=two, troubled=troubled, keep=chance.choice([1, 100]))
+
+
+@settings(max_examples=5)
+@given(seeds, seeds)
+async def test_workers_under_trouble_write_sound_logs_on_disk(program: int, luck: int) -> None:
+    """The same on SQLite: two handles on one file, which do not share what they remember."""
+    chance.seed(luck)
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/store.db"
+        await play(woven(program), url, two=chance.random() < 0.5, troubled=True, keep=1)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ..codec import PayloadType
-from ..errors import HookNotFound, HookTaken
+from ..errors import HookNotFound, HookTaken, PayloadError
 from ..workflow import Hook
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class OpenHook(Hook[Any]):
             self._context.loop.tell()
             await self._context.loop.create_future()
         if self._kept:
-            self._context.read += 1
-            return self._kept.popleft()
+            return self._taken_up(self._kept.popleft())
         if self._owner is not None:
             raise self._taken()
         if self.closed:
@@ -57,7 +56,12 @@ class OpenHook(Hook[Any]):
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._hand_over(waiter.result(), first=True)
             raise
+        return self._taken_up(payload)
+
+    def _taken_up(self, payload: Any) -> Any:
         self._context.read += 1
+        if isinstance(payload, PayloadError):
+            raise payload
         return payload
 
     def close(self) -> None:
@@ -70,7 +74,7 @@ class OpenHook(Hook[Any]):
             waiter.set_exception(self._gone())
 
     def receive(self, payload: Any) -> None:
-        """A payload has come (a fact)."""
+        """A payload has come (a fact); one that does not fit the hook's type comes as the PayloadError."""
         self._hand_over(payload, first=False)
 
     def refuse(self, owner: str) -> None:
