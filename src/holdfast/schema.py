@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import pathlib
+import functools
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -48,10 +49,20 @@ def json_schema(hint: Any) -> dict[str, Any] | None:
 
 def validate(schema: dict[str, Any], payload: object, where: str) -> None:
     """Refuse JSON data that does not fit: expected, got and the path, as PayloadError."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(_without_tags(payload)))
+    if error is not None:
+        path = error.json_path
+        raise PayloadError(f"{where}: {_explain(error)} - at `{path}`")
+
+
+@functools.lru_cache(maxsize=256)
+def _validator(schema: bytes) -> Any:
+    """The validator of a schema; making one costs twenty times what using it does."""
     # jsonschema takes longer to import than all of Holdfast.
     import jsonschema
     from jsonschema import Draft202012Validator, FormatChecker, ValidationError
-    from jsonschema.exceptions import best_match
     from referencing import Registry
 
     formats = FormatChecker(formats=())
@@ -66,11 +77,7 @@ def validate(schema: dict[str, Any], payload: object, where: str) -> None:
     extend: Any = jsonschema.validators.extend
     validator_class = extend(Draft202012Validator, {"contentEncoding": encoding}, type_checker=strict)
     # An empty registry, so that no reference is ever looked up on the network.
-    validator = validator_class(schema, format_checker=formats, registry=Registry())
-    error = best_match(validator.iter_errors(_without_tags(payload)))
-    if error is not None:
-        path = error.json_path
-        raise PayloadError(f"{where}: {_explain(error)} - at `{path}`")
+    return validator_class(msgspec.json.decode(schema), format_checker=formats, registry=Registry())
 
 
 def _schema_of_class(cls: Any) -> dict[str, Any]:
