@@ -10,10 +10,10 @@ says the rest: otherwise a payload could be accepted that the workflow then cann
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import pathlib
-import functools
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal

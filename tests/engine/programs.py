@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import heapq
 import random
+import sys
 from asyncio import base_events, events
 from collections.abc import Callable
 from typing import Any
@@ -475,6 +476,8 @@ class FakeTimeLoop(base_events.BaseEventLoop):
 
     def play(self, play: Play) -> tuple[list[Any], Any]:
         """Run a program to its end, or until nothing can happen any more."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
         events._set_running_loop(self)
         try:
             main = self.create_task(play.main(), context=contextvars.Context())
@@ -494,6 +497,7 @@ class FakeTimeLoop(base_events.BaseEventLoop):
                         task.get_coro().throw(Bang())  # type: ignore[union-attr]
         finally:
             events._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
             self.close()
         return play.trace, result
 

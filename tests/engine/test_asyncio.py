@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,16 @@ def on_cpython(program: Any, run: Rehearsal) -> tuple[list[Any], Any]:
     return loop.play(Play(program))
 
 
+# Programs that are cut off leave coroutines which nobody will await, on both loops.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     # Programs leave tasks behind whose exceptions nobody retrieves: both loops log that, each in its words.
     caplog.set_level(logging.CRITICAL)
+    yield
+    gc.collect()
 
 
 @given(programs)

@@ -272,3 +272,20 @@ async def test_runs_that_a_worker_has_no_room_for_go_on_when_something_happens(a
 def test_a_dead_execution_is_dead_before_its_first_event() -> None:
     """An execution that has seen nothing can be dropped, too."""
     Execution("r", undoes).bury()
+
+
+def test_generators_of_others_are_left_to_their_own_loop_and_to_no_dead_one() -> None:
+    """The hooks stay in place between ticks; they once sent a generator to a loop that had been closed."""
+
+    async def numbers() -> Any:
+        yield 1
+
+    async def world() -> list[int]:
+        Rehearsal(leaves_a_task)  # a tick within a loop
+        return [number async for number in numbers()]
+
+    Rehearsal(leaves_a_task)  # and one without
+    assert asyncio.run(world()) == [1]
+    with pytest.raises(StopIteration) as first:
+        numbers().asend(None).send(None)  # no loop is here: a ResourceWarning would be an error
+    assert first.value.value == 1

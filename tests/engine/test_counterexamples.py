@@ -440,6 +440,31 @@ class SkewedClock:
         return self._clock.alarm(due - self._ahead, callback)
 
 
+async def test_a_clock_that_steps_back_costs_nothing(url: str) -> None:
+    """B6, L8: an early fact is never earlier than the one before it, or the store would refuse the append."""
+    clock = ManualClock()
+    async with hf.connect(url, clock=clock) as app, serving(app) as worker:
+        run = await app.start(two_clocks)
+        await until_logged(app, run.id, "step_started", count=2)
+        advance = live(worker, run.id)
+        advance.busy = True
+        for name in "xy":
+            gate(name).set()
+        while len(advance._inbox) < 2:
+            await asyncio.sleep(0)
+
+        def step_back() -> None:
+            worker.clock = SkewedClock(clock, -5.0)
+
+        interleave("worker.tick.after", step_back)  # between the deliveries of x and y
+        advance.busy = False
+        advance.turn()
+        worker.clock = clock
+        await run.result(timeout=10)
+        assert worker.refusals == 0
+    assert_true_to_itself(await log_of(app, run.id))
+
+
 @hf.workflow
 async def step_times() -> list[str]:
     seen = [hf.now().isoformat()]
@@ -500,6 +525,7 @@ async def test_a_fact_in_front_of_a_dead_deciders_command_wakes_the_next(app: Ap
     """B8, L14: "the last event is a command, so nothing is to do" would leave the run stuck for ever."""
     await app.start(marked, run_id="r")
     decider = HandDecider(app, "r", marked)
+    await app.store.append("r", [new("run_started")])
     await decider.tick()
     await app.store.append("r", [completed("gated#1", "a")])
     await decider.read()

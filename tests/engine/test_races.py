@@ -43,7 +43,7 @@ async def twin_sleeps(rounds: int) -> int:
 
 
 def test_two_sleeps_of_one_deadline_both_fire() -> None:
-    """L-02: ten thousand pairs of equal deadlines; one completion was once taken for the other's echo."""
+    """L-02: a thousand pairs of equal deadlines; one completion was once taken for the other's echo."""
     run = run_workflow(twin_sleeps, 1000)
     assert run.result() == 1000
     fired = keys(run.log, "timer_fired")

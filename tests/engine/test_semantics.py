@@ -87,6 +87,43 @@ async def test_cancelling_interrupts_the_steps_body(app: App) -> None:
     replay_check(await log_of(app, run.id))
 
 
+interrupted: list[str] = []
+
+
+@hf.step(retries=3)
+async def endless(name: str) -> None:
+    try:
+        gate(name).set()
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        interrupted.append(name)
+        raise
+
+
+@hf.workflow
+async def gives_up() -> str:
+    try:
+        async with asyncio.timeout(0.01):
+            await endless("x")
+    except TimeoutError:
+        return await gated("y")
+    return "no"
+
+
+async def test_a_time_out_around_a_step_interrupts_its_body_while_the_run_goes_on(app: App) -> None:
+    """Nobody waits for it any more: its body must not run for as long as the run does, nor be tried again."""
+    interrupted.clear()
+    async with serving(app):
+        run = await app.start(gives_up)
+        await until_logged(app, run.id, "step_failed", "endless#1")
+        assert interrupted == ["x"]
+        gate("y").set()
+        assert await run.result(timeout=10) == "y"
+    events = await log_of(app, run.id)
+    assert keys(events, "step_retried") == []
+    replay_check(events)
+
+
 @hf.workflow
 async def before_anything() -> None:
     await asyncio.sleep(1)

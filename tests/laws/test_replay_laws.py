@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,15 @@ from holdfast.testing import replay_check
 HERE = Path(__file__).parent
 
 
+# Programs that are cut off leave coroutines which nobody will await, on both loops.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level("CRITICAL")  # exceptions of tasks that a program leaves behind
+    yield
+    gc.collect()
 
 
 @given(seeds, seeds)

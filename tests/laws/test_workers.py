@@ -6,10 +6,12 @@ Whatever happens, each log replays to itself, agrees with what was derived from 
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +79,17 @@ async def toiling(program: Any) -> None:
     await ToilingPlay(program).main()
 
 
+# Programs that are cut off leave coroutines which nobody will await, on both loops.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     monkeypatch.setattr(advance, "_RETRY_FIRST", 0.0005)
     monkeypatch.setattr(advance, "_RETRY_MOST", 0.002)
     caplog.set_level("CRITICAL")
+    yield
+    gc.collect()
 
 
 def trouble(workers: list[Worker], clock: ManualClock) -> None:

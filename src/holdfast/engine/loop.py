@@ -331,14 +331,20 @@ def _hold_generator(generator: Any) -> None:
     loop = events._get_running_loop()
     if isinstance(loop, Loop):
         loop.generators.append((generator, copy_context()))
-    elif _others.firstiter is not None:
+    elif _others.firstiter is not None and not _is_over(_others.firstiter):
         _others.firstiter(generator)
 
 
 def _finish_generator(generator: Any) -> None:
     # A workflow's own are held until they are finished, so they never come here suspended.
-    if _others.finalizer is not None:
+    if _others.finalizer is not None and not _is_over(_others.finalizer):
         _others.finalizer(generator)
+
+
+def _is_over(hook: Any) -> bool:
+    # Where nobody has put hooks in place since, those that we found may be of a loop that has been closed.
+    owner = getattr(hook, "__self__", None)
+    return isinstance(owner, asyncio.AbstractEventLoop) and owner.is_closed()
 
 
 def _close(context: Context, coroutine: Any) -> None:
