@@ -96,7 +96,10 @@ async def record(name: str) -> None:
         while name not in STAY_OPEN and await run.status() in ("pending", "running"):
             await asyncio.sleep(0.05)
             clock.jump()
-        dump_history(await app.store.read(run.id), HERE / f"{name}.jsonl")
+        path = HERE / f"{name}.jsonl"
+        dump_history(await app.store.read(run.id), path)
+        # Tracebacks name the files of this checkout: the recorded ones name them from its root.
+        path.write_text(path.read_text().replace(f"{HERE.parent.parent}/", ""))
 
 
 def main() -> None:
