@@ -22,6 +22,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("HOLDFAST_URL", "HOLDFAST_DEBUG", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "shop", raising=False)  # another test's shop, of another folder
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(workflows, "_known", {})
     monkeypatch.setattr(steps, "_known", {})
