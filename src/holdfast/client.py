@@ -26,7 +26,6 @@ from .ends import Ends
 from .errors import (
     DefinitionError,
     DeliveryConflict,
-    HookNotFound,
     PayloadError,
     RunExists,
     StaleLog,
@@ -352,4 +351,4 @@ def _run_sync(work: Coroutine[Any, Any, R]) -> R:
     return outcome[0]
 
 
-__all__ = ["App", "HookNotFound", "Resumed", "Run", "RunSummary", "connect", "default_url", "execute"]
+__all__ = ["App", "Resumed", "Run", "RunSummary", "connect", "default_url", "execute"]

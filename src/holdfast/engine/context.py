@@ -140,8 +140,7 @@ class RunContext(Timers):
                     self.abandoned.append(call.key)
                 raise
         finally:
-            if watching and here.runtime is self and not self.loop.dead:
-                guard.enter()
+            guard.resume(watching and here.runtime is self and not self.loop.dead)
 
     def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
         self.alive()
