@@ -18,6 +18,12 @@
     ├── NotDeterministic      workflow code did what a replay could not repeat
     ├── PayloadError          a value does not fit its type, the size limit or JSON
     ├── DefinitionError       a workflow or step is not defined as it must be
+    ├── TrailError            a trail could not be read or written
+    │   ├── TrailNotFound     no trail has this id
+    │   ├── TrailEnded        the trail is completed or abandoned
+    │   ├── TrailIdError      this is no id of a trail
+    │   ├── TrailLocked       another process holds the folder's lock for too long
+    │   └── TrailBroken       a file of the folder is malformed (`.path` says which)
     └── StoreError            the store could not do its work
         ├── StaleLog          an append rested on an old view of the log
         ├── FenceMissing      a command was appended without `after`
@@ -266,3 +272,43 @@ class StoreBroken(StoreError):
     """The file is not a Holdfast store, or it is corrupt."""
 
     code = "store_broken"
+
+
+class TrailError(HoldfastError):
+    """A trail could not be read or written (disk full, read-only folder …); nothing half-done is kept."""
+
+    code = "trail"
+
+
+class TrailNotFound(TrailError):
+    """No trail in the folder has this id."""
+
+    code = "trail_not_found"
+
+
+class TrailEnded(TrailError):
+    """The trail is completed or abandoned; its end stands."""
+
+    code = "trail_ended"
+
+
+class TrailIdError(TrailError):
+    """Text that is no id of a trail: expected `traj_` and letters a-z, digits and underscores."""
+
+    code = "trail_id"
+
+
+class TrailLocked(TrailError):
+    """Another process held a lock of the folder for longer than the time-out; the message names it."""
+
+    code = "trail_locked"
+
+
+class TrailBroken(TrailError):
+    """A file is malformed: `.path` is which, relative to its folder."""
+
+    code = "trail_broken"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path

@@ -27,6 +27,12 @@ POINTS = (
     "worker.step.before",
     "worker.step.after",
     "worker.claim.after",
+    "trail.append.before",
+    "trail.append.after",
+    "trail.create.after",
+    "trail.end.moved",
+    "trail.index.before",
+    "trail.index.after",
 )
 """Every point there is; `arm` refuses other names, so a test cannot arm a point that nothing passes."""
 

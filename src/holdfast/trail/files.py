@@ -1,0 +1,309 @@
+"""The files of a folder, as its writers see them: finding, appending, moving, and what is derived.
+
+Two kinds of lock, taken in this order: the folder's (which files there are, and what is derived from them) and
+a journal's (its lines). A journal is appended to under its own lock alone, so writers of different trails do
+not meet. Nothing is synced under the folder's lock but what must not be seen before it is durable: writers wait
+for the disk side by side, and one write of the index serves all that wait for the lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .. import faults
+from ..clock import Clock, from_text, to_datetime
+from ..errors import PayloadError, TrailEnded, TrailError, TrailNotFound
+from . import entry as line
+from . import ids, index, journal, layouts, lock, places, record
+from .entry import ENDS, Entry
+from .fold import check, fold
+from .index import Index, IndexEntry
+from .places import Found, Places
+
+Redact = Callable[[Any], Any]
+
+
+class Files:
+    """What a `TrailFolder` does with the disk. Every error of the system comes out as a TrailError."""
+
+    def __init__(
+        self, where: Places, *, clock: Clock, redact: Redact | None, lock_timeout: float, event_limit: int
+    ) -> None:
+        self.places = where
+        self.index = Index(where)
+        self.clock = clock
+        self.redact = redact
+        self.lock_timeout = lock_timeout
+        self.event_limit = event_limit
+
+    # ---- looking --------------------------------------------------------------------------------------------
+
+    def found(self, trail_id: str) -> Found:
+        """The files of a trail. Raises TrailIdError, TrailNotFound."""
+        found = self.places.find(ids.checked(trail_id))
+        if not found.journals and not found.records:
+            raise TrailNotFound(
+                f"no trail {trail_id} in {self.places.root}; `holdfast trail list` shows what there is"
+            )
+        return found
+
+    def lines(self, trail_id: str) -> list[Entry]:
+        """The entries of a trail, in order, from all of its files."""
+        for _ in range(5):  # a trail may be moved between finding and reading it
+            found = self.found(trail_id)
+            try:
+                told = layouts.entries(self.places.root, trail_id, found)
+                return line.ordered([*told, *self._only_in_records(trail_id, found, told)])
+            except FileNotFoundError:
+                continue
+        raise TrailNotFound(
+            f"no trail {trail_id} in {self.places.root}: its files went away while they were read"
+        )
+
+    def indexed(self) -> dict[str, IndexEntry]:
+        """An index that agrees with the folder: read, or made again where it does not."""
+        scan = self.places.scan()
+        entries = self.index.read()
+        if entries is not None and self.index.matches(scan, entries):
+            return entries
+        if not os.path.isdir(self.places.root):
+            return {}
+        try:
+            with self.locked():
+                return self.update()
+        except TrailError as error:
+            journal.log.warning("the index is stale and stays so: %s", error)
+            return self.index.look(scan)
+
+    # ---- writing --------------------------------------------------------------------------------------------
+
+    def ready(self, entry: Entry, trail_id: str, *, bounded: bool = True) -> Entry:
+        """The entry as it may be written: without secrets, within the limit, and such that it can be read back."""
+        if self.redact is not None:
+            entry = line.replaced(entry, self.redact(entry.data))
+        size = len(line.encode(entry))
+        if bounded and size > self.event_limit:
+            raise PayloadError(
+                f"{trail_id}: expected an event of at most {self.event_limit:,} bytes, got {size:,}; "
+                "put it into a file and name the file (or raise event_limit)"
+            )
+        check(trail_id, entry)
+        return entry
+
+    def start(self, trail_id: str, first: Entry) -> None:
+        """A new trail: in its journal and in the index, or not at all."""
+        path = self.places.path(self._journal(places.ACTIVE, trail_id))
+        self.create(trail_id, [first])
+        try:
+            self.refresh()
+        except TrailError:
+            os.unlink(path)
+            raise
+
+    def create(self, trail_id: str, entries: Sequence[Entry], place: str = places.ACTIVE) -> bool:
+        """A new journal, durable; False where there is one at this place already."""
+        if not any(entry.type == "trail_started" for entry in entries):
+            raise PayloadError(
+                f"{trail_id}: expected an entry of type trail_started in a new trail, got none"
+            )
+        with self._writing(place):
+            self.places.create()
+        path = self.places.path(self._journal(place, trail_id))
+        with self._writing(path):
+            try:
+                journal.create(path, entries, timeout=self.lock_timeout)
+            except FileExistsError:
+                return False
+        return True
+
+    def append(self, trail_id: str, tail: journal.Tail, entry: Entry) -> None:
+        """Write an entry into a trail's journal, durably. Raises TrailNotFound where it was deleted."""
+        for _ in range(100):
+            found = self.found(trail_id)
+            if not found.journals:
+                self.adopt(trail_id)
+                continue
+            path = self.places.path(found.journals[0])
+            with self._writing(path):
+                try:
+                    fd = lock.acquire(path, journal.WRITE, timeout=self.lock_timeout)
+                except FileNotFoundError:
+                    continue  # it was moved just now
+                try:
+                    tail.catch_up(fd, path)
+                    journal.append(fd, path, tail, [entry])
+                    lock.unlock(fd)
+                    journal.sync(fd, path)
+                finally:
+                    lock.close(fd)
+                return
+        raise TrailError(f"{trail_id}: its journal is moved about without end; try again")
+
+    def merge(self, trail_id: str, entries: Iterable[Entry]) -> int:
+        """Take entries that the journal lacks; how many there were."""
+        path = self.places.path(self.found(trail_id).journals[0])
+        with self._writing(path), lock.locked(path, journal.WRITE, timeout=self.lock_timeout) as fd:
+            tail = journal.Tail()
+            tail.catch_up(fd, path)
+            new = [entry for entry in entries if entry.id not in tail.ids]
+            if new:
+                journal.append(fd, path, tail, new, keep_time=True)
+                journal.sync(fd, path)
+        return len(new)
+
+    def end(self, trail_id: str, tail: journal.Tail, entry: Entry) -> None:
+        """End a trail: move its journal, then write its last line there. Raises TrailEnded, TrailNotFound.
+
+        The move comes first, so that a crash in between leaves a trail that is active, wherever it stands.
+        """
+        if not self.found(trail_id).journals:
+            self.adopt(trail_id)
+        with self.locked():
+            found = self.unified(trail_id)
+            path = self.places.path(found.journals[0])
+            with self._writing(path), lock.locked(path, journal.WRITE, timeout=self.lock_timeout) as fd:
+                tail.catch_up(fd, path)
+                if tail.ended is not None:
+                    how = tail.ended.type.removeprefix("trail_")
+                    raise TrailEnded(f"{trail_id} is {how} since {tail.ended.recorded_at}: an end stands")
+                target = self.move(
+                    found.journals[0], self.places.ended(trail_id, from_text(entry.occurred_at))
+                )
+                faults.point("trail.end.moved")
+                journal.append(fd, target, tail, [entry])
+        with self._writing(target):
+            fd = os.open(target, journal.WRITE | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                journal.sync(fd, target)
+            finally:
+                os.close(fd)
+            places.sync_folder(os.path.dirname(target))
+            places.sync_folder(self.places.path(places.ACTIVE))
+        self.refresh([trail_id])
+
+    def remove(self, trail_id: str) -> None:
+        """Remove a trail and all its files."""
+        with self.locked():
+            found = self.found(trail_id)
+            for path in found.journals:
+                with self._writing(path), lock.locked(self.places.path(path), timeout=self.lock_timeout):
+                    self.places.remove(trail_id, path)
+            for path in found.records:
+                with self._writing(path):
+                    self.places.remove(trail_id, path)
+            self.update([trail_id])
+
+    # ---- under the folder's lock ----------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock: for which files there are, and for what is derived from them."""
+        with self._writing(".lock"):
+            self.places.create()
+            fd = lock.acquire(self.places.path(".lock"), os.O_RDWR | os.O_CREAT, timeout=self.lock_timeout)
+        try:
+            lock.sign(fd)
+            yield
+        finally:
+            lock.release(fd)
+
+    def refresh(self, touched: Iterable[str] = ()) -> None:
+        """Put right what is derived; the record and page of `touched` trails are written anew."""
+        with self.locked():
+            self.update(touched)
+
+    def update(self, touched: Iterable[str] = ()) -> dict[str, IndexEntry]:
+        """As `refresh`, for who holds the lock already."""
+        with self._writing(index.NAME):
+            now = record.instant(to_datetime(self.clock.now()))
+            return self.index.refresh(self.places.scan(), touched, now=now)
+
+    def unified(self, trail_id: str) -> Found:
+        """The files of a trail, after its journals (git may have left two) have been made one."""
+        found = self.found(trail_id)
+        first, *others = (self.places.path(path) for path in found.journals)
+        for other in others:
+            with self._writing(other), lock.locked(other, journal.WRITE, timeout=self.lock_timeout):
+                journal.merge(first, [other], timeout=self.lock_timeout)
+                os.unlink(other)
+        return self.found(trail_id) if others else found
+
+    def move(self, path: str, target: str) -> str:
+        """Move a journal within the folder; its new absolute path."""
+        source, destination = self.places.path(path), self.places.path(target)
+        folder = os.path.dirname(destination)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            places.sync_folder(os.path.dirname(folder))
+            places.sync_folder(self.places.root)
+        os.rename(source, destination)
+        return destination
+
+    def settle(self, trail_id: str) -> bool:
+        """Move a journal whose end came from elsewhere to where ended trails are; whether it was moved."""
+        with self.locked():
+            found = self.unified(trail_id)
+            path = found.journals[0]
+            ends = [e for e in layouts.entries(self.places.root, trail_id, found) if e.type in ENDS]
+            if not ends or not path.startswith(places.ACTIVE):
+                return False
+            full = self.places.path(path)
+            with self._writing(full), lock.locked(full, journal.WRITE, timeout=self.lock_timeout):
+                target = self.move(path, self.places.ended(trail_id, from_text(ends[0].occurred_at)))
+                places.sync_folder(os.path.dirname(target))
+        return True
+
+    def adopt(self, trail_id: str) -> bool:
+        """Tell another tool's record of a trail in a journal, which is its truth from then on.
+
+        Where both are there (the npm tool has rewritten the folder), what only the record says is taken over.
+        False where there is no record.
+        """
+        with self.locked():
+            found = self.places.find(trail_id)
+            if not found.records:
+                return False
+            told = layouts.entries(self.places.root, trail_id, found)
+            if not found.journals:
+                place = os.path.dirname(found.records[0])
+                if os.path.basename(found.records[0]) == "trajectory.json":
+                    place = os.path.dirname(place)
+                self.create(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in told], place)
+            else:
+                new = self._only_in_records(trail_id, found, told)
+                if not new:
+                    return True
+                self.merge(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in new])
+            self.update([trail_id])
+        return True
+
+    def _only_in_records(self, trail_id: str, found: Found, told: Sequence[Entry]) -> list[Entry]:
+        """What other tools' records of a trail say that its journals do not."""
+        if not found.journals or not found.records:
+            return []
+        new: list[Entry] = []
+        for path in found.records:
+            try:
+                trail = layouts.read(self.places.root, trail_id, path)
+            except FileNotFoundError:
+                continue
+            except TrailError as error:
+                journal.log.error("%s", error)
+                continue
+            if not layouts.is_derived(trail):
+                new += layouts.new_in(trail, fold(trail_id, [*told, *new]), origin="record")
+        return new
+
+    def _journal(self, place: str, trail_id: str) -> str:
+        return f"{place}/{ids.checked(trail_id)}{places.JOURNAL}"
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[None]:
+        """What the system refuses is told in one line, with the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise journal.cannot_write(self.places.path(path), error) from None
