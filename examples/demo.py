@@ -6,6 +6,7 @@
 It plays with real processes: it starts a worker, starts a run, kills the worker with SIGKILL while two steps
 run, starts another worker and lets a third process send the approval. Then it compares two records that know
 nothing of each other: the run's log, and a plain file to which each step body appended a line as it began.
+At the end it shows the run's trail: what each agent did and found, made from the log.
 
 It stops what it started, and nothing else.
 """
@@ -33,12 +34,16 @@ from rich.table import Table
 
 import holdfast as hf
 from holdfast.events import Event
+from holdfast.trail import TrailFolder
+from holdfast.trail.export import export
+from holdfast.trail.recorder import record
 
 from .survey.effects import FOLDER, effects_file
 from .survey.workflow import survey
 
 HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
 STORE = "sqlite:///.holdfast/holdfast.db"
+TRAILS = ".holdfast/trails"
 MODULE = "examples.survey.workflow"
 HELD = ("read_prose#1", "read_structure#1")
 """The steps that run when the worker is killed."""
@@ -140,13 +145,15 @@ class Demo:
                 self.approve()
                 outcome = await run.result(timeout=PATIENCE)
                 await self.follow(run)
+                recorded = await record(app.store, run.id, TrailFolder(TRAILS))
             except BaseException:
                 await asyncio.shield(run.terminate("the demo was stopped"))
                 raise
         self.story.tell("demo", "the run has ended")
         self.timeline()
         passed = self.verdict() and self.verify()
-        self.what_next(outcome.report)
+        self.trail(recorded.trail)
+        self.what_next(outcome.report, recorded.trail)
         return passed
 
     # ---- the actors
@@ -337,7 +344,7 @@ class Demo:
                 str(event.position),
                 f"{(event.time - began) / 1e6:.3f}",
                 f"[{styles[event.cls]}]{event.type}[/]",
-                event.key.replace(self.run_id, "…"),
+                self.about(event),
                 by,
             )
         self.story.console.print(table)
@@ -345,6 +352,13 @@ class Demo:
             "[cyan]command[/]: the code asked for it   [green]fact[/]: it came from outside   "
             "[dim]record[/]: neither"
         )
+
+    def about(self, event: Event) -> str:
+        """What an event is about: its key, or what it tells the trail."""
+        if event.type == "noted":
+            kind, title = event.data["kind"].replace("_", " "), event.data.get("title")
+            return escape(f"{kind} {title!r}" if title else kind)
+        return escape(event.key.replace(self.run_id, "…"))
 
     def verdict(self) -> bool:
         """Compare the plain file with the log."""
@@ -393,12 +407,18 @@ class Demo:
         self.story.console.print(f"[dim]holdfast verify {self.run_id}:[/] {escape(said)}")
         return done.returncode == 0
 
+    def trail(self, trail_id: str) -> None:
+        """The run as its agents would tell it."""
+        self.story.title("The trail: what each agent did and found")
+        trail = TrailFolder(TRAILS).load(trail_id)
+        self.story.console.print(export(trail, "timeline"), markup=False, soft_wrap=True)
+
     def by(self, began: list[tuple[int, int]]) -> str:
         """Attempts as 'worker 1, worker 2'."""
         names = {process.handle.pid: process.name for process in self.processes}
         return ", ".join(names.get(pid, f"pid {pid}") for _, pid in began) or "never"
 
-    def what_next(self, report: str | None) -> None:
+    def what_next(self, report: str | None, trail_id: str) -> None:
         """What to look at, and what to type."""
         here = os.environ.get("VIRTUAL_ENV") is None
         command = ".venv/bin/holdfast" if here and Path(".venv/bin/holdfast").exists() else "holdfast"
@@ -407,6 +427,8 @@ class Demo:
         rows = [
             (f"cat {report}", "the report"),
             (f"cat {effects_file(self.run_id)}", "the plain file"),
+            (f"{command} trail --data-dir {TRAILS} show {trail_id}", "its trail"),
+            (f"ls {TRAILS}/completed/*/{trail_id}.*", "the trail's files"),
             (f"{command} runs", "every run in the store"),
             (f"{command} show {self.run_id}", "this one"),
             (f"{command} events {self.run_id}", "its log"),

@@ -47,6 +47,7 @@ PUBLIC = [
     "sleep",
     "step",
     "step_info",
+    "trail",
     "uuid4",
     "workflow",
 ]

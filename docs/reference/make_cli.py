@@ -29,6 +29,22 @@ Ids are never cut. Colour is used on terminals, unless `NO_COLOR` is set.
 | 130 | interrupted |
 """
 
+TRAIL = """## trail
+
+The program `trail` has the same commands, for people and scripts that know the npm tool of this name. It answers
+in that tool's words, `trail start` refuses a second active trail of the same agent and work tree, `trail complete`
+notes a confidence of 0.8 where none is given, and whatever fails has exit code 1. See
+[Switch from the npm trail command](../how-to/switch-from-npm-trail.md).
+
+| variable | meaning |
+|---|---|
+| `TRAJECTORIES_DATA_DIR` | the folder of trails, without `--data-dir` |
+| `TRAJECTORIES_SEARCH_PATHS` | folders with colons between them, for `list`, `search`, `show` and `export` |
+| `TRAJECTORIES_AGENT`, `TRAJECTORIES_SESSION` | who calls, without `--agent` and `--session` |
+| `TRAJECTORIES_ID` | the trail to write to, without `--id` |
+| `TRAJECTORIES_PROJECT`, `TRAJECTORIES_WORKFLOW_ID` | what `start` notes, without `--project` and `--workflow` |
+"""
+
 
 def help_of(*words: str) -> str:
     """What `holdfast … --help` prints at 80 columns."""
@@ -48,13 +64,23 @@ def commands() -> list[str]:
     from holdfast.cli.frame import app
 
     help_of()  # adds the commands
-    return [str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands]
+    names = [str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands]
+    return [name for name in names if name != "trail"]
+
+
+def trail_commands() -> list[str]:
+    """The names of the commands of `holdfast trail`, in the order of its help."""
+    from holdfast.cli.trail import MODULES
+
+    return list(MODULES)
 
 
 def page() -> str:
     """The whole page."""
     parts = [INTRO, f"```text\n{help_of()}\n```\n"]
     parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands()]
+    parts.append(f"{TRAIL}\n```text\n{help_of('trail')}\n```\n")
+    parts += [f"### trail {name}\n\n```text\n{help_of('trail', name)}\n```\n" for name in trail_commands()]
     return "\n".join(parts)
 
 

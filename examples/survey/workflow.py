@@ -7,14 +7,18 @@ Kill the worker whenever you like and start another one: steps that had finished
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import holdfast as hf
 
 from . import files, history, prose, report, structure
 from .effects import announce
-from .findings import Approval, Findings, History, Listing, Prose, Structure
+from .findings import Approval, Finding, Findings, History, Listing, Prose, Structure
+
+Read = TypeVar("Read", History, Structure, Prose)
 
 
 @dataclass
@@ -56,14 +60,31 @@ def write_report(findings: Findings, approval: Approval) -> str:
     return report.write(hf.step_info().run_id, findings, approval)
 
 
+async def by(agent: str, title: str, work: Awaitable[Read]) -> Read:
+    """One agent's part, as a chapter of the run's trail; the agents work side by side."""
+    async with hf.trail.chapter(title, agent=agent):
+        result = await work
+        tell(result.findings)
+    return result
+
+
+def tell(findings: list[Finding], most: int = 3) -> None:
+    for finding in findings[:most]:
+        hf.trail.find(finding.text, raw={"files": finding.files} if finding.files else None)
+
+
 @hf.workflow
 async def survey(folder: str) -> Outcome:
     run_id = hf.run_info().run_id
     listing = await list_files(folder)
     past, shape, words = await asyncio.gather(
-        read_history(folder), read_structure(folder), read_prose(folder)
+        by("historian", "Read the history", read_history(folder)),
+        by("architect", "Read the structure", read_structure(folder)),
+        by("editor", "Read the prose", read_prose(folder)),
     )
-    findings = report.merge(folder, listing, past, shape, words)  # plain Python: no I/O, so no step
+    with hf.trail.chapter("Put it together"):
+        findings = report.merge(folder, listing, past, shape, words)  # plain Python: no I/O, so no step
+        tell(findings.together)
     hf.set_attributes(stage="waiting for approval")
     question = {"question": "Write the report?", "findings": len(findings.all)}
     async with hf.hook(f"approve:{run_id}", type=Approval, metadata=question) as approval:
@@ -72,6 +93,8 @@ async def survey(folder: str) -> Outcome:
                 answer = await approval
         except TimeoutError:
             answer = Approval(approved=False, by="nobody", note="no answer within three days")
+    decision = "yes" if answer.approved else "no"
+    hf.trail.decide("Write the report?", decision, reasoning=answer.note, agent=answer.by or "somebody")
     if not answer.approved:
         hf.set_attributes(stage="declined")
         return Outcome(None, answer.by, len(findings.all))

@@ -57,6 +57,7 @@ from .workflow import (
 )
 
 if TYPE_CHECKING:
+    from . import trail
     from .client import App, Resumed, Run, RunSummary, connect, execute
 
 _LATER = ("App", "Resumed", "Run", "RunSummary", "connect", "execute")
@@ -68,6 +69,10 @@ def __getattr__(name: str) -> Any:
         from . import client
 
         return getattr(client, name)
+    if name == "trail":
+        from importlib import import_module
+
+        return import_module(".trail", __name__)
     raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
 
 
@@ -111,6 +116,7 @@ __all__ = [
     "sleep",
     "step",
     "step_info",
+    "trail",
     "uuid4",
     "workflow",
 ]

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 
@@ -37,6 +37,9 @@ from .store.base import Hook, Status, Store, Timer
 from .store.url import open_store
 from .worker import Worker
 from .workflow import Workflow, check_attributes, workflows
+
+if TYPE_CHECKING:
+    from .trail.folder import TrailFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,10 +90,17 @@ class App:
         await self.store.close()
 
     @contextlib.asynccontextmanager
-    async def worker(self, *, concurrency: int = 100, **options: Any) -> AsyncIterator[Worker]:
+    async def worker(
+        self,
+        *,
+        concurrency: int = 100,
+        trails: TrailFolder | str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Worker]:
         """Serve every workflow of this process until the block is left; see `Worker` for the options.
 
-        Leaving the block lets running steps finish, then hands the rest back.
+        Leaving the block lets running steps finish, then hands the rest back. With `trails`, a folder or its
+        path, each run of these workflows has its trail there, kept current while the run goes on.
 
         Example:
             async with app.worker(concurrency=20):
@@ -98,7 +108,12 @@ class App:
         """
         options.setdefault("payload_limit", self.payload_limit)
         worker = Worker(self.store, concurrency=concurrency, **options)
-        async with worker:
+        async with contextlib.AsyncExitStack() as stack:
+            if trails is not None:
+                from .trail.recorder import keeping
+
+                await stack.enter_async_context(keeping(self.store, trails, workflows.names))
+            await stack.enter_async_context(worker)
             self._worker = worker
             try:
                 yield worker
@@ -145,7 +160,7 @@ class App:
         data: dict[str, Any] = {
             "workflow": name,
             "args": msgspec.Raw(args),
-            "seed": os.urandom(8).hex(),
+            "seed": ids.seed(),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
         if definition is not None and definition.version is not None:

@@ -6,7 +6,6 @@ so what a live run sees and what a replay sees are the same number (law L8).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -47,6 +46,8 @@ class SystemClock:
 
     def alarm(self, due: int, callback: Callable[[], object]) -> Alarm:
         """Call back on the running loop when the clock has reached `due`."""
+        import asyncio  # here, because most short commands read the clock and need no loop
+
         loop = asyncio.get_running_loop()
         # At most an hour ahead, so that a clock that was set meanwhile is looked at again.
         delay = min(max(0.0, (due - self.now()) / 1e6), 3600.0)
@@ -70,7 +71,7 @@ def from_datetime(when: datetime) -> int:
 
 def to_text(micros: int) -> str:
     """RFC 3339 with microseconds and Z, as in exported events: '2026-01-31T09:00:00.000000Z'."""
-    return to_datetime(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return to_datetime(micros).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> int:

@@ -1,10 +1,15 @@
-"""Identifiers. They are made outside workflow code only (inside it, `hf.uuid4()` is the replay-safe one)."""
+"""Identifiers and chance. They are made outside workflow code only (inside it, `hf.uuid4()` is replay-safe)."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
+from collections.abc import Callable
+
+random_bytes: Callable[[int], bytes] = os.urandom
+wall_nanoseconds: Callable[[], int] = time.time_ns
+"""Where all chance and the stamps of ids come from: a simulation puts its seed and its clock here."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
@@ -19,7 +24,7 @@ def _base32(value: int, digits: int) -> str:
 
 def sortable(prefix: str) -> str:
     """`prefix_` and 26 characters that sort by time of creation (48 bits of ms, 80 random bits)."""
-    stamp = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    stamp = (wall_nanoseconds() // 1_000_000) << 80 | int.from_bytes(random_bytes(10), "big")
     return f"{prefix}_{_base32(stamp, 26)}"
 
 
@@ -38,13 +43,23 @@ def delivery_id() -> str:
     return sortable("dlv")
 
 
+def seed() -> str:
+    """The seed of a new run's chance."""
+    return random_bytes(8).hex()
+
+
+def fraction() -> float:
+    """A random number from 0 to 1, for jitter."""
+    return int.from_bytes(random_bytes(6), "big") / (1 << 48)
+
+
 class BatchIds:
     """Ids of appends: unique over all processes, and cheap, for there is one per append (law L12)."""
 
     __slots__ = ("_count", "_prefix")
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(9).hex()
+        self._prefix = random_bytes(9).hex()
         self._count = itertools.count(1)
 
     def next(self) -> str:

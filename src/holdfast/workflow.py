@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -116,6 +116,10 @@ class Runtime(abc.ABC):
     def set_attributes(self, attributes: Mapping[str, str | None]) -> None: ...
 
     @abc.abstractmethod
+    def note(self, data: Mapping[str, Any]) -> str:
+        """Ask for a `noted` command; its key. The shape of `data` is `events.Noted`."""
+
+    @abc.abstractmethod
     def info(self) -> RunInfo: ...
 
 
@@ -135,6 +139,17 @@ class _Here(threading.local):
 
 
 here = _Here()
+
+
+class NotedChapter(Protocol):
+    """A chapter of the run's trail: `key` is that of the `noted` command that opened it."""
+
+    key: str
+
+
+chapter_here: ContextVar[NotedChapter | None] = ContextVar("holdfast_chapter", default=None)
+"""The innermost open chapter around workflow code. Each run's code has a context of its own, so it never
+reaches into another run; tasks inherit it, which is how parallel branches find theirs."""
 _attempt: ContextVar[Attempt | None] = ContextVar("holdfast_attempt", default=None)
 
 

@@ -1,13 +1,16 @@
 """The command line under test: in this process where it can be, in a child where it must be."""
 
+import io
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast import cli
+from holdfast.cli import trail as cli_trail
 from holdfast.workflow import steps, workflows
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -50,6 +53,46 @@ def holdfast(shop: Path, capsys: pytest.CaptureFixture[str]) -> Command:
         code = cli.main(words)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+# ---- trails
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which trails are kept, the current one, and nobody's name in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("TRAJECTORIES_", "HOLDFAST_", "GIT_")) or name in ("FORCE_COLOR", "COLUMNS"):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def ours(desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`holdfast trail …` in this process; `stdin=` is what it reads."""
+    return _trails(lambda words: cli.main(["trail", *words]), capsys, monkeypatch)
+
+
+@pytest.fixture
+def npm(desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`trail …`, as users of the npm tool type it."""
+    return _trails(cli_trail.main, capsys, monkeypatch)
+
+
+def _trails(
+    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    def run(*words: str, stdin: str = "") -> Ran:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        code = main(list(words))
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert "holdfast itself failed" not in captured.err
         return Ran(code, captured.out, captured.err)
 
     return run

@@ -65,6 +65,10 @@ async def _patched_after(app: hf.App, code: Any) -> hf.Run[Any]:
     return await app.start(code.notify, "ben", run_id="patched_after")
 
 
+async def _trails(app: hf.App, code: Any) -> hf.Run[Any]:
+    return await app.start(code.trails, ["ana", "ben"], run_id="trails", attributes={"customer": "cleo"})
+
+
 async def _in_flight(app: hf.App, code: Any) -> hf.Run[Any]:
     run = await app.start(code.in_flight, "ana", run_id="in_flight")
     await _until(run, "hook_opened")
@@ -79,6 +83,7 @@ SCENES: dict[str, Scene] = {
     "cancelled_with_finally": _cancelled_with_finally,
     "patched_before": _patched_before,
     "patched_after": _patched_after,
+    "trails": _trails,
     "in_flight": _in_flight,
 }
 STAY_OPEN = {"in_flight"}

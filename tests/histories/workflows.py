@@ -155,6 +155,29 @@ async def notify(who: str) -> str:
     return told
 
 
+# ---- trails: chapters side by side, notes, decisions, a branch without a chapter
+
+
+async def surveyor(name: str, succeed_at: int) -> int:
+    async with hf.trail.chapter(f"Survey by {name}", agent=name):
+        result = await flaky(succeed_at)
+        hf.trail.find(f"{name} found {result}", raw={"result": result}, confidence=0.5)
+    return result
+
+
+@hf.workflow
+async def trails(names: list[str]) -> int:
+    hf.trail.note("Sets out", tags=["start"], significance="low")
+    results = await asyncio.gather(*(surveyor(name, n) for n, name in enumerate(names, 1)), square(3))
+    hf.trail.decide("Enough?", "yes", reasoning="two of two", alternatives=["ask again"], agent="judge")
+    try:
+        with hf.trail.chapter("Try more"), hf.trail.chapter("Too much"):
+            await flaky(9)
+    except Declined:
+        hf.trail.reflect("It was enough", confidence=0.75, focal_points=["patience"])
+    return sum(results)
+
+
 # ---- in flight: a run that waits still
 
 

@@ -228,6 +228,7 @@ class SideBySide(RuleBasedStateMachine):
         self.both(lambda store: store.timers())
         self.both(lambda store: heads_of(store))
         self.both(lambda store: store.behind("w1"))
+        self.both(lambda store: store.owned("w1"))
 
     @invariant()
     def projections_are_what_the_logs_fold_to(self):

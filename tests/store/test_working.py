@@ -107,6 +107,20 @@ async def test_discharging_a_worker_frees_its_runs_and_counts_the_crash(store):
     assert await claimed(store, "w2") == ["r1", "r2"]
 
 
+async def test_what_a_worker_owns_can_be_asked_for(store):
+    """A claim's answer may be lost: then the worker asks what it was given."""
+    await store.enlist(worker("w1"))
+    await begin(store, "idle", owner="w1")
+    await store.append("new", [created()], after=0)
+    await store.append("other", [created()], after=0, owner="w2")
+    given = await store.claim("w1", ["w"])
+    assert [claim.run for claim in given] == ["new"]
+    assert given[0] in await store.owned("w1")
+    assert sorted(claim.run for claim in await store.owned("w1")) == ["idle", "new"]
+    await store.append("new", [ended("failed", by="engine")])
+    assert [claim.run for claim in await store.owned("w1")] == ["idle"]
+
+
 async def test_releasing_a_run_frees_it_with_what_was_delivered(store):
     """L14: the mark moves to what the worker delivered, never back; of another's run nothing changes."""
     last = await begin(store, "r", owner="w1")

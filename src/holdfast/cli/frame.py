@@ -1,10 +1,7 @@
-"""The command `holdfast` itself: its sections, its version, and how errors and interrupts end it."""
+"""The command `holdfast` itself: its sections, its version, and how wrong usage ends it."""
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +9,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from . import output
-from .problem import CANNOT, INTERRUPTED, NO, Problem, did_you_mean
+from .guard import guarded
+from .problem import CANNOT, Problem, did_you_mean
 
 WORK, LOOK, ACT, CHECK = "Run workflows", "Look at runs", "Act on runs", "Check"
 """The sections of `holdfast --help`."""
@@ -105,57 +103,18 @@ def _holdfast(
     """Durable workflows, and a log of what they did that can be trusted."""
 
 
-def run(args: Sequence[str] | None) -> int:
+def run(args: Sequence[str]) -> int:
     """Parse the arguments, do the command, and say in one line what went wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter
     whole = typer.main.get_command(app)
-    given = list(sys.argv[1:] if args is None else args)
-    try:
-        code = whole.main(given or ["--help"], prog_name="holdfast", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `holdfast events … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever it is, people get one line
-        problem = _as_problem(error)
-        if os.environ.get("HOLDFAST_DEBUG") == "1":
-            traceback.print_exception(error)
-        sys.stdout.flush()
-        tell(problem)
-        return problem.code
-    return code if isinstance(code, int) else 0
+    given = list(args) or ["--help"]
 
+    def command() -> object:
+        try:
+            return whole.main(given, prog_name="holdfast", standalone_mode=False)
+        except typer.Abort:
+            raise KeyboardInterrupt from None
 
-def tell(problem: Problem) -> None:
-    """The line `error: …`, and the line `hint: …`."""
-    red, cyan = output.paint("error:", "red", sys.stderr), output.paint("hint:", "cyan", sys.stderr)
-    output.note(f"{red} {output.clean(problem)}")
-    if problem.hint:
-        output.note(f"{cyan} {output.clean(problem.hint)}")
-
-
-def _as_problem(error: Exception) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, _USAGE_ERROR):
-        return _usage(error)
-    from ..errors import DeliveryConflict, HoldfastError, RunEnded, RunExists
-
-    if isinstance(error, RunEnded | RunExists | DeliveryConflict):
-        return Problem(str(error), code=NO)
-    if isinstance(error, HoldfastError):
-        return Problem(str(error))
-    if isinstance(error, OSError):
-        return Problem(str(error))
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return Problem(
-        f"holdfast itself failed: {type(error).__name__}: {error} ({where.filename}:{where.lineno})",
-        hint="this is a defect of Holdfast; HOLDFAST_DEBUG=1 shows the whole traceback",
-    )
+    return guarded(command, lambda error: _usage(error) if isinstance(error, _USAGE_ERROR) else None)
 
 
 def _usage(error: Any) -> Problem:

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
-
-from ..events import dump_json
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _ESCAPE = re.compile("\x1b\\[[0-9;]*m")
@@ -34,6 +29,8 @@ STATUS_STYLES = {
     "closed": "dim",
     "refused": "red",
     "run_ended": "dim",
+    "active": "blue",
+    "abandoned": "red",
 }
 
 
@@ -44,6 +41,8 @@ def data(text: str) -> None:
 
 def data_json(value: object) -> None:
     """One JSON object on a line of stdout."""
+    from ..events import dump_json
+
     data(dump_json(value).decode())
 
 
@@ -85,6 +84,8 @@ def width_of(text: str) -> int:
     plain = _ESCAPE.sub("", text)
     if plain.isascii():
         return len(plain)
+    import unicodedata
+
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in plain
     )
@@ -93,6 +94,8 @@ def width_of(text: str) -> int:
 def terminal_width() -> int | None:
     """The columns of the terminal, or None where stdout is no terminal: then nothing is cut."""
     if sys.stdout.isatty():
+        import shutil
+
         return shutil.get_terminal_size().columns
     return None
 
@@ -138,11 +141,15 @@ def table(
 
 def quoted(text: str) -> str:
     """The text as a word of a shell command."""
+    import shlex
+
     return shlex.quote(clean(text))
 
 
 def compact(value: Any) -> str:
     """A plain value as JSON on one line, as people read it."""
+    from ..events import dump_json
+
     return clean(dump_json(value).decode())
 
 

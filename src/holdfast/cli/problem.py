@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 NO, CANNOT, TIMED_OUT, INTERRUPTED = 1, 2, 3, 130
@@ -20,6 +19,8 @@ class Problem(Exception):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'did you mean fulfil?', or '' where nothing is near."""
+    import difflib
+
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     near += [other for other in names if name and other.startswith(name) and other not in near][:3]

@@ -12,7 +12,7 @@ import random
 import sys
 from asyncio import futures
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -23,16 +23,20 @@ import msgspec
 from ..clock import from_datetime, to_datetime
 from ..codec import UNTYPED, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
-from ..events import Draft, Event, new, numbered
+from ..events import Draft, Event, check_noted, dump_json, new, numbered
 from ..schema import json_schema
-from ..workflow import Hook, RunInfo, Step, Workflow, check_attributes, here, steps
+from ..workflow import Hook, RunInfo, Step, Workflow, chapter_here, check_attributes, here, steps
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
+from .history import payload_size
 from .hooks import OpenHook
 from .loop import DurableTimer, Evicted, Loop, Timers
 
 _SLEEPS = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` gives to its timer: how a sleep is told from a time-out when a run is woken."""
+_current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined,unused-ignore] # its own is slow
+)
 
 
 class StepCall:
@@ -102,10 +106,9 @@ class RunContext(Timers):
         logged = self._upcoming()
         if logged is None or (logged.type, logged.key) != (type_, key):
             check_size(raw, self.payload_limit, what)
-        elif len(logged.body) - len('{"args":}') <= self.payload_limit:
-            check_size(
-                raw, self.payload_limit, what
-            )  # it was refused, and the next of its name is in the log
+        elif payload_size(logged) <= self.payload_limit:
+            # It was refused, and the next of its name is in the log.
+            check_size(raw, self.payload_limit, what)
 
     def _upcoming(self) -> Event | None:
         """The log's next command, where the log is ahead of the code."""
@@ -122,6 +125,20 @@ class RunContext(Timers):
             self.places[self.count] = _place(self._main)
         self.asked.append(new(type_, key=key, data=data))
         self.count += 1
+
+    def _credited(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Say in which chapter, and in which task if not the main one, something is asked for.
+
+        It is for people, who want to know whose work a step was. It takes no part in the match on replay:
+        logs from before do not hold it, it decides nothing, and a `gather` that becomes a `TaskGroup` asks
+        for the same commands.
+        """
+        chapter, task = chapter_here.get(), _current_task(self.loop)
+        if chapter is not None:
+            data["chapter"] = chapter.key
+        if task is not self._main and task is not None:
+            data["branch"] = task.branch
+        return data
 
     # ---- steps
 
@@ -152,7 +169,7 @@ class RunContext(Timers):
         key = self._key("step", step.name)
         call = StepCall(key, step, raw, self.loop.create_step_future())
         self.calls[key] = call
-        self.ask("step_scheduled", key, {"args": msgspec.Raw(raw)})
+        self.ask("step_scheduled", key, self._credited({"args": msgspec.Raw(raw)}))
         return call
 
     # ---- timers
@@ -164,7 +181,7 @@ class RunContext(Timers):
             return ""
         key = self._key("timer", "sleep")
         self.sleepers[key] = timer
-        self.ask("timer_started", key, {"due": timer.due})
+        self.ask("timer_started", key, self._credited({"due": timer.due}))
         return key
 
     def cancel_timer(self, timer: DurableTimer) -> None:
@@ -208,7 +225,7 @@ class RunContext(Timers):
         key = self._key("hook", token)
         opened = OpenHook(self, key, token, payload)
         self.hooks[key] = self._tokens[token] = opened
-        self.ask("hook_opened", key, data)
+        self.ask("hook_opened", key, self._credited(data))
         return opened
 
     def close_hook(self, hook: OpenHook) -> None:
@@ -261,6 +278,22 @@ class RunContext(Timers):
         check_attributes(after)
         self.attributes = after
         self.ask("attributes_set", self._key("attributes", "attributes"), {"attributes": dict(attributes)})
+
+    def note(self, data: Mapping[str, Any]) -> str:
+        """Something for the run's trail; nothing is asked for where it does not fit."""
+        self.alive()
+        told = self._credited(dict(data))
+        if "chapter" in data:
+            told["chapter"] = data["chapter"]  # the one that is meant, not the one around
+        if "raw" in told:
+            told["raw"] = msgspec.Raw(UNTYPED.encode(told["raw"], f"{data['kind']} raw"))
+        check_noted(told)
+        self.check_limit(
+            dump_json(told), "noted", numbered("note", self._ordinals.get(("note", "note"), 0) + 1), "note"
+        )
+        key = self._key("note", "note")
+        self.ask("noted", key, told)
+        return key
 
     def info(self) -> RunInfo:
         """What `hf.run_info()` gives."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import PayloadError, ReplayDivergence
-from ..events import Draft, Event, reader
+from ..events import Draft, Event, load_json, reader
 
 if TYPE_CHECKING:
     from .tick import Execution
@@ -70,6 +70,11 @@ class _End(msgspec.Struct):
     read: int = 0
 
 
+def payload_size(event: Event) -> int:
+    """The bytes of a command that count against the payload limit."""
+    return len(bytes(_args(event.body).args) if event.type == "step_scheduled" else event.body)
+
+
 def _same(execution: Execution, asked: Draft, event: Event) -> bool:
     if asked.body == event.body:
         return True
@@ -78,6 +83,8 @@ def _same(execution: Execution, asked: Draft, event: Event) -> bool:
         if call is None:
             return False  # its outcome was delivered before the command: the log itself is out of order
         return call.step.arguments.same(bytes(_args(event.body).args), call.args)
+    if event.type == "noted":
+        return _essence(event.data) == _essence(load_json(asked.body))
     if event.type == "timer_started":
         return bool(event.data.get("due") == asked.data["due"])
     if event.type == "attributes_set":
@@ -101,6 +108,15 @@ def _same_result(execution: Execution, asked: Draft, event: Event) -> bool:
         return bool(returns.decode(logged.value, "result") == returns.decode(today.value, "result"))
     except PayloadError:
         return False
+
+
+def _essence(noted: dict[str, Any]) -> dict[str, Any]:
+    """What a note says: not in which task, and of an exception that left a chapter its type alone.
+
+    As with a run's end, its message may hold an address or a path.
+    """
+    said = {key: value for key, value in noted.items() if key not in ("branch", "error")}
+    return said | {"error": (noted.get("error") or {}).get("type")}
 
 
 _args = reader(_Args)

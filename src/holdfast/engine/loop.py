@@ -97,9 +97,13 @@ class DurableTimer(Ready):
 
 
 class DurableTask(asyncio.Task[Any]):
-    """A task that hashes by its ordinal, and remembers its context (for the burial of its coroutine)."""
+    """A task that hashes by its ordinal, and remembers its context (for the burial of its coroutine).
 
-    __slots__ = ("hashed", "own_context")
+    `branch` is its number among the run's tasks, the main one being 0: what a command is credited to.
+    """
+
+    __slots__ = ("branch", "hashed", "own_context")
+    branch: int
     hashed: int
     own_context: Context
 
@@ -144,6 +148,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.dead = False
         self._salt = salt
         self._ordinal = 0
+        self._branches = 0
         self._tasks: list[DurableTask] = []
         self._prune_at = 64
         self.generators: list[tuple[Any, Context]] = []
@@ -200,6 +205,8 @@ class Loop(asyncio.AbstractEventLoop):
             self.tell()
         task = DurableTask.__new__(DurableTask)
         task.hashed = self.next_hash()
+        task.branch = self._branches
+        self._branches += 1
         task.own_context = context = context if context is not None else copy_context()
         DurableTask.__init__(
             task, coro, loop=self, name=str(name or f"task-{self._ordinal}"), context=context

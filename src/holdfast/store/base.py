@@ -319,6 +319,10 @@ class Store(abc.ABC):
         """Count one more crash or time-out of a tick of this run; a run's next own append resets it."""
 
     @abc.abstractmethod
+    async def owned(self, worker: str) -> list[Claim]:
+        """The runs that the store has down as this worker's, ended ones left out: a claim's answer may be lost."""
+
+    @abc.abstractmethod
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """(run, last fact) of this worker's runs whose log holds facts beyond the delivered mark."""
 

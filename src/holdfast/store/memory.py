@@ -317,6 +317,14 @@ class MemoryStore(GroupStore):
 
         return await self.job(work)
 
+    async def owned(self, worker: str) -> list[Claim]:
+        """The live runs that are this worker's."""
+        return [
+            Claim(run.head.run, run.head.workflow, min(run.timers.values(), default=None), _to_load(run.head))
+            for run in self._data.runs.values()
+            if run.head.owner == worker and run.head.ended is None
+        ]
+
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
         heads = [run.head for run in self._data.runs.values()]

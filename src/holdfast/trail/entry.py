@@ -116,8 +116,14 @@ def decode(line: bytes) -> Entry:
 
 
 def ordered(entries: Iterable[Entry]) -> list[Entry]:
-    """Each entry once, in the order of the trail."""
+    """Each entry once, in the order of the trail.
+
+    Of two versions of an entry (a secret was removed from one branch's) that with the lesser bytes counts: any
+    rule will do that does not depend on where they stand.
+    """
     first: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.rank):
-        first.setdefault(entry.id, entry)
+        have = first.setdefault(entry.id, entry)
+        if have is not entry and have.rank == entry.rank and encode(entry) < encode(have):
+            first[entry.id] = entry
     return list(first.values())

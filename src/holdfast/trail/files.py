@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from .. import faults
@@ -19,7 +19,7 @@ from ..errors import PayloadError, TrailEnded, TrailError, TrailNotFound
 from . import entry as line
 from . import ids, index, journal, layouts, lock, places, record
 from .entry import ENDS, Entry
-from .fold import check, fold
+from .fold import check
 from .index import Index, IndexEntry
 from .places import Found, Places
 
@@ -56,16 +56,16 @@ class Files:
             found = self.found(trail_id)
             try:
                 told = layouts.entries(self.places.root, trail_id, found)
-                return line.ordered([*told, *self._only_in_records(trail_id, found, told)])
+                return line.ordered([*told, *self.only_in_records(trail_id, found, told)])
             except FileNotFoundError:
                 continue
         raise TrailNotFound(
-            f"no trail {trail_id} in {self.places.root}: its files went away while they were read"
+            f"no trail {trail_id} in {self.places.root}: its files went away, or nothing was recorded yet"
         )
 
     def indexed(self) -> dict[str, IndexEntry]:
         """An index that agrees with the folder: read, or made again where it does not."""
-        scan = self.places.scan()
+        scan = self.places.scan(self.index.time())
         entries = self.index.read()
         if entries is not None and self.index.matches(scan, entries):
             return entries
@@ -95,13 +95,23 @@ class Files:
 
     def start(self, trail_id: str, first: Entry) -> None:
         """A new trail: in its journal and in the index, or not at all."""
-        path = self.places.path(self._journal(places.ACTIVE, trail_id))
         self.create(trail_id, [first])
         try:
             self.refresh()
         except TrailError:
-            os.unlink(path)
+            with suppress(TrailError):  # the first error is the one to tell
+                self._take_back(trail_id)
             raise
+
+    def _take_back(self, trail_id: str) -> None:
+        """Remove a trail whose start failed, unless somebody has seen it and written in it already."""
+        fd, path = self._open(trail_id)
+        try:
+            if len(journal.read(path).entries) == 1:
+                os.unlink(path)  # the journal first: whoever derives from it looks at it once more at the end
+                self.places.remove(trail_id, self._journal(places.ACTIVE, trail_id))
+        finally:
+            lock.release(fd)
 
     def create(self, trail_id: str, entries: Sequence[Entry], place: str = places.ACTIVE) -> bool:
         """A new journal, durable; False where there is one at this place already."""
@@ -113,6 +123,7 @@ class Files:
             self.places.create()
         path = self.places.path(self._journal(place, trail_id))
         with self._writing(path):
+            self._make(os.path.dirname(path))
             try:
                 journal.create(path, entries, timeout=self.lock_timeout)
             except FileExistsError:
@@ -121,6 +132,33 @@ class Files:
 
     def append(self, trail_id: str, tail: journal.Tail, entry: Entry) -> None:
         """Write an entry into a trail's journal, durably. Raises TrailNotFound where it was deleted."""
+        fd, path = self._open(trail_id)
+        try:
+            with self._writing(path):
+                tail.catch_up(fd, path)
+                journal.append(fd, path, tail, [entry])
+                lock.unlock(fd)
+                journal.sync(fd, path)
+        finally:
+            lock.close(fd)
+
+    def merge(self, trail_id: str, entries: Iterable[Entry]) -> int:
+        """Take entries that the journal lacks; how many there were."""
+        fd, path = self._open(trail_id)
+        try:
+            with self._writing(path):
+                tail = journal.Tail()
+                tail.catch_up(fd, path)
+                new = [entry for entry in entries if entry.id not in tail.ids]
+                if new:
+                    journal.append(fd, path, tail, new, as_told=True)
+                    journal.sync(fd, path)
+        finally:
+            lock.release(fd)
+        return len(new)
+
+    def _open(self, trail_id: str) -> tuple[int, str]:
+        """The locked journal of a trail, wherever it is moved to meanwhile. Raises TrailNotFound."""
         for _ in range(100):
             found = self.found(trail_id)
             if not found.journals:
@@ -129,30 +167,10 @@ class Files:
             path = self.places.path(found.journals[0])
             with self._writing(path):
                 try:
-                    fd = lock.acquire(path, journal.WRITE, timeout=self.lock_timeout)
+                    return lock.acquire(path, journal.WRITE, timeout=self.lock_timeout), path
                 except FileNotFoundError:
                     continue  # it was moved just now
-                try:
-                    tail.catch_up(fd, path)
-                    journal.append(fd, path, tail, [entry])
-                    lock.unlock(fd)
-                    journal.sync(fd, path)
-                finally:
-                    lock.close(fd)
-                return
         raise TrailError(f"{trail_id}: its journal is moved about without end; try again")
-
-    def merge(self, trail_id: str, entries: Iterable[Entry]) -> int:
-        """Take entries that the journal lacks; how many there were."""
-        path = self.places.path(self.found(trail_id).journals[0])
-        with self._writing(path), lock.locked(path, journal.WRITE, timeout=self.lock_timeout) as fd:
-            tail = journal.Tail()
-            tail.catch_up(fd, path)
-            new = [entry for entry in entries if entry.id not in tail.ids]
-            if new:
-                journal.append(fd, path, tail, new, keep_time=True)
-                journal.sync(fd, path)
-        return len(new)
 
     def end(self, trail_id: str, tail: journal.Tail, entry: Entry) -> None:
         """End a trail: move its journal, then write its last line there. Raises TrailEnded, TrailNotFound.
@@ -161,39 +179,40 @@ class Files:
         """
         if not self.found(trail_id).journals:
             self.adopt(trail_id)
-        with self.locked():
-            found = self.unified(trail_id)
-            path = self.places.path(found.journals[0])
-            with self._writing(path), lock.locked(path, journal.WRITE, timeout=self.lock_timeout) as fd:
-                tail.catch_up(fd, path)
-                if tail.ended is not None:
-                    how = tail.ended.type.removeprefix("trail_")
-                    raise TrailEnded(f"{trail_id} is {how} since {tail.ended.recorded_at}: an end stands")
-                target = self.move(
-                    found.journals[0], self.places.ended(trail_id, from_text(entry.occurred_at))
-                )
-                faults.point("trail.end.moved")
-                journal.append(fd, target, tail, [entry])
-        with self._writing(target):
-            fd = os.open(target, journal.WRITE | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                journal.sync(fd, target)
-            finally:
-                os.close(fd)
-            places.sync_folder(os.path.dirname(target))
-            places.sync_folder(self.places.path(places.ACTIVE))
+        with ExitStack() as stack:
+            with self.locked():
+                path = self.unified(trail_id).journals[0]
+                target = self.places.ended(trail_id, from_text(entry.occurred_at))
+                full = self.places.path(target)
+                with self._writing(path):
+                    fd = lock.acquire(self.places.path(path), journal.WRITE, timeout=self.lock_timeout)
+                    stack.callback(lock.release, fd)
+                    tail.catch_up(fd, path)
+                    if tail.ended is not None:
+                        how = tail.ended.type.removeprefix("trail_")
+                        raise TrailEnded(f"{trail_id} is {how} since {tail.ended.recorded_at}: an end stands")
+                    self.move(path, target)
+                    faults.point("trail.end.moved")
+                    journal.append(fd, full, tail, [entry])
+                    lock.unlock(fd)
+            journal.sync(fd, full)
+            with self._writing(target):
+                places.sync_folder(os.path.dirname(full))
+                places.sync_folder(self.places.path(places.ACTIVE))
         self.refresh([trail_id])
 
     def remove(self, trail_id: str) -> None:
         """Remove a trail and all its files."""
+        self.found(trail_id)  # for one that is not there, no folder is made
         with self.locked():
-            found = self.found(trail_id)
-            for path in found.journals:
-                with self._writing(path), lock.locked(self.places.path(path), timeout=self.lock_timeout):
-                    self.places.remove(trail_id, path)
-            for path in found.records:
-                with self._writing(path):
-                    self.places.remove(trail_id, path)
+            for _ in range(2):  # at the usual places first, then wherever else a record of it stands
+                found = self.places.find(trail_id)
+                for path in found.journals:
+                    with self._writing(path), lock.locked(self.places.path(path), timeout=self.lock_timeout):
+                        self.places.remove(trail_id, path)
+                for path in found.records:
+                    with self._writing(path):
+                        self.places.remove(trail_id, path)
             self.update([trail_id])
 
     # ---- under the folder's lock ----------------------------------------------------------------------------
@@ -206,6 +225,8 @@ class Files:
             fd = lock.acquire(self.places.path(".lock"), os.O_RDWR | os.O_CREAT, timeout=self.lock_timeout)
         try:
             lock.sign(fd)
+            with self._writing(".gitignore"):
+                self.places.furnish()
             yield
         finally:
             lock.release(fd)
@@ -219,7 +240,7 @@ class Files:
         """As `refresh`, for who holds the lock already."""
         with self._writing(index.NAME):
             now = record.instant(to_datetime(self.clock.now()))
-            return self.index.refresh(self.places.scan(), touched, now=now)
+            return self.index.refresh(self.places.scan(self.index.time()), touched, now=now)
 
     def unified(self, trail_id: str) -> Found:
         """The files of a trail, after its journals (git may have left two) have been made one."""
@@ -228,33 +249,51 @@ class Files:
         for other in others:
             with self._writing(other), lock.locked(other, journal.WRITE, timeout=self.lock_timeout):
                 journal.merge(first, [other], timeout=self.lock_timeout)
-                os.unlink(other)
+                reading = journal.read(other)
+                if reading.bad or reading.torn:  # what is no entry was not merged
+                    os.rename(other, journal.beside(other, "merged"))
+                else:
+                    os.unlink(other)
         return self.found(trail_id) if others else found
 
     def move(self, path: str, target: str) -> str:
         """Move a journal within the folder; its new absolute path."""
         source, destination = self.places.path(path), self.places.path(target)
-        folder = os.path.dirname(destination)
+        self._make(os.path.dirname(destination))
+        os.rename(source, destination)
+        return destination
+
+    def _make(self, folder: str) -> None:
+        """A month's folder, durable before anything is in it."""
         if not os.path.isdir(folder):
             os.makedirs(folder, exist_ok=True)
             places.sync_folder(os.path.dirname(folder))
             places.sync_folder(self.places.root)
-        os.rename(source, destination)
-        return destination
 
     def settle(self, trail_id: str) -> bool:
-        """Move a journal whose end came from elsewhere to where ended trails are; whether it was moved."""
+        """Move a journal to where its state belongs; whether it was moved."""
         with self.locked():
-            found = self.unified(trail_id)
-            path = found.journals[0]
-            ends = [e for e in layouts.entries(self.places.root, trail_id, found) if e.type in ENDS]
-            if not ends or not path.startswith(places.ACTIVE):
-                return False
-            full = self.places.path(path)
-            with self._writing(full), lock.locked(full, journal.WRITE, timeout=self.lock_timeout):
-                target = self.move(path, self.places.ended(trail_id, from_text(ends[0].occurred_at)))
-                places.sync_folder(os.path.dirname(target))
+            return self.settled(trail_id)
+
+    def settled(self, trail_id: str) -> bool:
+        """As `settle`, for who holds the lock: ended trails stand in the month of their end, others in active."""
+        found = self.unified(trail_id)
+        path = found.journals[0]
+        target = self.place_of(trail_id, layouts.entries(self.places.root, trail_id, found))
+        if path == target:
+            return False
+        full = self.places.path(path)
+        with self._writing(full), lock.locked(full, journal.WRITE, timeout=self.lock_timeout):
+            target = self.move(path, target)
+            places.sync_folder(os.path.dirname(target))
         return True
+
+    def place_of(self, trail_id: str, entries: Iterable[Entry]) -> str:
+        """Where the journal that holds these entries (in their order) belongs."""
+        end = next((entry for entry in entries if entry.type in ENDS), None)
+        if end is None:
+            return self._journal(places.ACTIVE, trail_id)
+        return self.places.ended(trail_id, from_text(end.occurred_at))
 
     def adopt(self, trail_id: str) -> bool:
         """Tell another tool's record of a trail in a journal, which is its truth from then on.
@@ -266,21 +305,35 @@ class Files:
             found = self.places.find(trail_id)
             if not found.records:
                 return False
-            told = layouts.entries(self.places.root, trail_id, found)
-            if not found.journals:
-                place = os.path.dirname(found.records[0])
-                if os.path.basename(found.records[0]) == "trajectory.json":
-                    place = os.path.dirname(place)
-                self.create(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in told], place)
-            else:
-                new = self._only_in_records(trail_id, found, told)
-                if not new:
-                    return True
-                self.merge(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in new])
-            self.update([trail_id])
+            if self.taken_over(trail_id, found):
+                self.update([trail_id])
         return True
 
-    def _only_in_records(self, trail_id: str, found: Found, told: Sequence[Entry]) -> list[Entry]:
+    def taken_over(self, trail_id: str, found: Found) -> int:
+        """As `adopt`, for who holds the lock: how many entries were new. The index is left for later."""
+        told = layouts.entries(self.places.root, trail_id, found)
+        if not found.journals:
+            place = os.path.dirname(self.place_of(trail_id, told))
+            self.create(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in told], place)
+            return len(told)
+        new = self.only_in_records(trail_id, found, told)
+        added = self.merge(trail_id, [self.ready(entry, trail_id, bounded=False) for entry in new])
+        if added:
+            self.settled(trail_id)
+        return added
+
+    def absorb(self, trail_id: str, entries: Iterable[Entry]) -> tuple[int, bool]:
+        """Take entries that were made elsewhere: how many were new, and whether a journal came or moved.
+
+        What is derived is left for `refresh`, so that many trails can share one.
+        """
+        new = [self.ready(entry, trail_id, bounded=False) for entry in line.ordered(entries)]
+        known = bool(self.places.find(ids.checked(trail_id)).journals) or self.adopt(trail_id)
+        created = not known and self.create(trail_id, new)
+        added = len(new) if created else self.merge(trail_id, new)
+        return added, (self.settle(trail_id) if added else False) or created
+
+    def only_in_records(self, trail_id: str, found: Found, told: Sequence[Entry]) -> list[Entry]:
         """What other tools' records of a trail say that its journals do not."""
         if not found.journals or not found.records:
             return []
@@ -294,7 +347,7 @@ class Files:
                 journal.log.error("%s", error)
                 continue
             if not layouts.is_derived(trail):
-                new += layouts.new_in(trail, fold(trail_id, [*told, *new]), origin="record")
+                new += layouts.new_in(trail, [*told, *new], origin="record")
         return new
 
     def _journal(self, place: str, trail_id: str) -> str:

@@ -19,7 +19,9 @@ from .model import Agent, Chapter, Event, Retrospective, Summary, Trail
 from .record import from_record, to_record
 
 _RETROSPECTIVE = {key for key in Retrospective.__struct_encode_fields__ if not key.startswith(" ")}
-_MORE = {"commits", "filesChanged", "endRef", "traceId", "tags", "reason", "cause", "origin", "undated"}
+_MORE = {"commits", "filesChanged", "endRef", "traceId", "tags", "reason", "cause"}
+_IMPORTED = {"origin", "undated", "extra", "trail"}
+"""Keys of entries that were made of another tool's record: see `layouts`."""
 
 
 def fold(trail_id: str, entries: Iterable[Entry]) -> Trail:
@@ -28,7 +30,10 @@ def fold(trail_id: str, entries: Iterable[Entry]) -> Trail:
     Example:
         trail = fold("traj_abc", journal.read(path).entries)
     """
-    return _Fold(trail_id, ordered(entries)).trail
+    try:
+        return _Fold(trail_id, ordered(entries)).trail
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a journal that was edited
+        raise PayloadError(f"{trail_id}: an entry has data of a wrong shape: {error}") from None
 
 
 def summary_of(trail: Trail, path: str = "") -> Summary:
@@ -47,18 +52,19 @@ def summary_of(trail: Trail, path: str = "") -> Summary:
 
 def check(trail_id: str, entry: Entry) -> None:
     """Refuse an entry that could not be read back. Raises PayloadError: expected, got and path."""
-    match entry.type:
-        case "trail_started":
-            _begin(trail_id, entry)
-        case "chapter_opened":
-            _text(entry, "title")
-        case "trail_completed":
-            _retrospective(entry.data)
-        case "trail_abandoned":
-            _retrospective({"summary": "-"} | entry.data)
-        case "trail_amended":
-            _retrospective({"summary": "-"} | entry.data)
-    _event(entry, 1, late=False)
+    if entry.type not in STRUCTURE:
+        _event(entry, 1, late=False)
+        return
+    first = Entry(
+        id="",
+        seq=0,
+        type="trail_started",
+        occurred_at=entry.occurred_at,
+        recorded_at=entry.recorded_at,
+        data={"title": "-"},
+    )
+    alone = [entry] if entry.type == "trail_started" else [first, entry]
+    from_record(to_record(fold(trail_id, alone)), Trail, entry.type)
 
 
 class _Fold:
@@ -70,7 +76,7 @@ class _Fold:
             )
         self.trail = _begin(trail_id, start)
         self.chapters: dict[str, Chapter] = {}
-        self.agents: dict[str, Agent] = {}
+        self.agents: dict[tuple[str, str], Agent] = {}
         if start.agent:
             self._join(start.agent, start.data.get("role", "lead"), start)
         for entry in entries:
@@ -99,27 +105,33 @@ class _Fold:
                 self._abandon(entry)
             case "trail_amended":
                 self._amend(entry.data)
-        told = _event(entry, position, late)
+        told = _event(entry, position, late) if not self._is_said(entry) else None
         if told is not None:
-            self._chapter_of(entry).events.append(told)
+            chapter = self._chapter_of(entry)
+            told.chapter = chapter.id
+            chapter.events.append(told)
+
+    def _is_said(self, entry: Entry) -> bool:
+        """Whether another tool's copy of this trail tells the end that stands already."""
+        end = self.trail.retrospective
+        again = entry.type == "trail_completed" and "origin" in entry.data and end is not None
+        return again and end is not None and end.summary == entry.data.get("summary")
 
     def _join(self, name: str, role: str, entry: Entry) -> None:
-        if name not in self.agents:
-            extra = {
-                key: value for key, value in entry.data.items() if key not in ("role", "leftAt", "origin")
-            }
-            joined = entry.type == "agent_joined"
-            self.agents[name] = Agent(
+        joined = entry.type == "agent_joined"
+        again = str(entry.data.get("again", "")) if joined else ""
+        key = (name, again)  # another tool's record may list one twice
+        if key not in self.agents:
+            self.agents[key] = Agent(
                 name=name,
                 role=str(role) or "contributor",
                 joined_at=_when(entry.occurred_at),
                 left_at=_when(entry.data["leftAt"]) if joined and entry.data.get("leftAt") else None,
-                extra=extra if joined else {},
+                extra=_unknown(entry.data, {"role", "leftAt", "again"}) if joined else {},
             )
 
     def _open(self, entry: Entry) -> None:
         id = entry.chapter or entry.id
-        known = {"title", "parent", "origin"}
         self.chapters.setdefault(
             id,
             Chapter(
@@ -128,7 +140,7 @@ class _Fold:
                 agent_name=entry.agent or "default",
                 started_at=_when(entry.occurred_at),
                 parent=entry.data.get("parent"),
-                extra={key: value for key, value in entry.data.items() if key not in known},
+                extra=_unknown(entry.data, {"title", "parent"}),
             ),
         )
 
@@ -171,10 +183,12 @@ class _Fold:
 
     def _amend(self, data: Mapping[str, Any]) -> None:
         trail = self.trail
-        for key, value in data.items():
-            if key in _RETROSPECTIVE:
-                have = trail.retrospective or Retrospective(summary=str(data.get("summary") or trail.title))
-                trail.retrospective = _with(have, key, value)
+        told = {key: value for key, value in data.items() if key in _RETROSPECTIVE}
+        told |= _extra(data)
+        if told:
+            have = trail.retrospective or Retrospective(summary=str(data.get("summary") or trail.title))
+            trail.retrospective = from_record(to_record(have) | told, Retrospective, "retrospective")
+        self._widen(data.get("trail") or {})
         trail.task.title = data.get("title", trail.task.title)
         trail.task.description = data.get("description", trail.task.description)
         self._gather(data)
@@ -187,10 +201,21 @@ class _Fold:
             (trail.files_changed, "filesChanged"),
             (trail.tags, "tags"),
         ):
-            have.extend(item for item in data.get(key, ()) if item not in have)
+            have.extend(item for item in _list(data.get(key)) if item not in have)
         if trail.trace is not None:
             trail.trace.end_ref = data.get("endRef", trail.trace.end_ref)
             trail.trace.trace_id = data.get("traceId", trail.trace.trace_id)
+
+    def _widen(self, more: dict[str, Any]) -> None:
+        """Take keys of the whole record that another tool added later."""
+        if more:
+            trail = self.trail
+            least = {"id": trail.id, "status": "active", "startedAt": trail.started_at, "task": {"title": "-"}}
+            told = from_record(least | more, Trail, trail.id)
+            trail.project_id = trail.project_id or told.project_id
+            trail.workflow_id = trail.workflow_id or told.workflow_id
+            trail.trace = trail.trace or told.trace
+            trail.extra = told.extra | trail.extra
 
 
 _TASK = ("title", "description", "source")
@@ -203,7 +228,7 @@ def _begin(trail_id: str, start: Entry) -> Trail:
     whole = {key: data[key] for key in _TRAIL if data.get(key) is not None}
     whole |= {"id": trail_id, "version": 1, "status": "active", "startedAt": start.occurred_at}
     whole["task"] = task | data.get("task", {})
-    whole |= data.get("extra", {})
+    whole |= _extra(data)
     return from_record(whole, Trail, trail_id)
 
 
@@ -238,12 +263,22 @@ def _reason(data: Mapping[str, Any]) -> str:
 
 
 def _retrospective(data: Mapping[str, Any]) -> Retrospective:
-    told = {key: value for key, value in data.items() if key not in _MORE}
-    return from_record(told, Retrospective, "retrospective")
+    told = {key: value for key, value in data.items() if key not in _MORE | _IMPORTED}
+    return from_record(told | _extra(data), Retrospective, "retrospective")
 
 
-def _with(have: Retrospective, key: str, value: Any) -> Retrospective:
-    return from_record(to_record(have) | {key: value}, Retrospective, "retrospective")
+def _unknown(data: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """What the data of an entry holds beyond what its type needs."""
+    return {key: value for key, value in data.items() if key not in known | _IMPORTED} | _extra(data)
+
+
+def _extra(data: Mapping[str, Any]) -> dict[str, Any]:
+    extra = data.get("extra")
+    return extra if isinstance(extra, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _text(entry: Entry, key: str) -> str:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..clock import Clock, SystemClock
 from ..errors import PayloadError, TrailEnded
 from . import entry as line
-from . import ids, index, record
+from . import ids, index, layouts, record
 from .entry import Entry
 from .files import Files, Redact
-from .fold import fold
 from .model import Status, Summary, Trail
 from .places import Places
 
@@ -128,7 +127,8 @@ class TrailFolder:
                 f"{trail_id} is {trail.status}: an end stands; open(…, late=True) adds to it as a late event"
             )
         lead = trail.agents[0].name if trail.agents else "default"
-        return OpenTrail(self, trail_id, agent or os.environ.get("TRAJECTORIES_AGENT") or lead)
+        who = agent or os.environ.get("TRAJECTORIES_AGENT") or lead
+        return OpenTrail(self, trail_id, who, named=agent is not None)
 
     def delete(self, trail_id: str) -> None:
         """Remove a trail and all its files, for good. Raises TrailIdError, TrailNotFound."""
@@ -140,14 +140,9 @@ class TrailFolder:
         The trail is created where there is none, and moved where the entries end it; how many were new is the
         answer. With `derive=False` the record and the page of a trail that goes on are left for later.
         """
-        files = self.files
-        new = [files.ready(entry, trail_id, bounded=False) for entry in line.ordered(entries)]
-        known = bool(files.places.find(ids.checked(trail_id)).journals) or files.adopt(trail_id)
-        created = not known and files.create(trail_id, new)
-        added = len(new) if created else files.merge(trail_id, new)
-        moved = files.settle(trail_id) if added else False
-        if created or moved or (added and derive):
-            files.refresh([trail_id])
+        added, moved = self.files.absorb(trail_id, entries)
+        if moved or (added and derive):
+            self.files.refresh([trail_id])
         return added
 
     def settle(self, trail_id: str) -> None:
@@ -157,7 +152,7 @@ class TrailFolder:
 
     def load(self, trail_id: str) -> Trail:
         """The whole record of a trail. Raises TrailIdError, TrailNotFound, TrailBroken."""
-        return fold(trail_id, self.entries(trail_id))
+        return layouts.tell(trail_id, self.entries(trail_id))
 
     def entries(self, trail_id: str) -> list[Entry]:
         """The lines of a trail's journal, in order; another tool's record is told as such lines."""

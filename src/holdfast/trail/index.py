@@ -2,9 +2,10 @@
 
 Guarantee: when `refresh` returns, the file names every trail whose journal was there when it began. It rests on
 the folder's lock, and on looking at the folder each time: names are cheap to read (4 ms for 10,000), and no
-entry is believed whose file stands somewhere else. So a writer that waited for the lock finds its entry there,
-written by the one before, and writes nothing; and whatever git, another tool or a crash did to the folder is
-put right by the next writer. The file needs no sync: an empty or torn one is made again.
+entry is believed whose file stands somewhere else, or is newer than the index though its trail has ended. So
+a writer that waited for the lock finds its entry there, written by the one before, and writes nothing; and
+whatever git, another tool or a crash did to the folder is put right by the next writer. The file needs no sync:
+an empty or torn one is made again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from .. import faults
 from ..errors import HoldfastError
 from . import journal, layouts, places, record
-from .fold import fold, summary_of
+from .fold import summary_of
 from .model import Status, Summary, Trail
 from .places import Found, Places, Scan
 
@@ -63,6 +64,13 @@ class Index:
         """Where the file is."""
         return self._places.path(NAME)
 
+    def time(self) -> int:
+        """When the file was written, in nanoseconds; 0 where there is none."""
+        try:
+            return os.stat(self.path, follow_symlinks=False).st_mtime_ns
+        except OSError:
+            return 0
+
     def read(self) -> dict[str, IndexEntry] | None:
         """The entries; None where there is no such file, or none that can be read."""
         try:
@@ -82,7 +90,7 @@ class Index:
 
     def matches(self, scan: Scan, entries: dict[str, IndexEntry]) -> bool:
         """Whether each trail of the folder has its entry, and each entry its trail."""
-        if scan.temporary:
+        if scan.temporary or scan.changed:
             return False
         for trail_id, found in scan.trails.items():
             entry = entries.get(trail_id)
@@ -101,13 +109,15 @@ class Index:
         entries = dict(before or {})
         for trail_id in [trail_id for trail_id in entries if trail_id not in scan.trails]:
             del entries[trail_id]
-        again = set(touched)
+        again = {*touched, *scan.changed}
         for trail_id, found in scan.trails.items():
             entry = entries.get(trail_id)
             if entry is None or entry.path != found.path or trail_id in again:
                 self._look(trail_id, found, entries)
         if entries != before:
             self._write(entries, now)
+        elif again:
+            os.utime(self.path)  # newer than what was looked at
         return entries
 
     def look(self, scan: Scan) -> dict[str, IndexEntry]:
@@ -116,7 +126,7 @@ class Index:
         before = self.read() or {}
         for trail_id, found in scan.trails.items():
             entry = before.get(trail_id)
-            if entry is not None and entry.path == found.path:
+            if entry is not None and entry.path == found.path and trail_id not in scan.changed:
                 entries[trail_id] = entry
             elif (trail := self._read_trail(trail_id, found)) is not None:
                 entries[trail_id] = _entry_of(trail, found.path)
@@ -124,19 +134,18 @@ class Index:
 
     def _before(self) -> dict[str, IndexEntry] | None:
         entries = self.read()
-        if entries is None and os.path.lexists(self.path):
-            if os.path.islink(self.path) or os.path.getsize(self.path):
-                bad = journal.beside(self.path, "bad")
-                os.rename(self.path, bad)
-                log.error(
-                    "%s is malformed: it is kept as %s, and made again from the journals", self.path, bad
-                )
+        if entries is None and os.path.lexists(self.path) and not _is_empty(self.path):
+            bad = journal.beside(self.path, "bad")
+            os.rename(self.path, bad)
+            log.error("%s is malformed: it is kept as %s, and made again from the journals", self.path, bad)
         return entries
 
     def _look(self, trail_id: str, found: Found, entries: dict[str, IndexEntry]) -> None:
         trail = self._read_trail(trail_id, found)
         if trail is None:
             entries.pop(trail_id, None)
+            for path in found.journals:
+                journal.clear(self._places.path(path))
             return
         entries[trail_id] = _entry_of(trail, found.path)
         if found.journals:
@@ -155,13 +164,13 @@ class Index:
             _remove(places.stem(self._places.path(path)) + places.PAGE)
 
     def _read_trail(self, trail_id: str, found: Found) -> Trail | None:
+        path = (found.journals or found.records)[0]
+        mark = _mark_of(self._places.path(path))
         try:
             return read_trail(self._places.root, trail_id, found)
         except FileNotFoundError:
             return None
         except (HoldfastError, OSError) as error:
-            path = (found.journals or found.records)[0]
-            mark = _mark_of(self._places.path(path))
             if self._unreadable.get(path) != mark:
                 self._unreadable[path] = mark
                 log.error("%s", error)
@@ -186,17 +195,44 @@ def read_trail(root: str, trail_id: str, found: Found) -> Trail:
 
     Raises TrailBroken, FileNotFoundError.
     """
-    return fold(trail_id, layouts.entries(root, trail_id, found))
+    path = (found.journals or found.records)[0]
+    return layouts.tell(trail_id, layouts.entries(root, trail_id, found), path)
 
 
 def derive(root: str, path: str, trail: Trail) -> None:
     """Write the record and the page of a trail beside its journal."""
+    base = os.path.join(root, places.stem(path))
+    _keep_rewritten(root, places.stem(path), trail.id)
+    for ending, text in documents(trail).items():
+        places.replace(base + ending, text)
+    if not os.path.exists(os.path.join(root, path)):  # a start was taken back meanwhile: no ghost of it stays
+        _remove(base + places.RECORD)
+        _remove(base + places.PAGE)
+
+
+def _keep_rewritten(root: str, base: str, trail_id: str) -> None:
+    """A record that another tool wrote over ours goes where its own stand: the next writer takes it over."""
+    path = os.path.join(root, base + places.RECORD)
+    try:
+        with open(path, "rb") as file:
+            if layouts.SIGN in file.read()[-200:]:
+                return
+        layouts.read(root, trail_id, base + places.RECORD)
+    except (HoldfastError, OSError):
+        return  # there is none, or it was cut off
+    target = os.path.join(root, base, "trajectory.json")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    os.rename(path, journal.beside(target, "other") if os.path.lexists(target) else target)
+
+
+def documents(trail: Trail) -> dict[str, bytes]:
+    """What is derived from a trail and stands beside its journal, by the ending of the file's name."""
     from .export import export
 
-    base = os.path.join(root, places.stem(path))
-    data = record.to_record(trail) | {layouts.DERIVED: {"events": sum(len(c.events) for c in trail.chapters)}}
-    places.replace(base + places.RECORD, record.dump(data, indent=2))
-    places.replace(base + places.PAGE, export(trail, "markdown").encode("utf-8", "backslashreplace"))
+    return {
+        places.RECORD: record.dump(layouts.signed(record.to_record(trail)), indent=2),
+        places.PAGE: export(trail, "markdown").encode("utf-8", "backslashreplace"),
+    }
 
 
 def summary(trail_id: str, entry: IndexEntry) -> Summary:
@@ -224,6 +260,10 @@ def _entry_of(trail: Trail, path: str) -> IndexEntry:
         confidence=line.confidence,
         agent=line.agent.encode("utf-8", "replace").decode() if line.agent else None,
     )
+
+
+def _is_empty(path: str) -> bool:
+    return not os.path.islink(path) and os.path.getsize(path) == 0
 
 
 def _remove(path: str) -> None:

@@ -123,19 +123,21 @@ class Tail:
                 self.ended = entry
 
 
-def append(fd: int, path: str, tail: Tail, entries: Sequence[Entry], *, keep_time: bool = False) -> None:
+def append(fd: int, path: str, tail: Tail, entries: Sequence[Entry], *, as_told: bool = False) -> None:
     """Write entries at the end of a locked journal, each with the next number. Not durable until `sync`.
 
-    Times before the last line's are raised to it (unless `keep_time`, for entries that were recorded
-    elsewhere). Raises TrailError where the disk does not take them; then nothing of them is there.
+    Times before the last line's are raised to it. `as_told` is for entries that were recorded elsewhere: they
+    keep their times and numbers (if they have any), so that a merge is what the union of both sets of lines is.
+    Raises TrailError where the disk does not take them; then nothing of them is there.
     """
     lines = []
     seq = tail.seq
     for entry in entries:
-        seq += 1
-        entry.seq = seq
-        if not keep_time and from_text(entry.recorded_at) < tail.last:
+        if not as_told or not entry.seq:
+            entry.seq = seq + 1
+        if not as_told and from_text(entry.recorded_at) < tail.last:
             entry.recorded_at = to_text(tail.last)
+        seq = max(seq, entry.seq)
         lines.append(encode(entry))
     faults.point("trail.append.before")
     try:
@@ -149,11 +151,14 @@ def append(fd: int, path: str, tail: Tail, entries: Sequence[Entry], *, keep_tim
 
 
 def sync(fd: int, path: str) -> None:
-    """Wait until all that the journal holds is on the disk."""
+    """Wait until all that the journal holds is on the disk. Raises TrailError where the disk does not say so."""
     try:
         os.fdatasync(fd)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise TrailError(
+            f"{path}: the disk did not confirm what was written: {os.strerror(error.errno or 0)}; "
+            "it may be there or not: look before you try again"
+        ) from None
 
 
 def create(path: str, entries: Sequence[Entry], *, timeout: float) -> None:
@@ -161,16 +166,31 @@ def create(path: str, entries: Sequence[Entry], *, timeout: float) -> None:
     fd = lock.acquire(path, WRITE | os.O_CREAT | os.O_EXCL, timeout=timeout)
     try:
         try:
-            append(fd, path, Tail(), entries, keep_time=True)
-            lock.unlock(fd)
+            append(fd, path, Tail(), entries, as_told=True)
             sync(fd, path)
             places.sync_folder(os.path.dirname(path))
-        except TrailError:
-            os.unlink(path)
+        except (TrailError, OSError):
+            os.unlink(path)  # still locked: nobody else has written in it
             raise
     finally:
         lock.close(fd)
     faults.point("trail.create.after")
+
+
+def clear(path: str) -> None:
+    """Remove a journal that holds nothing: whoever began it died before its first line was whole.
+
+    One that is being begun just now is left alone: its writer has the lock, or makes the file again.
+    """
+    try:
+        with lock.locked(path, WRITE, timeout=0) as fd:
+            reading = parse(_pread(fd, 0, os.fstat(fd).st_size))
+            if not reading.entries and not reading.bad:
+                if reading.torn:
+                    _set_aside(fd, path, reading.torn, 0)
+                os.unlink(path)
+    except (TrailError, OSError):
+        return
 
 
 def merge(path: str, others: Iterable[str], *, timeout: float) -> int:
@@ -180,13 +200,13 @@ def merge(path: str, others: Iterable[str], *, timeout: float) -> int:
         tail.catch_up(fd, path)
         new = [e for e in ordered(e for other in others for e in read(other).entries) if e.id not in tail.ids]
         if new:
-            append(fd, path, tail, new, keep_time=True)
+            append(fd, path, tail, new, as_told=True)
             sync(fd, path)
     return len(new)
 
 
 def rewrite(path: str, keep: Callable[[Reading], bytes], *, timeout: float) -> None:
-    """Replace a journal as a whole, durably, while nobody writes in it."""
+    """Replace a journal as a whole, durably, while nobody writes in it. The caller holds the folder's lock."""
     with lock.locked(path, WRITE, timeout=timeout) as fd:
         data = keep(parse(_pread(fd, 0, os.fstat(fd).st_size)))
         places.replace(path, data, durable=True)
@@ -215,7 +235,13 @@ def beside(path: str, ending: str) -> str:
 def _set_aside(fd: int, path: str, torn: bytes, whole: int) -> None:
     """Keep the bytes that a crash left of a line in a file of their own, then cut them off."""
     aside = beside(path, "torn")
-    places.replace(aside, torn, durable=True)
+    file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        places.write(file, torn)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    places.sync_folder(os.path.dirname(aside))
     os.ftruncate(fd, whole)
     os.fdatasync(fd)
     log.error("%s: the last line was cut off by a crash: its %d bytes are kept in %s", path, len(torn), aside)

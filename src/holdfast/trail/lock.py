@@ -55,13 +55,12 @@ def acquire(path: str, flags: int = os.O_RDWR, *, timeout: float = 30.0) -> int:
     """Open and lock a file. Whoever calls this calls `release`, or `unlock` and `close`."""
     while True:
         fd = _open_plain(path, flags)
+        _wait(fd, path, timeout)
         try:
-            _wait(fd, path, timeout)
             if _leads_to(path, fd):
                 return fd
         except BaseException:
-            if fd in _open:
-                close(fd)
+            release(fd)
             raise
         release(fd)  # it was moved or replaced while we waited: look again
         flags &= ~os.O_EXCL
@@ -115,27 +114,44 @@ def _leads_to(path: str, fd: int) -> bool:
 
 
 def _wait(fd: int, path: str, timeout: float) -> None:
+    """Until the lock is ours. Where it does not become so, the file is closed."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         # flock has no time-out, and asking again and again is slow and unfair: a thread waits for us.
-        waiter = _Waiter(fd)
-        waiter.start()
-        if not waiter.wait(timeout):
+        if not _Waiter(fd).wait(timeout):
             raise TrailLocked(
                 f"{path}: waited {timeout:g} s for {holder(path)}; stop it, or try again"
             ) from None
+    except OSError:
+        close(fd)
+        raise
 
 
 def holder(path: str) -> str:
-    """Who holds the lock of a file, as far as it has said so."""
+    """Who holds the lock of a file: as the kernel says, else as the holder has said (it may be elsewhere)."""
     try:
         with open(path, "rb") as file:
-            text = file.read(200).decode("ascii", "replace")
+            pid = _locked_by(os.fstat(file.fileno()))
+            words = file.read(200).decode("ascii", "replace").split()
     except OSError:
-        text = ""
-    words = text.split()
+        return "another writer"
+    if pid is not None:
+        return f"process {pid} on {os.uname().nodename}"
     return f"process {words[0]} on {words[1]}" if len(words) == 2 and words[0].isdigit() else "another writer"
+
+
+def _locked_by(status: os.stat_result) -> int | None:
+    """The process that Linux names for a lock; None where it does not, or the process is in another container."""
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as table:
+            rows = [row.split() for row in table]
+    except OSError:
+        return None
+    # "1: FLOCK ADVISORY WRITE 1234 fe:00:5678 0 EOF"; who waits has "->" in the second column
+    pids = [int(row[4]) for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5] == file]
+    return next((pid for pid in pids if pid > 0), None)
 
 
 class _Waiter(threading.Thread):
@@ -144,7 +160,7 @@ class _Waiter(threading.Thread):
     def __init__(self, fd: int) -> None:
         super().__init__(daemon=True, name="holdfast-trail-lock")
         self.fd = fd
-        self.error: OSError | None = None
+        self._error: OSError | None = None
         self._turn = threading.Lock()
         self._done = False
         self._given_up = False
@@ -153,21 +169,29 @@ class _Waiter(threading.Thread):
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX)
         except OSError as error:
-            self.error = error
+            self._error = error
         with self._turn:
             self._done = True
             if self._given_up:
-                os.close(self.fd)
+                release(self.fd)  # not closed only: a process forked meanwhile may hold a copy of the file
 
     def wait(self, timeout: float) -> bool:
-        """Whether the lock came in time."""
+        """Whether the lock came in time. If it did not, the file is closed, now or when the lock comes."""
+        came = False
         try:
+            self.start()
             self.join(timeout)
-        finally:
             with self._turn:
-                if not self._done:
-                    self._given_up = True
-                    _open.discard(self.fd)
-        if self.error is not None:
-            raise self.error
-        return self._done
+                if self._done and self._error is not None:
+                    raise self._error
+                came = self._done
+        finally:
+            if not came:
+                self._give_up()
+        return came
+
+    def _give_up(self) -> None:
+        with self._turn:
+            self._given_up = True
+            if self._done or self.ident is None:  # it has ended, or could not be started
+                release(self.fd)

@@ -43,6 +43,8 @@ EVENT_TYPES = (
 """The types of events that are known; others are kept and shown as they are."""
 
 TITLE_LIMIT = 500
+LAST_TS = 253_402_300_799_999
+"""The last millisecond of the year 9999: what is beyond it was counted in another unit."""
 EXTRA = " extra"
 """The key under which `record` hands unknown keys to a type; no JSON key of a record is spelled so."""
 
@@ -50,7 +52,7 @@ Title = Annotated[str, Meta(min_length=1, max_length=TITLE_LIMIT)]
 Words = Annotated[str, Meta(min_length=1)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Confidence = Annotated[float, Meta(ge=0, le=1)]
-TrailId = Annotated[str, Meta(pattern="^traj_[a-z0-9_]{1,100}$")]
+TrailId = Annotated[str, Meta(pattern=r"^traj_[a-z0-9_]{1,100}(?!\n)$")]  # `$` alone lets a line feed pass
 
 
 class Part(msgspec.Struct, kw_only=True, rename="camel"):
@@ -112,7 +114,7 @@ class Event(Part, kw_only=True):
 
     sparse: ClassVar[tuple[str, ...]] = ("tags", "id", "seq", "agent", "late")
 
-    ts: Annotated[int, Meta(gt=0)]
+    ts: Annotated[int, Meta(gt=0, le=LAST_TS)]
     type: Words
     content: Words
     raw: Any = None

@@ -19,7 +19,6 @@ Leases play no part in this: two deciders on one run are slow, never wrong.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
@@ -143,7 +142,7 @@ class Advance:
         A run that is another worker's now, or parked, still wants their outcome, and not a cancellation.
         """
         self.closed = True
-        self._drop()
+        self.drop()
         for draft in self._inbox:
             if draft.type in OUTCOMES:
                 self.worker.record_late(self.run_id, draft)
@@ -161,7 +160,7 @@ class Advance:
             self._record([d for d in self._inbox if d.type in OUTCOMES])
             return
         if self.execution is None or self._stale:
-            self._drop()
+            self.drop()
             self.load()
             return
         if self._news and not self._out:
@@ -237,7 +236,7 @@ class Advance:
         except ReplayDivergence as error:
             self._park("diverged", error)
         except Runaway as error:
-            self._drop()
+            self.drop()
             self.busy = True
             self.worker.spawn(self._count_crash(error))
         except Exception as error:
@@ -493,7 +492,8 @@ class Advance:
                 draft.value = msgspec.UNSET  # the code that it was delivered to may have changed it
                 self._inbox.appendleft(draft)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Bury the live execution; what attempts came to is kept."""
         execution, self.execution = self.execution, None
         self._keep(self._out)
         self._out.clear()
@@ -503,7 +503,7 @@ class Advance:
 
     def _park(self, kind: str, error: BaseException) -> None:
         self.busy = True
-        self._drop()
+        self.drop()
         created, self._on_created = self._on_created, None
         if created is not None:
             self.worker.forget(self, None)
@@ -515,7 +515,7 @@ class Advance:
     def _fail(self, error: HoldfastError) -> None:
         """The engine ends the run: a record, for the code did not ask for it."""
         self.busy = True
-        self._drop()
+        self.drop()
         created, self._on_created = self._on_created, None
         if created is not None:
             self.worker.forget(self, None)
@@ -526,8 +526,10 @@ class Advance:
     async def _give_up(self, error: StoreError) -> None:
         created, self._on_created = self._on_created, None
         self.worker.forget(self, None, ended=False)
-        with contextlib.suppress(HoldfastError):  # it may be there all the same, if only the answer was lost
+        try:  # it may be there all the same, if only the answer was lost
             await self.worker.store.release(self.worker.id, {self.run_id: 0})
+        except HoldfastError:
+            self.worker.unsure()
         if created is not None:
             created(error)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from .. import failures, faults
+from .. import failures, faults, ids
 from ..clock import Clock
 from ..codec import check_size
 from ..engine.context import StepCall
@@ -204,7 +203,7 @@ class Executor:
         if isinstance(error, RetryAfter):
             delay = error.delay
         else:
-            delay = options.backoff.delay(number, random.random())
+            delay = options.backoff.delay(number, ids.fraction())
         data["delay"] = delay
         data["due"] = self._clock.now() + round(delay * 1e6)
         return new("step_retried", key=attempt.call.key, data=data)

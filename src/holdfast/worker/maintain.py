@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..errors import HoldfastError, LeaseLost
+from ..errors import HoldfastError, LeaseLost, StoreError
 from ..store.base import WorkerRow
 from .presence import Others
 
@@ -34,6 +34,7 @@ class Maintain:
         self._claiming = False
         self._claim_again = False
         self._unseen = False
+        self._unsure = False
         self._dead: deque[tuple[str, str | None]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
@@ -67,6 +68,10 @@ class Maintain:
         self._claiming = True
         self._worker.spawn(self._claim_now())
 
+    def unsure(self) -> None:
+        """The store may have this worker down for runs that it does not know of: an answer was lost."""
+        self._unsure = True
+
     async def _claim_now(self) -> None:
         try:
             while True:
@@ -83,7 +88,11 @@ class Maintain:
         worker = self._worker
         limit = 100
         while not worker.stopping:
-            claims = await worker.store.claim(worker.id, worker.workflow_names(), limit=limit, parked=parked)
+            try:
+                claims = await worker.store.claim(worker.id, worker.workflow_names(), limit=limit, parked=parked)
+            except StoreError:
+                self._unsure = True  # it may have been given runs, and nobody else will ask for those
+                raise
             for claim in claims:
                 worker.take(claim)
             if len(claims) < limit:
@@ -100,6 +109,8 @@ class Maintain:
     async def _look(self) -> None:
         """The slow poll: losing every notice costs at most its interval."""
         worker = self._worker
+        if self._unsure:
+            await self._reconcile()
         self._unseen |= await worker.store.changed()
         if not self._unseen:
             return
@@ -107,6 +118,17 @@ class Maintain:
         for run_id, fact in await worker.store.behind(worker.id):
             worker.check(run_id, fact)
         self._unseen = False  # only now: where the store fails in between, the change is still to be seen
+
+    async def _reconcile(self) -> None:
+        """Take up runs that are this worker's in the store alone."""
+        self._unsure = False
+        try:
+            for claim in await self._worker.store.owned(self._worker.id):
+                if not self._worker.knows(claim.run):
+                    self._worker.take(claim)
+        except StoreError:
+            self._unsure = True
+            raise
 
     async def bury_dead(self) -> None:
         """Free the runs of workers whose process has gone."""

@@ -133,6 +133,9 @@ class Worker:
 
     def _leave(self) -> None:
         self._unlisten()
+        for advance in self._live.values():  # where handing back was cut short
+            advance.drop()
+        self._live.clear()
         self.executor.close()
         self.watch.close()
         if self._presence is not None:
@@ -178,6 +181,14 @@ class Worker:
         """Whether the run is live here."""
         return run_id in self._live
 
+    def knows(self, run_id: str) -> bool:
+        """Whether the run is this worker's as far as it knows."""
+        return run_id in self._owned or run_id in self._live
+
+    def unsure(self) -> None:
+        """A write about ownership was not answered: look soon what the store has this worker down for."""
+        self._maintain.unsure()
+
     def take(self, claim: Claim) -> None:
         """A run that the store has given to this worker."""
         faults.point("worker.claim.after")
@@ -220,7 +231,8 @@ class Worker:
         try:
             await self.store.park(advance.run_id, json.dumps({"kind": kind, "message": message}))
         except HoldfastError as error:
-            log.error("%s could not be parked: %s", advance.run_id, error)
+            log.error("%s could not be parked, it will be tried again: %s", advance.run_id, error)
+            self.unsure()
         self.forget(advance, None, ended=False)
 
     async def judge_crash(self, run_id: str) -> None:

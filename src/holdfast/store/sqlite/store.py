@@ -293,6 +293,11 @@ class SqliteStore(GroupStore):
         """Count one more crash of a tick."""
         return await self.job(lambda: ownership.crashed(self._db, run_id))
 
+    async def owned(self, worker: str) -> list[Claim]:
+        """The live runs that are this worker's."""
+        rows = self._query("owned", (worker,))
+        return [Claim(run, workflow, due, bool(ready)) for run, workflow, ready, due in rows]
+
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
         return [(run, fact) for run, fact in self._query("behind", (worker,))]

@@ -328,6 +328,12 @@ RETURNING run, ready;
 -- Count one more crash of a tick.
 UPDATE runs SET crashes = crashes + 1 WHERE run = ?1 RETURNING crashes;
 
+-- name: owned
+-- The live runs of a worker.
+SELECT run, workflow, status = 'pending' OR fact > delivered OR steps > 0,
+    (SELECT min(due) FROM timers WHERE timers.run = runs.row)
+FROM runs WHERE owner = ?1 AND ended IS NULL ORDER BY row;
+
 -- name: behind
 -- The runs of a worker whose log holds facts beyond the delivered mark.
 SELECT run, fact FROM runs WHERE owner = ?1 AND fact > delivered ORDER BY row;

@@ -1,0 +1,13 @@
+"""Deterministic simulation: real workers and clients, one seed, a clock that jumps, and trouble of every kind.
+
+    from holdfast.testing.simulation import Scenario, Start, simulate
+
+    report = simulate(Scenario(starts=[Start(fulfil, (order,), "order-1")]), seed=7)
+    assert not report.problems, report.trace[-50:]
+"""
+
+from .faults import QUIET, Profile, profile
+from .scenario import Report, Scenario, Start, simulate
+from .world import World
+
+__all__ = ["QUIET", "Profile", "Report", "Scenario", "Start", "World", "profile", "simulate"]

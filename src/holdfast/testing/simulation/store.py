@@ -1,0 +1,210 @@
+"""The memory store behind a network that fails: what each simulated process sees of the one store.
+
+No rule of the protocol is written here: a call arrives late, twice or never, and what arrives is judged by the
+store itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ...clock import Clock
+from ...errors import StoreError
+from ...events import Event
+from ...store.base import Append, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
+from ...store.group import Item
+from ...store.memory import MemoryStore, _Data
+
+if TYPE_CHECKING:
+    from .world import World
+
+T = TypeVar("T")
+
+
+class SimulatedStore(MemoryStore):
+    """A process's handle on the store."""
+
+    def __init__(self, world: World, data: _Data, clock: Clock, name: str) -> None:
+        super().__init__("memory://simulated", clock, data)
+        self._world = world
+        self._name = name
+        self._context = contextvars.copy_context()
+
+    async def open(self) -> None:
+        """Join the handles; what this one is told runs in the context of its process."""
+        self._context = contextvars.copy_context()
+        await super().open()
+
+    # ---- writing
+
+    def submit(self, request: Append, *, flush: bool = False) -> None:
+        """Send an append."""
+        self._send(request, at_once=flush)
+
+    def _put(self, item: Item) -> None:
+        self._send(item, at_once=False)
+
+    def _send(self, item: Item, *, at_once: bool) -> None:
+        world = self._world
+        if self._closed:
+            item.answer(StoreError(f"{self.url} is not open: use it inside `async with`"))
+            return
+        what = _describe(item)
+        fate = world.befalls(self._name, what)
+        there, back = world.travel(fate), world.travel(None)
+        answer = self._returning(item, what, back)
+        if fate == "crash before":
+            world.crash_soon(self._name)
+        elif fate == "refused" or world.down:
+            world.later(there, lambda: answer(StoreError("the store cannot be reached")))
+        elif fate == "lost":
+            world.later(there + back, lambda: answer(StoreError("the connection was lost")))
+        elif fate is None and at_once and there == 0:
+            item.answer(self._arrive(item, what))
+        else:
+            world.later(there, lambda: self._commit(item, what, fate, answer))
+            if fate == "twice" and isinstance(item, Append):
+                world.later(world.travel("slow"), lambda: self._arrive(item, what))
+
+    def _commit(self, item: Item, what: str, fate: str | None, answer: Callable[[Any], None]) -> None:
+        result = self._arrive(item, what)
+        if fate == "crash after":
+            self._world.crash_soon(self._name)
+        elif fate == "unanswered":
+            answer(StoreError("the connection was lost"))
+        else:
+            answer(result)
+
+    def _arrive(self, item: Item, what: str) -> Any:
+        """The call is at the store: it is committed and judged as every other."""
+        outcome = self.guarded_commit([item])
+        if isinstance(outcome, Exception):
+            return outcome
+        [answer], news = outcome
+        self._world.note(f"{self._name}: {what} -> {_short(answer)}")
+        if news:
+            self._spread(news)
+        return answer
+
+    def _returning(self, item: Item, what: str, delay: float) -> Callable[[Any], None]:
+        """How the answer comes back: later, in the context of the process, if that is still alive."""
+        context = contextvars.copy_context()
+        loop = self._world.loop
+
+        def answer(result: Any) -> None:
+            if isinstance(result, StoreError):
+                self._world.note(f"{self._name}: {what} => {type(result).__name__}")
+            loop.call_later(delay, item.answer, result, context=context)
+
+        return answer
+
+    def _spread(self, news: list[News]) -> None:
+        world = self._world
+        for handle in tuple(self._data.handles):
+            if not isinstance(handle, SimulatedStore):
+                continue
+            fate = None if handle is self else world.notice()
+            times = {"news dropped": 0, "news doubled": 2}.get(fate or "", 1)
+            for _ in range(times):
+                world.loop.call_later(world.travel("slow" if fate else None), handle.tell, news, context=handle._context)
+
+    def tell_others(self, news: Sequence[News]) -> None:
+        """Runs that are free now: heard by all."""
+        if news:
+            self._spread(list(news))
+
+    # ---- reading: it takes time both ways, and may fail
+
+    async def _ask(self, what: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        world = self._world
+        fate = world.befalls(self._name, what)
+        if fate in ("crash before", "crash after"):
+            world.crash_soon(self._name)
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(world.travel(fate))
+        if fate in ("refused", "lost", "unanswered") or world.down:
+            raise StoreError("the store cannot be reached")
+        found = await work()
+        await asyncio.sleep(world.travel(None))
+        return found
+
+    async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events beyond `after`."""
+        return await self._ask("read", lambda: super(SimulatedStore, self).read(run_id, after, limit))
+
+    async def head(self, run_id: str) -> Head | None:
+        """The run's row, or None."""
+        return await self._ask("head", lambda: super(SimulatedStore, self).head(run_id))
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Head]:
+        """A page of runs."""
+        ask = super().runs
+        return await self._ask(
+            "runs",
+            lambda: ask(
+                status=status, workflow=workflow, attributes=attributes, parked=parked, before=before, limit=limit
+            ),
+        )
+
+    async def hooks(
+        self,
+        *,
+        run: str | None = None,
+        token: str | None = None,
+        open_only: bool = True,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Hook]:
+        """A page of hooks."""
+        ask = super().hooks
+        return await self._ask(
+            "hooks", lambda: ask(run=run, token=token, open_only=open_only, after=after, limit=limit)
+        )
+
+    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+        """Pending timers."""
+        ask = super().timers
+        return await self._ask("timers", lambda: ask(run=run, limit=limit))
+
+    async def open_steps(self, run_id: str) -> list[OpenStep]:
+        """The steps that owe an outcome."""
+        return await self._ask("open_steps", lambda: super(SimulatedStore, self).open_steps(run_id))
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that have not left."""
+        return await self._ask("workers", super().workers)
+
+    async def owned(self, worker: str) -> list[Claim]:
+        """The live runs that are this worker's."""
+        return await self._ask("owned", lambda: super(SimulatedStore, self).owned(worker))
+
+    async def behind(self, worker: str) -> list[tuple[str, int]]:
+        """This worker's runs with facts beyond the delivered mark."""
+        return await self._ask("behind", lambda: super(SimulatedStore, self).behind(worker))
+
+
+def _describe(item: Item) -> str:
+    if not isinstance(item, Append):
+        return str(item.work.__qualname__).split(".")[1]
+    what = ",".join(draft.type + (f" {draft.key}" if draft.key else "") for draft in item.drafts)
+    where = item.run or f"token {item.token}"
+    return f"append {where} after={item.after} [{what}]"
+
+
+def _short(answer: Any) -> str:
+    if isinstance(answer, BaseException):
+        return type(answer).__name__
+    first = getattr(answer, "first", None)
+    return f"{first}..{answer.last}" if first is not None else "done"

@@ -1,0 +1,118 @@
+"""Which trail and chapter the running code is in.
+
+Guarantee: inside `with trail.chapter(…)`, and in whatever that block starts with a copy of its context (asyncio
+tasks, `asyncio.to_thread`), the answer is that chapter, however many tasks, threads, trails and folders are
+interleaved. It rests on one context variable, which holds the blocks around the code, innermost last, and on
+asking it by folder and trail, for copies of one trail may stand in two folders.
+
+A plain thread (`threading.Thread`, a pool, `loop.run_in_executor`) has no copy, so where it was started is not
+known; only which blocks are open, and in which thread or task each was entered. There, the answer is the
+innermost chapter that all of them share: what the thread was started from cannot lie outside of it. So two
+threads of one chapter never get each other's chapters, however they are timed.
+
+Known limit, of Python: a generator runs in the context of whoever advances it. Between two steps of a
+generator that has a chapter open, its caller is in that chapter too. Use `chapter.note(…)` there: it is exact
+everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from contextvars import ContextVar
+from weakref import WeakKeyDictionary
+
+_blocks: ContextVar[tuple[Block, ...]] = ContextVar("holdfast_trail", default=())
+_entered: dict[Block, None] = {}
+"""Blocks in which some code is, in the order in which they were entered. One operation at a time: no lock."""
+_strands: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+_numbers = itertools.count(1)
+
+
+class Block:
+    """What a `with` surrounds: a trail (it has no `outer`), or a chapter in a trail or in another chapter."""
+
+    def __init__(self, key: tuple[str, str], outer: Block | None) -> None:
+        self.key = key  # the folder's real path, and the trail's id
+        self.outer = outer
+        self.strand = strand()
+        self.inside: list[int] = []
+        self._entered_by: set[int] = set()
+
+    def enter(self) -> None:
+        """From here on, this code is in the block."""
+        mine = strand()
+        self.inside.append(mine)
+        self._entered_by.add(mine)
+        _entered.pop(self, None)  # to the end
+        _entered[self] = None
+        _blocks.set((*_blocks.get(), self))
+
+    def leave(self) -> None:
+        """This code is in the block no more; what it has started still is."""
+        # Not by token: a generator may be closed in another context, even thread, than it was opened in.
+        _blocks.set(tuple(other for other in _blocks.get() if other is not self))
+        mine = strand()
+        if self.inside:
+            self.inside.remove(mine if mine in self.inside else self.inside[-1])
+        if not self.inside:
+            _entered.pop(self, None)
+
+    def stale(self) -> bool:
+        """Whether the code that asks has left the block in another context (a generator, a callback)."""
+        mine = strand()
+        return mine in self._entered_by and mine not in self.inside
+
+    def line(self) -> list[Block]:
+        """The chapters from the outermost one down to this block."""
+        return [] if self.outer is None else [*self.outer.line(), self]
+
+
+def current() -> Block | None:
+    """The innermost block around the code that asks, of whatever trail."""
+    here = [block for block in _blocks.get() if not block.stale()]
+    return here[-1] if here else None
+
+
+def within(trail: Block) -> Block:
+    """The innermost block of this trail around the code that asks; the trail itself outside of its chapters."""
+    here = [block for block in _blocks.get() if block.key == trail.key and not block.stale()]
+    if here:
+        return here[-1]
+    if _task() is not None:
+        return trail  # a task has a copy of the context: what is not there is not around it
+    tips: dict[int, Block] = {trail.strand: trail}
+    for block in list(_entered):
+        if block.key == trail.key:
+            tips |= dict.fromkeys(block.inside, block)
+    mine = tips.get(strand())
+    return mine if mine is not None else _shared([tip.line() for tip in tips.values()], trail)
+
+
+def strand() -> int:
+    """The task or thread that asks, as a number that no other one has had."""
+    runs = _task() or threading.current_thread()
+    number = _strands.get(runs)
+    return number if number is not None else _strands.setdefault(runs, next(_numbers))
+
+
+def _task() -> object | None:
+    current_task = getattr(sys.modules.get("asyncio"), "current_task", None)
+    if current_task is None:
+        return None  # nobody has imported it: there are no tasks
+    try:
+        found: object | None = current_task()
+    except RuntimeError:
+        return None
+    return found
+
+
+def _shared(lines: list[list[Block]], trail: Block) -> Block:
+    """The innermost block that stands in all of these lines."""
+    shared = trail
+    for level in zip(*lines, strict=False):
+        if any(block is not level[0] for block in level):
+            break
+        shared = level[0]
+    return shared

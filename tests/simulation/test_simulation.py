@@ -1,0 +1,138 @@
+"""Whole deployments on one seeded loop: workers die, pause and lose answers, and every log stays lawful."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scenarios import generated
+
+import holdfast as hf
+from holdfast.testing.simulation import Profile, Scenario, Start, World, simulate
+from holdfast.testing.simulation.faults import CALLS, EVENTS, NEWS
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level("CRITICAL")
+
+
+@hf.step
+async def pay(amount: int) -> int:
+    await asyncio.sleep(0.1)
+    return amount
+
+
+@hf.workflow
+async def month(amount: int) -> int:
+    paid = await pay(amount)
+    await hf.sleep(timedelta(days=30))
+    return paid + await pay(1)
+
+
+@hf.workflow
+async def approval(amount: int) -> str:
+    try:
+        async with asyncio.timeout(5):
+            return f"approved {await hf.hook(f'approve-{amount}', type=int)}"
+    except TimeoutError:
+        await pay(amount)
+        return "too late"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_seed_is_one_history(seed):
+    """Twice the same seed: the same calls, faults, answers and logs, to the byte."""
+    first, second = simulate(generated(seed), seed), simulate(generated(seed), seed)
+    assert first.trace == second.trace
+    assert first.digest == second.digest
+    assert first.befallen == second.befallen
+    assert first.trace != simulate(generated(seed), f"{seed} other").trace
+
+
+def test_thirty_days_pass_in_a_moment():
+    """Nobody waits: the clock jumps from one alarm to the next."""
+    quiet_life = Scenario(starts=[Start(month, (1,), "r")], workers=1, profile=Profile(), meddle=False, horizon=40 * 86400)
+    report = simulate(quiet_life, 1)
+    assert report.problems == []
+    assert report.statuses == {"completed": 1}
+
+
+@pytest.mark.parametrize("kind", [*CALLS, *NEWS, *EVENTS])
+def test_each_kind_of_trouble_alone(kind):
+    """A flood of one kind: it happens, and nothing is corrupt, lost or stuck."""
+    profile = Profile(
+        calls={kind: 0.2 if "crash" not in kind else 0.02} if kind in CALLS else {},
+        news={kind: 0.9} if kind in NEWS else {},
+        events={kind: 3.0} if kind in EVENTS else {},
+        delay=0.02,
+    )
+    befallen = 0
+    for seed in range(4):
+        runs = [Start(approval, (n,), f"approval-{n}") for n in range(4)]
+        report = simulate(Scenario(starts=runs, profile=profile), f"{kind} {seed}")
+        assert report.problems == [], (seed, report.problems, report.trace[-40:])
+        befallen += report.befallen.get(kind, 0)
+    assert befallen > 0
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_generated_programs_in_all_kinds_of_trouble(block):
+    """What `make simulate` does with more seeds."""
+    for seed in range(block * 20, block * 20 + 20):
+        report = simulate(generated(seed), seed)
+        assert report.problems == [], f"seed {seed}: {report.problems}"
+
+
+def test_a_claim_whose_answer_is_lost_is_found_again():
+    """The store gave the run to a worker that does not know: nobody else may claim it (found by seed 23)."""
+    report = simulate(generated(23), 23)
+    assert report.problems == []
+    profile = Profile(calls={"unanswered": 0.5})
+    for seed in range(6):
+        report = simulate(Scenario(starts=[Start(approval, (1,), "r")], profile=profile, workers=1), seed)
+        assert report.problems == [], report.trace[-40:]
+
+
+def test_a_paused_process_goes_on_with_what_was_due():
+    """As after SIGSTOP and SIGCONT: nothing is lost, everything is late."""
+    world = World("pause")
+    seen: list[tuple[str, float]] = []
+
+    async def ticking(name: str) -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            seen.append((name, world.now))
+
+    async def main() -> None:
+        world.launch("a", ticking)
+        world.launch("b", ticking)
+        await asyncio.sleep(1.5)
+        paused, dead = world.alive("a")[0], world.alive("b")[0]
+        paused.paused = True
+        world.crash(dead)
+        await asyncio.sleep(10)
+        world.loop.resume(paused)
+        await asyncio.sleep(10)
+
+    world.run(main())
+    assert seen == [("a-1", 1.0), ("b-2", 1.0), ("a-1", 11.5), ("a-1", 12.5)]
+
+
+def test_chance_does_not_leak_out_of_a_world():
+    """Ids outside of a simulation are as random as before."""
+    from holdfast import ids
+
+    random.seed(1)
+    simulate(Scenario(starts=[Start(approval, (1,), "r")], profile=Profile()), 1)
+    assert ids.run_id() != ids.run_id()
+    assert ids.random_bytes.__module__ == "posix"
