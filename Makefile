@@ -12,6 +12,8 @@ help:
 	@echo 'make check              what a change must pass: lint, format, types, imports, tests'
 	@echo 'make format             put the code into shape'
 	@echo 'make docs               write the generated pages of docs/ anew'
+	@echo 'make simulate [SEEDS=n] whole deployments from many seeds, in simulated trouble'
+	@echo 'make mutants            take protections out, one by one, and see which test notices'
 	@echo 'make bench              the measurements in bench/'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
@@ -50,6 +52,15 @@ format: $(READY)
 .PHONY: docs
 docs: $(READY)
 	@set -e; for file in docs/reference/make_*.py; do $(BIN)/python "$$file"; done
+
+SEEDS ?= 1000
+.PHONY: simulate
+simulate: $(READY)
+	@$(BIN)/python proof/simulate.py --seeds $(SEEDS)
+
+.PHONY: mutants
+mutants: $(READY)
+	@$(BIN)/python proof/mutants.py
 
 .PHONY: bench
 bench: $(READY)

@@ -50,9 +50,9 @@ def test_every_command_has_help_with_its_exit_codes() -> None:
         assert "--store URL" in text
         assert "--json" in text
         assert max(map(len, text.splitlines())) <= 80
-    for info in app.registered_commands:
-        assert info.callback is not None
-        assert info.callback.__doc__
+        for info in app.registered_commands:
+            assert info.callback is not None
+            assert info.callback.__doc__
 
 
 def test_without_arguments_there_is_help(holdfast: Command) -> None:

@@ -169,4 +169,4 @@ def test_short_commands_import_little(ours: Command, desk: Path, program: str, l
     heavy = {"typer", "click", "rich", "asyncio", "argparse", "apsw", "sqlite3", "jsonschema", "ssl", "http"}
     own = {"holdfast.client", "holdfast.engine", "holdfast.store", "holdfast.worker", "holdfast.events"}
     assert not loaded & (heavy | own)
-    assert len(loaded) < 260, f"{len(loaded)} modules"
+    assert len(loaded) < 210, f"{len(loaded)} modules"

@@ -161,6 +161,22 @@ def test_eight_starts_at_once_are_one_trail(desk: Path) -> None:
     assert len(TrailFolder(desk / ".trajectories").list("active")) == 1
 
 
+def test_sixteen_decisions_at_once_are_kept(npm: Command, desk: Path) -> None:
+    """The npm tool said that it kept 13 to 15 of 16, and kept 7 to 12."""
+    trail_id = npm("start", "x", "-q").out.strip()
+    code = "import sys; from holdfast.cli.trail import main; sys.exit(main())"
+
+    def decide(number: int) -> int:
+        line = [sys.executable, "-c", code, "decision", f"Use {number}"]
+        return subprocess.run(line, cwd=desk, capture_output=True, check=False).returncode
+
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(decide, range(16))) == [0] * 16
+    record = json.loads((desk / ".trajectories" / "active" / f"{trail_id}.json").read_text())
+    kept = [event["content"] for chapter in record["chapters"] for event in chapter["events"]]
+    assert sorted(kept) == sorted(f"Use {number}" for number in range(16))
+
+
 # ---- failures
 
 

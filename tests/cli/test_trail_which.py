@@ -80,6 +80,13 @@ def test_several_are_listed_and_nothing_is_done(ours: Command, desk: Path) -> No
     assert ours("note", "x", "--id", first).code == 0
 
 
+def test_an_empty_id_is_not_taken_for_none(ours: Command) -> None:
+    """As `--id "$trail"` of a script whose variable is empty: it would write to whichever is active."""
+    started(ours, "Fix")
+    assert ours("note", "x", "--id", "").err.startswith("error: trail id: expected 'traj_'")
+    assert ours("export", "").err.startswith("error: trail id: expected 'traj_'")
+
+
 # ---- the environment
 
 

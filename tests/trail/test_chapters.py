@@ -120,7 +120,9 @@ def test_a_generator_that_is_closed_elsewhere_leaves_no_chapter_behind(folder):
     next(generator)
     contextvars.copy_context().run(generator.close)
     t.note("outside")
-    assert told(folder, t) == {"G": ["in G"], "Work": ["outside"]}
+    asyncio.run(asyncio.to_thread(t.note, "outside"))  # which inherits what is around here
+    assert current() is None
+    assert told(folder, t) == {"G": ["in G"], "Work": ["outside", "outside"]}
     assert folder.load(t.id).chapters[0].ended_at is not None
 
 

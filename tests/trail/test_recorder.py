@@ -24,7 +24,7 @@ from trail_flows import Report, everything, three_agents, waits_in_a_chapter
 import holdfast as hf
 from holdfast.events import Event, dump_json, new
 from holdfast.replay import load_history
-from holdfast.testing import Rehearsal, replay_check
+from holdfast.testing import ManualClock, Rehearsal, replay_check
 from holdfast.trail import TrailFolder
 from holdfast.trail import entry as line
 from holdfast.trail.fold import fold
@@ -499,6 +499,31 @@ async def test_a_recorder_that_fails_is_loud_and_no_run_notices(
             pass
     (summary,) = TrailFolder(tmp_path / "trails").list()
     assert summary.status == "completed"
+
+
+async def test_a_worker_that_begins_to_keep_trails_leaves_old_runs_alone(tmp_path: Path) -> None:
+    """Those that had ended long before are left to `holdfast trail record`; what came since is all there."""
+
+    async def has_run(run_id: str) -> None:
+        created = new("run_created", data={"workflow": "three_agents", "args": {"pages": 1}})
+        await app.store.append(run_id, [created], after=0)
+        await app.store.append(run_id, [new("run_completed", data={"value": 3})], after=1)
+        clock.advance(7200)
+
+    def recorded() -> set[str]:
+        return {folder.load(s.id).task.source.id for s in folder.list()}  # type: ignore[union-attr]
+
+    clock, folder = ManualClock(), TrailFolder(tmp_path / "trails")
+    async with hf.connect(f"sqlite:///{tmp_path}/app.db", clock=clock) as app:
+        await has_run("old")
+        async with app.worker(trails=folder):
+            await (await app.start(three_agents, 0, run_id="first")).result()
+        assert recorded() == {"first"}
+        await has_run("missed")  # nobody kept trails just then
+        async with app.worker(trails=folder):
+            await (await app.start(three_agents, 0, run_id="second")).result()
+        assert recorded() == {"first", "missed", "second"}
+        assert [r.run async for r in record_all(app.store, folder)] == ["old"]
 
 
 async def test_only_the_workers_own_workflows_are_kept(tmp_path: Path) -> None:

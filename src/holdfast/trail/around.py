@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from weakref import WeakKeyDictionary
 
 _blocks: ContextVar[tuple[Block, ...]] = ContextVar("holdfast_trail", default=())
@@ -37,32 +37,37 @@ class Block:
         self.key = key  # the folder's real path, and the trail's id
         self.outer = outer
         self.strand = strand()
-        self.inside: list[int] = []
-        self._entered_by: set[int] = set()
+        self._inside: list[tuple[int, Token[tuple[Block, ...]]]] = []
+        self._lost = False
 
     def enter(self) -> None:
         """From here on, this code is in the block."""
-        mine = strand()
-        self.inside.append(mine)
-        self._entered_by.add(mine)
         _entered.pop(self, None)  # to the end
         _entered[self] = None
-        _blocks.set((*_blocks.get(), self))
+        self._lost = False
+        self._inside.append((strand(), _blocks.set((*_blocks.get(), self))))
 
     def leave(self) -> None:
         """This code is in the block no more; what it has started still is."""
-        # Not by token: a generator may be closed in another context, even thread, than it was opened in.
-        _blocks.set(tuple(other for other in _blocks.get() if other is not self))
-        mine = strand()
-        if self.inside:
-            self.inside.remove(mine if mine in self.inside else self.inside[-1])
-        if not self.inside:
+        now, mine = _blocks.get(), strand()
+        inside = list(self._inside)
+        entry = next((one for one in reversed(inside) if one[0] == mine), inside[-1])
+        self._inside.remove(entry)
+        if not self._inside:
             _entered.pop(self, None)
+        try:
+            _blocks.reset(entry[1])
+        except ValueError:  # a generator was closed in another context: it stays in the one it was opened in
+            self._lost = True
+        _blocks.set(tuple(other for other in now if other is not self))
 
-    def stale(self) -> bool:
-        """Whether the code that asks has left the block in another context (a generator, a callback)."""
-        mine = strand()
-        return mine in self._entered_by and mine not in self.inside
+    def strands(self) -> list[int]:
+        """Which tasks and threads have entered and not left it."""
+        return [who for who, _ in self._inside]
+
+    def lost(self) -> bool:
+        """Whether it was left where it was not entered: code may still seem to be in it."""
+        return self._lost and not self._inside
 
     def line(self) -> list[Block]:
         """The chapters from the outermost one down to this block."""
@@ -71,13 +76,13 @@ class Block:
 
 def current() -> Block | None:
     """The innermost block around the code that asks, of whatever trail."""
-    here = [block for block in _blocks.get() if not block.stale()]
+    here = [block for block in _blocks.get() if not block.lost()]
     return here[-1] if here else None
 
 
 def within(trail: Block) -> Block:
     """The innermost block of this trail around the code that asks; the trail itself outside of its chapters."""
-    here = [block for block in _blocks.get() if block.key == trail.key and not block.stale()]
+    here = [block for block in _blocks.get() if block.key == trail.key and not block.lost()]
     if here:
         return here[-1]
     if _task() is not None:
@@ -85,7 +90,7 @@ def within(trail: Block) -> Block:
     tips: dict[int, Block] = {trail.strand: trail}
     for block in list(_entered):
         if block.key == trail.key:
-            tips |= dict.fromkeys(block.inside, block)
+            tips |= dict.fromkeys(block.strands(), block)
     mine = tips.get(strand())
     return mine if mine is not None else _shared([tip.line() for tip in tips.values()], trail)
 

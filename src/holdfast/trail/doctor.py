@@ -124,9 +124,10 @@ class _Visit:
         scan = self.files.places.scan()
         for trail_id, found in scan.trails.items():
             trail = self._trail(trail_id, found)
-            if trail is None:
-                continue
             entry = (before or {}).get(trail_id)
+            if trail is None:
+                touched += [trail_id] if entry is not None else []  # it is no longer what the index says
+                continue
             now = self.files.places.find(trail_id) if self.mend else found
             if entry is None or entry.path != now.path:
                 self.told.added += 1
@@ -268,14 +269,13 @@ class _Visit:
             self._mend(f"{first}: moved to {os.path.dirname(place)}", lambda: files.settled(trail_id))
 
     def _is_current(self, found: Found, trail: Trail) -> bool:
-        """Whether what is derived from a trail says what its journal does. It may lag: a note does not write it."""
+        """Whether what is derived from a trail says what its journal does. That it lags behind is no finding."""
         if not found.journals:
             return True
         base = self._full(places.stem(found.journals[0]))
         try:
             return all(_read(base + ending) == text for ending, text in index.documents(trail).items())
         except FileNotFoundError:
-            self.told.mended.append(f"{found.path}: the record or the page was missing: made again")
             return False
 
     def _index(self, before: dict[str, index.IndexEntry] | None, trails: set[str]) -> None:
@@ -303,7 +303,7 @@ class _Visit:
 
 
 def _left_elsewhere(folder: TrailFolder) -> str | None:
-    """Where the npm tool has moved the folder, if it was made again since (a checkout does) and lacks something."""
+    """Where the npm tool has moved the folder, if it was made again since (by a checkout) and lacks something."""
     where = folder.files.places
     moved = os.path.join(os.path.dirname(where.given), places.MOVED)
     again = os.path.basename(where.given) == places.FOLDER and where.root != moved

@@ -97,7 +97,10 @@ class Files:
         """A new trail: in its journal and in the index, or not at all."""
         self.create(trail_id, [first])
         try:
-            self.refresh()
+            with self.locked(), self._writing(index.NAME):
+                found = Found([self._journal(places.ACTIVE, trail_id)], [])
+                if not self.index.enter(trail_id, found, now=self._now()):
+                    self.update()
         except TrailError:
             with suppress(TrailError):  # the first error is the one to tell
                 self._take_back(trail_id)
@@ -239,8 +242,7 @@ class Files:
     def update(self, touched: Iterable[str] = ()) -> dict[str, IndexEntry]:
         """As `refresh`, for who holds the lock already."""
         with self._writing(index.NAME):
-            now = record.instant(to_datetime(self.clock.now()))
-            return self.index.refresh(self.places.scan(self.index.time()), touched, now=now)
+            return self.index.refresh(self.places.scan(self.index.time()), touched, now=self._now())
 
     def unified(self, trail_id: str) -> Found:
         """The files of a trail, after its journals (git may have left two) have been made one."""
@@ -349,6 +351,9 @@ class Files:
             if not layouts.is_derived(trail):
                 new += layouts.new_in(trail, [*told, *new], origin="record")
         return new
+
+    def _now(self) -> str:
+        return record.instant(to_datetime(self.clock.now()))
 
     def _journal(self, place: str, trail_id: str) -> str:
         return f"{place}/{ids.checked(trail_id)}{places.JOURNAL}"

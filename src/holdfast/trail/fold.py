@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from ..clock import from_text, to_datetime
 from ..errors import PayloadError
 from . import ids
 from .entry import ENDS, STRUCTURE, Entry, ordered
-from .model import Agent, Chapter, Event, Retrospective, Summary, Trail
+from .model import Agent, Chapter, Event, Instant, Retrospective, Summary, Title, Trail, Words
 from .record import from_record, to_record
 
 _RETROSPECTIVE = {key for key in Retrospective.__struct_encode_fields__ if not key.startswith(" ")}
@@ -32,7 +34,7 @@ def fold(trail_id: str, entries: Iterable[Entry]) -> Trail:
     """
     try:
         return _Fold(trail_id, ordered(entries)).trail
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a journal that was edited
+    except (ValueError, OverflowError) as error:  # a journal that was edited
         raise PayloadError(f"{trail_id}: an entry has data of a wrong shape: {error}") from None
 
 
@@ -46,25 +48,62 @@ def summary_of(trail: Trail, path: str = "") -> Summary:
         completed_at=trail.completed_at,
         confidence=trail.retrospective.confidence if trail.retrospective is not None else None,
         agent=trail.agents[0].name if trail.agents else None,
+        session=trail.session,
+        worktree=trail.worktree,
         path=path,
     )
 
 
 def check(trail_id: str, entry: Entry) -> None:
     """Refuse an entry that could not be read back. Raises PayloadError: expected, got and path."""
-    if entry.type not in STRUCTURE:
+    needs = _NEEDS.get(entry.type)
+    try:
+        if needs is not None:
+            msgspec.convert(entry.data, needs)
+        match entry.type:
+            case "trail_started":
+                _begin(trail_id, entry)
+            case "trail_completed" | "trail_abandoned" | "trail_amended":
+                _retrospective({"summary": "-"} | entry.data)
+                _widened(trail_id, entry.data.get("trail", {}))
         _event(entry, 1, late=False)
-        return
-    first = Entry(
-        id="",
-        seq=0,
-        type="trail_started",
-        occurred_at=entry.occurred_at,
-        recorded_at=entry.recorded_at,
-        data={"title": "-"},
-    )
-    alone = [entry] if entry.type == "trail_started" else [first, entry]
-    from_record(to_record(fold(trail_id, alone)), Trail, entry.type)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise PayloadError(f"{entry.type} {entry.id}: {error}") from None
+
+
+class _Opened(msgspec.Struct):
+    title: Words
+    parent: str | None = None
+
+
+class _Joined(msgspec.Struct, rename="camel"):
+    role: str = ""
+    left_at: Instant | None = None
+
+
+class _Gathered(msgspec.Struct, rename="camel"):
+    commits: list[str] = []
+    files_changed: list[str] = []
+    tags: list[str] = []
+    end_ref: str | None = None
+    trace_id: str | None = None
+    reason: str | None = None
+
+
+class _Amended(_Gathered):
+    title: Title = "-"
+    description: str | None = None
+    trail: dict[str, Any] = {}
+
+
+_NEEDS: dict[str, type[msgspec.Struct]] = {
+    "chapter_opened": _Opened,
+    "agent_joined": _Joined,
+    "trail_completed": _Gathered,
+    "trail_abandoned": _Gathered,
+    "trail_amended": _Amended,
+}
+"""What the data of a structural entry must look like, beyond its retrospective; other keys are free."""
 
 
 class _Fold:
@@ -210,8 +249,7 @@ class _Fold:
         """Take keys of the whole record that another tool added later."""
         if more:
             trail = self.trail
-            least = {"id": trail.id, "status": "active", "startedAt": trail.started_at, "task": {"title": "-"}}
-            told = from_record(least | more, Trail, trail.id)
+            told = _widened(trail.id, more)
             trail.project_id = trail.project_id or told.project_id
             trail.workflow_id = trail.workflow_id or told.workflow_id
             trail.trace = trail.trace or told.trace
@@ -230,6 +268,12 @@ def _begin(trail_id: str, start: Entry) -> Trail:
     whole["task"] = task | data.get("task", {})
     whole |= _extra(data)
     return from_record(whole, Trail, trail_id)
+
+
+def _widened(trail_id: str, more: dict[str, Any]) -> Trail:
+    """A trail that holds nothing but these keys of a record, and what none can do without."""
+    least = {"id": trail_id, "status": "active", "startedAt": "1970-01-01T00:00:00Z", "task": {"title": "-"}}
+    return from_record(least | more, Trail, trail_id)
 
 
 def _event(entry: Entry, position: int, late: bool) -> Event | None:

@@ -1,11 +1,12 @@
 """`index.json`: an entry for each trail, derived from the names in the folder and from the journals.
 
-Guarantee: when `refresh` returns, the file names every trail whose journal was there when it began. It rests on
-the folder's lock, and on looking at the folder each time: names are cheap to read (4 ms for 10,000), and no
-entry is believed whose file stands somewhere else, or is newer than the index though its trail has ended. So
-a writer that waited for the lock finds its entry there, written by the one before, and writes nothing; and
-whatever git, another tool or a crash did to the folder is put right by the next writer. The file needs no sync:
-an empty or torn one is made again.
+Guarantee: when `enter` returns, the file names the new trail; when `refresh` returns, it names every trail whose
+journal was there when it began. It rests on the folder's lock, and on looking at the folder each time that
+somebody asks what there is: names are cheap to read, and no entry is believed whose file stands somewhere else,
+or is newer than the last look though its trail has ended. So whatever git, another tool or a crash did to the
+folder is put right by the next one who lists or ends a trail, and one writer serves all that wait for the lock:
+they find their entries there, and write nothing. A start looks at its own trail alone, for the price of the rest
+grows with the folder. The file needs no sync: an empty or torn one is made again.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class IndexEntry(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel
     path: str
     confidence: float | None = None
     agent: str | None = None
+    session: str | None = None
+    worktree: str | None = None
     compacted_into: str | None = None
 
 
@@ -65,7 +68,7 @@ class Index:
         return self._places.path(NAME)
 
     def time(self) -> int:
-        """When the file was written, in nanoseconds; 0 where there is none."""
+        """When the whole folder was looked at, in nanoseconds: the file's time; 0 where there is none."""
         try:
             return os.stat(self.path, follow_symlinks=False).st_mtime_ns
         except OSError:
@@ -75,7 +78,7 @@ class Index:
         """The entries; None where there is no such file, or none that can be read."""
         try:
             mark = _mark(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         known, entries = self._known
         if mark == known:
@@ -97,6 +100,20 @@ class Index:
             if (entry is None or entry.path != found.path) and not self._is_known_bad(found):
                 return False
         return all(trail_id in scan.trails for trail_id in entries)
+
+    def enter(self, trail_id: str, found: Found, *, now: str) -> bool:
+        """Have the index name a new trail, without a look at the others. The caller holds the folder's lock.
+
+        False where there is no index that can be read: then all must be looked at.
+        """
+        before = self.read()
+        if before is None:
+            return False
+        entries = dict(before)
+        self._look(trail_id, found, entries)
+        if entries != before:
+            self._write(entries, now, looked=self.time())
+        return True
 
     def refresh(self, scan: Scan, touched: Iterable[str] = (), *, now: str) -> dict[str, IndexEntry]:
         """Make the index say what the folder holds. The caller holds the folder's lock.
@@ -182,10 +199,11 @@ class Index:
             self._places.path(path)
         )
 
-    def _write(self, entries: dict[str, IndexEntry], now: str) -> None:
+    def _write(self, entries: dict[str, IndexEntry], now: str, *, looked: int | None = None) -> None:
+        """The file's time is that of the last look at the whole folder, if that was not now."""
         faults.point("trail.index.before")
         data = _encoder.encode(_File(version=1, last_updated=now, trails=entries))
-        places.replace(self.path, data)
+        places.replace(self.path, data, time=looked)
         self._known = (_mark(self.path), entries)
         faults.point("trail.index.after")
 
@@ -212,17 +230,13 @@ def derive(root: str, path: str, trail: Trail) -> None:
 
 def _keep_rewritten(root: str, base: str, trail_id: str) -> None:
     """A record that another tool wrote over ours goes where its own stand: the next writer takes it over."""
-    path = os.path.join(root, base + places.RECORD)
-    try:
-        with open(path, "rb") as file:
-            if layouts.SIGN in file.read()[-200:]:
-                return
-        layouts.read(root, trail_id, base + places.RECORD)
-    except (HoldfastError, OSError):
-        return  # there is none, or it was cut off
+    path = base + places.RECORD
+    if not layouts.is_rewritten(root, trail_id, path):
+        return
     target = os.path.join(root, base, "trajectory.json")
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.rename(path, journal.beside(target, "other") if os.path.lexists(target) else target)
+    free = journal.beside(target, "other") if os.path.lexists(target) else target
+    os.rename(os.path.join(root, path), free)
 
 
 def documents(trail: Trail) -> dict[str, bytes]:
@@ -245,6 +259,8 @@ def summary(trail_id: str, entry: IndexEntry) -> Summary:
         completed_at=record.moment(entry.completed_at) if entry.completed_at else None,
         confidence=entry.confidence,
         agent=entry.agent,
+        session=entry.session,
+        worktree=entry.worktree,
         path=entry.path,
     )
 
@@ -252,14 +268,21 @@ def summary(trail_id: str, entry: IndexEntry) -> Summary:
 def _entry_of(trail: Trail, path: str) -> IndexEntry:
     line = summary_of(trail)
     return IndexEntry(
-        title=line.title.encode("utf-8", "replace").decode(),
+        title=_plain(line.title),
         status=line.status,
         started_at=record.instant(line.started_at),
         completed_at=record.instant(line.completed_at) if line.completed_at else None,
         path=path,
         confidence=line.confidence,
-        agent=line.agent.encode("utf-8", "replace").decode() if line.agent else None,
+        agent=_plain(line.agent) if line.agent else None,
+        session=_plain(line.session) if line.session else None,
+        worktree=_plain(line.worktree) if line.worktree else None,
     )
+
+
+def _plain(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 does not know."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_empty(path: str) -> bool:

@@ -22,12 +22,16 @@ from .. import faults
 from ..clock import from_text, to_text
 from ..errors import PayloadError, TrailError
 from . import lock, places
-from .entry import ENDS, Entry, decode, encode, ordered
+from .entry import ENDS, STRUCTURE, Entry, decode, encode, ordered
+from .fold import check
 
 log = logging.getLogger("holdfast.trail")
 
 WRITE = os.O_RDWR | os.O_APPEND
 """How a journal is opened for writing."""
+
+
+_ANY = "traj_0"  # what a line of a journal says does not depend on the trail's id
 
 
 class BadLine(NamedTuple):
@@ -49,23 +53,30 @@ class Reading(NamedTuple):
 
 def parse(data: bytes, first: int = 1) -> Reading:
     """Read the bytes of a journal; `first` is the number of their first line."""
-    entries: list[Entry] = []
-    bad: list[BadLine] = []
+    reading = Reading([], [], b"", len(data))
     lines = data.split(b"\n")
     tail = lines.pop()
     for number, line in enumerate(lines, start=first):
         if line.strip():
-            try:
-                entries.append(decode(line))
-            except PayloadError as error:
-                bad.append(BadLine(number, str(error), line))
+            _read_line(reading, number, line)
     if tail.strip():
         try:
-            entries.append(decode(tail))
-            tail = b""
+            decode(tail)
         except PayloadError:
-            return Reading(entries, bad, tail, len(data) - len(tail))
-    return Reading(entries, bad, b"", len(data))
+            return reading._replace(torn=tail, size=len(data) - len(tail))
+        _read_line(reading, first + len(lines), tail)
+    return reading
+
+
+def _read_line(reading: Reading, number: int, line: bytes) -> None:
+    """An entry that makes the trail itself must be whole: an end of a wrong shape ends nothing."""
+    try:
+        entry = decode(line)
+        if entry.type in STRUCTURE:
+            check(_ANY, entry)
+        reading.entries.append(entry)
+    except PayloadError as error:
+        reading.bad.append(BadLine(number, str(error), line))
 
 
 def read(path: str) -> Reading:

@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..clock import from_datetime, from_text
@@ -37,7 +38,8 @@ def entries(root: str, trail_id: str, found: Found) -> list[Entry]:
     lines: list[Entry] = []
     begun = False
     for path in found.journals:
-        reading = journal.read(os.path.join(root, path))
+        with _told(path):
+            reading = journal.read(os.path.join(root, path))
         for bad in reading.bad:
             journal.log.error("%s line %d is no entry, and is passed over: %s", path, bad.number, bad.reason)
         lines += reading.entries
@@ -71,9 +73,10 @@ def read(root: str, trail_id: str, path: str) -> Trail:
 
     Where `is_derived` says so of it, it is our own, and tells nothing that its journal does not.
     """
-    fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(fd, "rb") as file:
-        text = file.read()
+    with _told(path):
+        fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(fd, "rb") as file:
+            text = file.read()
     try:
         trail = of_record(record.parse(text, path), path)
     except PayloadError as error:
@@ -96,6 +99,18 @@ def signed(data: dict[str, Any]) -> dict[str, Any]:
 def is_derived(trail: Trail) -> bool:
     """Whether a record was derived from a journal and not rewritten by another tool since."""
     return DERIVED in trail.extra
+
+
+def is_rewritten(root: str, trail_id: str, path: str) -> bool:
+    """Whether another tool has written its record over the one that we derived."""
+    try:
+        with open(os.path.join(root, path), "rb") as file:
+            file.seek(-min(200, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            if SIGN in file.read():
+                return False
+        return not is_derived(read(root, trail_id, path))
+    except (TrailError, OSError):
+        return False  # there is none, or it was cut off: it tells nothing
 
 
 def entries_of(trail: Trail, *, origin: str) -> Iterator[Entry]:
@@ -156,6 +171,17 @@ class _Wanted:
         key = (entry.chapter, at, entry.data.get("type", entry.type), entry.data["content"])
         self.told[key] -= 1
         return self.told[key] < 0
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """What the system refuses is told with the file's path; that a file is gone is for the caller to know."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TrailBroken(f"{path}: cannot be read: {os.strerror(error.errno or 0)}", path=path) from None
 
 
 def _is_well_formed(trail_id: str, entry: Entry) -> bool:

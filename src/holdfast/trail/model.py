@@ -224,4 +224,6 @@ class Summary(msgspec.Struct, kw_only=True, frozen=True):
     completed_at: datetime | None = None
     confidence: float | None = None
     agent: str | None = None
+    session: str | None = None
+    worktree: str | None = None
     path: str = ""

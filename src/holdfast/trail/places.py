@@ -51,7 +51,7 @@ class Found(msgspec.Struct):
     @property
     def path(self) -> str:
         """The record's path as index.json has it."""
-        return stem(self.journals[0]) + RECORD if self.journals else self.records[0]
+        return self.journals[0].removesuffix(JOURNAL) + RECORD if self.journals else self.records[0]
 
 
 class Scan(msgspec.Struct):
@@ -132,7 +132,7 @@ class Places:
         yield COMPLETED
         try:
             names = os.listdir(completed)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for name in names:
             if len(name) == 7 and name[4] == "-" and not os.path.islink(os.path.join(completed, name)):
@@ -187,7 +187,8 @@ class Places:
         A trail that moves while this looks is seen at least once, for `active` is looked at first.
         """
         for top in (ACTIVE, COMPLETED):
-            yield from self._walk(top, temporary)
+            if not os.path.islink(self.path(top)):
+                yield from self._walk(top, temporary)
 
     def _walk(self, place: str, temporary: list[str]) -> Iterator[tuple[str, str]]:
         journals: set[str] = set()
@@ -195,20 +196,20 @@ class Places:
         folders: list[str] = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path(place)) as entries:
             for entry in entries:  # this loop is half of what a list of 10,000 trails costs
-                name, dot, ending = entry.name.rpartition(".")
-                ending = dot + ending
-                if ending == JOURNAL:
-                    if is_trail_id(name) and entry.is_file(follow_symlinks=False):
-                        journals.add(name)
-                        yield name, f"{place}/{name}{JOURNAL}"
-                elif ending == RECORD:
-                    records[name] = entry
-                elif ending == ".tmp":
-                    temporary.append(f"{place}/{entry.name}")
+                name = entry.name
+                if name.endswith(JOURNAL):
+                    trail_id = name[: -len(JOURNAL)]
+                    if is_trail_id(trail_id) and entry.is_file(follow_symlinks=False):
+                        journals.add(trail_id)
+                        yield trail_id, f"{place}/{name}"
+                elif name.endswith(RECORD):
+                    records[name[: -len(RECORD)]] = entry
+                elif name.endswith(".tmp"):
+                    temporary.append(f"{place}/{name}")
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                    if is_trail_id(entry.name):
-                        yield entry.name, f"{place}/{entry.name}/trajectory.json"
+                    folders.append(name)
+                    if is_trail_id(name):
+                        yield name, f"{place}/{name}/trajectory.json"
         for name in sorted(records.keys() - journals):
             if is_trail_id(name) and records[name].is_file(follow_symlinks=False):
                 yield name, f"{place}/{name}{RECORD}"
@@ -235,18 +236,20 @@ class Places:
             os.rmdir(folder)
 
 
-def replace(path: str, data: bytes, *, durable: bool = False) -> None:
+def replace(path: str, data: bytes, *, durable: bool = False, time: int | None = None) -> None:
     """Write a whole file: a reader sees the old one or the new one, and two writers do not meet.
 
     The temporary file stands in the same folder under a name that nobody else uses. Inside a folder of trails
     the caller holds the folder's lock: who holds it next takes such a file for one that a crash left behind,
-    and removes it. Raises OSError.
+    and removes it. `time` (nanoseconds) is what the file will say of itself, if not now. Raises OSError.
     """
     temporary = f"{path}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
             write(fd, data)
+            if time is not None:
+                os.utime(fd, ns=(time, time))
             if durable:
                 os.fsync(fd)
         finally:

@@ -32,7 +32,7 @@ def parse(text: bytes, what: str = "record") -> Any:
         raise PayloadError(f"{what}: expected JSON, got an empty file")
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         try:
             return json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):

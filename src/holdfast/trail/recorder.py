@@ -34,6 +34,7 @@ import msgspec
 from ..clock import from_datetime
 from ..errors import HoldfastError, RunNotFound
 from ..store.base import Head, News, Store
+from .entry import Entry
 from .folder import TrailFolder
 from .model import Summary
 from .projection import RunTrail, entries_of, trail_of
@@ -43,9 +44,13 @@ log = logging.getLogger("holdfast.trail")
 T = TypeVar("T")
 
 _PAGE = 500
+_MOST = 10_000
+"""Entries that are taken in at once: each time, the folder reads what the journal holds."""
 _REMEMBERED = 10_000
 _SHORTEST, _LONGEST, _SHARE = 0.05, 5.0, 4
 """A pass over the runs that have changed is followed by a pause: four times as long as it took, in seconds."""
+_RECENT = 3_600_000_000
+"""Microseconds: a run that ended within them was perhaps missed by a recorder that was killed."""
 _OVERLAP = 60_000_000
 """Microseconds by which a look for runs goes back before the last one: clocks and commits overlap."""
 
@@ -99,14 +104,16 @@ async def follow(
     run_ids: Iterable[str] | None = None,
     *,
     workflows: Container[str] | None = None,
+    history: bool = True,
     poll: float = 5.0,
     stop: asyncio.Event | None = None,
 ) -> AsyncIterator[Recorded]:
     """Keep trails current while their runs go on; yields each time that a trail has grown.
 
     With `run_ids` it ends when all of these runs have; else it goes on until `stop` is set (it records what
-    has happened by then) or the loop is left. `poll` is in seconds: how often it looks by itself, for news
-    that were lost. What goes wrong with a run is logged, and tried again with the next look.
+    has happened by then) or the loop is left. Without `history`, runs are left out that ended an hour ago or
+    more, before the folder held the trail of any run. `poll` is in seconds: how often it looks by itself, for
+    news that were lost. What goes wrong with a run is logged, and tried again with the next look.
 
     Example:
         async for recorded in follow(app.store, TrailFolder(), ["order-1"]):
@@ -115,7 +122,7 @@ async def follow(
     Raises RunNotFound for a run that is not there, StoreError where the store cannot be read at all.
     """
     async with Recorder(store, folder) as recorder:
-        watch = _Watch(recorder, None if run_ids is None else set(run_ids), workflows)
+        watch = _Watch(recorder, None if run_ids is None else set(run_ids), workflows, history=history)
         with watch.listening():
             await watch.look()
             while True:
@@ -143,12 +150,17 @@ async def keeping(
 
 
 async def _keep(store: Store, folder: TrailFolder, names: Container[str], stop: asyncio.Event) -> None:
+    trouble = ""
     while True:
         try:
-            async for _ in follow(store, folder, workflows=names, stop=stop):
+            async for _ in follow(store, folder, workflows=names, history=False, stop=stop):
                 pass
-        except Exception:
-            log.exception("the trails in %s are not kept for a moment; runs go on", folder.root)
+        except Exception as error:
+            if trouble != str(error):  # once for each trouble, not every two seconds
+                trouble = str(error)
+                known = isinstance(error, HoldfastError | OSError)
+                where, more = folder.root, None if known else error
+                log.error("no trails in %s for the moment, runs go on: %s", where, error, exc_info=more)
         if stop.is_set():
             return
         with contextlib.suppress(TimeoutError):
@@ -187,11 +199,15 @@ class Recorder:
         run = self._live.pop(run_id, None)  # where this fails, it is read anew from its beginning
         if run is None:
             run = RunTrail(run_id, redact=self.folder.files.redact)
-        new, absorb = 0, self.folder.absorb
+        new = 0
+        entries: list[Entry] = []
         while page := await self.store.read(run_id, run.position, _PAGE):
-            entries = [entry for event in page for entry in run.feed(event)]
-            if entries:
-                new += await self._apart(functools.partial(absorb, run.id, entries, derive=False))
+            entries += [entry for event in page for entry in run.feed(event)]
+            if len(entries) >= _MOST:
+                new += await self._absorb(run.id, entries)
+                entries = []
+        if entries:
+            new += await self._absorb(run.id, entries)
         if not run.position:
             raise RunNotFound(f"no run {run_id!r} in {self.store.url}")
         recorded = Recorded(run_id, run.id, run.status, new)
@@ -199,6 +215,9 @@ class Recorder:
             await self._apart(functools.partial(self.folder.settle, run.id))
         self._remember(run, recorded)
         return recorded
+
+    async def _absorb(self, trail_id: str, entries: list[Entry]) -> int:
+        return await self._apart(functools.partial(self.folder.absorb, trail_id, entries, derive=False))
 
     def _remember(self, run: RunTrail, recorded: Recorded) -> None:
         if not recorded.ended:
@@ -213,22 +232,32 @@ class Recorder:
         run = self._live.get(run_id)
         return run.position if run is not None else self._ended.get(run_id, 0)
 
-    async def behind(self, workflows: Container[str] | None = None, since: int = 0) -> list[str]:
-        """The runs whose trail may lack something; with `since`, of those created from then on or known."""
+    async def behind(
+        self, workflows: Container[str] | None = None, since: int = 0, *, history: bool = True
+    ) -> list[str]:
+        """The runs whose trail may lack something; with `since`, of those created from then on or known.
+
+        Without `history`, those are left out that ended long before there was a trail of any run.
+        """
         recorded: dict[str, int] = {}
         if not since:  # the folder says what recorders before this one have done
-            summaries = await self._apart(self.folder.list)
-            recorded = {summary.id: _end_of(summary) for summary in summaries if summary.status != "active"}
-        found = [
-            head.run
-            async for head in self._heads(since)
-            if (workflows is None or head.workflow in workflows)
-            and (head.ended is None or recorded.get(trail_of(head.run, head.created), -1) < head.time)
-            and self.position(head.run) < head.position
-        ]
+            recorded = {summary.id: _end_of(summary) for summary in await self._apart(self.folder.list)}
+        now = self.store.clock.now()
+        found: list[str] = []
+        unsure: list[str] = []
+        async for head in self._heads(since):
+            if workflows is not None and head.workflow not in workflows:
+                continue
+            until = recorded.get(trail_of(head.run, head.created))
+            if until is not None:
+                found += unsure  # younger than a trail: a recorder that was killed has missed them
+                unsure.clear()
+            if self.position(head.run) < head.position and (head.ended is None or (until or 0) < head.time):
+                recent = head.ended is None or head.ended > now - _RECENT
+                (found if history or since or recent or until is not None else unsure).append(head.run)
         for run_id, run in list(self._live.items()):
-            head = await self.store.head(run_id)
-            if head is not None and head.position > run.position and run_id not in found:
+            row = await self.store.head(run_id)
+            if row is not None and row.position > run.position and run_id not in found:
                 found.append(run_id)
         return found
 
@@ -249,8 +278,11 @@ class Recorder:
 class _Watch:
     """Which runs have changed, for `follow`."""
 
-    def __init__(self, recorder: Recorder, wanted: set[str] | None, workflows: Container[str] | None) -> None:
+    def __init__(
+        self, recorder: Recorder, wanted: set[str] | None, workflows: Container[str] | None, *, history: bool
+    ) -> None:
         self._recorder = recorder
+        self._history = history
         self._wanted = wanted
         self._workflows = workflows
         self._changed: dict[str, None] = {}
@@ -289,7 +321,7 @@ class _Watch:
             self._changed |= dict.fromkeys(self._wanted)
             return
         now = self._recorder.store.clock.now()
-        runs = await self._recorder.behind(self._workflows, self._looked)
+        runs = await self._recorder.behind(self._workflows, self._looked, history=self._history)
         self._changed |= dict.fromkeys(reversed(runs))
         self._looked = max(1, now - _OVERLAP)
 

@@ -10,12 +10,13 @@ Rich, no store, no engine (`words` says how the arguments are read).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from .. import output
 from ..guard import guarded
-from ..problem import CANNOT, INTERRUPTED, NO, Problem, did_you_mean
+from ..problem import CANNOT, NO, Problem, did_you_mean
 from .call import COMMON, Call, Program
 from .words import Command, Option, found, looks_like_option, placed, read
 
@@ -59,13 +60,15 @@ _HELP = ("--help", "-h")
 def main(words: Sequence[str] | None = None) -> int:
     """The program `trail`; returns the exit code, which is 1 for all that fails."""
     given = list(sys.argv[1:] if words is None else words)
-    code = guarded(lambda: _run(THEIRS, given))
+    with _warnings():
+        code = guarded(lambda: _run(THEIRS, given))
     return NO if code == CANNOT else code
 
 
 def run(words: Sequence[str]) -> int:
     """`holdfast trail WORDS`; returns the exit code."""
-    return guarded(lambda: _run(OURS, list(words)))
+    with _warnings():
+        return guarded(lambda: _run(OURS, list(words)))
 
 
 def load(name: str, program: Program = OURS) -> Command:
@@ -79,7 +82,6 @@ def load(name: str, program: Program = OURS) -> Command:
 
 
 def _run(program: Program, words: list[str]) -> int:
-    _show_warnings()
     page = f"`{program.name} --help`"
     before = _before_command(words)
     values, rest = read((*COMMON, _VERSION, Option("-h --help", "", "")), words[:before], page)
@@ -133,19 +135,25 @@ def _help(program: Program, names: list[str]) -> int:
     return 0
 
 
-def _show_warnings() -> None:
+@contextmanager
+def _warnings() -> Iterator[None]:
     """What the folder logs (an index that was malformed, a line that is none) is told in one line each."""
     import logging
 
-    class _Lines(logging.Handler):
+    class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             output.note(
                 f"{output.paint('warning:', 'yellow', sys.stderr)} {output.clean(record.getMessage())}"
             )
 
-    log = logging.getLogger("holdfast.trail")
-    log.handlers = [_Lines(logging.WARNING)]
-    log.propagate = False
+    log, handler = logging.getLogger("holdfast.trail"), Lines(logging.WARNING)
+    log.addHandler(handler)
+    before, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
 
 
-__all__ = ["GROUPS", "INTERRUPTED", "load", "main", "run"]
+__all__ = ["GROUPS", "MODULES", "load", "main", "run"]

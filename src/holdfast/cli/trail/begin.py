@@ -93,7 +93,6 @@ def _as_json(call: Call, trail_id: str) -> dict[str, Any]:
         **{key: record[key] for key in kept if key in record},
         "title": record["task"]["title"],
         "agent": record["agents"][0]["name"] if record["agents"] else None,
-        "named": call.caller.agent is not None,
     }
 
 

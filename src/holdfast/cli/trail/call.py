@@ -70,7 +70,7 @@ class Call:
         self.name = name
         self.json: bool = values.pop("json", False)
         self.data_dir: str | None = values.pop("data_dir", None)
-        self.id: str | None = values.pop("id", None) or os.environ.get("TRAJECTORIES_ID") or None
+        self.id: str | None = values.pop("id", os.environ.get("TRAJECTORIES_ID") or None)
         self.named_agent: str | None = values.pop("agent", None)
         self._session: str | None = values.pop("session", None)
 

@@ -60,12 +60,12 @@ def export(
     from ...trail.export import export as document
     from .which import known, which
 
-    call.id = trail or call.id
+    call.id = call.id if trail is None else trail
     if call.id is None and call.program.npm and not call.folder.list("active"):
         raise Problem(
             "no active trajectory and no ID provided", hint="`trail export ID`, as `trail list` shows it"
         )
-    trail_id = call.id or which(call)
+    trail_id = which(call) if call.id is None else call.id
     folder = call.holds(trail_id)
     found = folder.load(known(folder, trail_id))
     if open and format == "md":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 from .. import output
+from ..problem import Problem
 from .call import Call
 from .words import Argument, Option, command
 
@@ -43,10 +45,10 @@ def record(
     They have a chapter for each agent and branch, what steps came to, what failed and why. Doing it again
     adds only what is new: the same log gives the same trail.
     """
-    import os
-
     from ..options import DEFAULT_STORE
 
+    if run and workflow:
+        raise Problem("--workflow chooses among all runs, and RUN names some: give one of them")
     url = store or os.environ.get("HOLDFAST_URL") or DEFAULT_STORE
     return asyncio.run(_record(call, url, run or [], workflow, follow))
 

@@ -19,7 +19,7 @@ def started(result: Result) -> Iterator[str]:
     """`trail start`."""
     yield f"✓ Trajectory started: {result['id']}"
     yield f"  Title: {clean(result['title'])}"
-    if result["named"]:
+    if result["agent"] not in (None, "default"):
         yield f"  Agent: {clean(result['agent'])}"
     if result.get("projectId"):
         yield f"  Project: {clean(result['projectId'])}"

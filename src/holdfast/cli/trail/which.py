@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..problem import Problem, did_you_mean
 
@@ -82,9 +82,8 @@ def in_the_way(call: Call) -> Summary | None:
     """The active trail of the same agent and work tree, for those who want one; a caller without a name is any."""
     me = call.caller
     for trail in call.folder.list("active"):
-        begun = _Begun(call.folder, trail)
-        named = me.agent is None or me.agent == begun.get("agent")
-        if named and not begun.differs(me, "session") and not begun.differs(me, "worktree"):
+        named = me.agent is None or me.agent == _begun(trail, "agent")
+        if named and not _differs(me, trail, "session") and not _differs(me, trail, "worktree"):
             return trail
     return None
 
@@ -95,43 +94,34 @@ def in_the_way(call: Call) -> Summary | None:
 def _levels(call: Call, active: list[Summary]) -> Iterator[Level]:
     """Active trails from near to far: those that were resumed there, then those that were started there."""
     me = call.caller
-    begun = [(trail, _Begun(call.folder, trail)) for trail in active]
     for key in ("session", "agent", "worktree"):
         if getattr(me, key) is None:
             continue
         yield "resumed", _resumed(call, key, active)
-        own = [(trail, start) for trail, start in begun if start.get(key) == getattr(me, key)]
-        here = [(trail, start) for trail, start in own if not start.differs(me, "worktree")]
-        yield key, [trail for trail, _ in (here if len(own) > 1 and here else own)]
+        own = [trail for trail in active if _begun(trail, key) == getattr(me, key)]
+        here = [trail for trail in own if not _differs(me, trail, "worktree")]
+        yield key, here if len(own) > 1 and here else own
     yield "resumed", _resumed(call, "", active)
     yield "", active
 
 
-class _Begun:
-    """Who started a trail, in which session and work tree; read when it is asked for."""
+def _begun(trail: Summary, key: str) -> str | None:
+    """Who started a trail, in which session and work tree; None where it does not say."""
+    value: str | None = getattr(trail, key)
+    return None if key == "agent" and value == "default" else value
 
-    def __init__(self, folder: TrailFolder, trail: Summary) -> None:
-        self._folder, self._trail = folder, trail
-        self._known: dict[str, Any] = {"agent": None if trail.agent == "default" else trail.agent}
 
-    def get(self, key: str) -> str | None:
-        if key not in self._known:
-            trail = self._folder.load(self._trail.id)
-            self._known |= {"session": trail.session, "worktree": trail.worktree}
-        value = self._known[key]
-        return value if isinstance(value, str) else None
-
-    def differs(self, me: Caller, key: str) -> bool:
-        """Whether both sides say it, and not the same."""
-        mine, theirs = getattr(me, key), self.get(key)
-        return mine is not None and theirs is not None and mine != theirs
+def _differs(me: Caller, trail: Summary, key: str) -> bool:
+    """Whether both sides say it, and not the same."""
+    mine, theirs = getattr(me, key), _begun(trail, key)
+    return mine is not None and theirs is not None and mine != theirs
 
 
 def _refuse_anothers(call: Call, trail: Summary) -> None:
     """A named agent did not start what nobody's name is on; a caller without a name may be anybody."""
-    begun, me = _Begun(call.folder, trail), call.caller
+    me = call.caller
     for key, what in (("session", "session"), ("agent", "agent"), ("worktree", "work tree")):
-        mine, theirs = getattr(me, key), begun.get(key)
+        mine, theirs = getattr(me, key), _begun(trail, key)
         if mine is None or (theirs is None and key != "agent"):
             continue
         if mine == theirs:

@@ -9,27 +9,20 @@ power over the document: not over its structure, not over a terminal, not over a
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from ...errors import PayloadError
 from ..model import Trail
 from ..record import dump, to_record
-from . import html, markdown, timeline
 
 __all__ = ["FORMATS", "export"]
 
+FORMATS = {"md": "markdown", "markdown": "markdown", "json": "", "timeline": "timeline", "html": "html"}
+"""The formats by the names under which `export` knows them, and the modules that write them.
 
-def _json(trail: Trail) -> str:
-    return dump(to_record(trail), indent=2).decode() + "\n"
-
-
-FORMATS: dict[str, Callable[[Trail], str]] = {
-    "md": markdown.render,
-    "markdown": markdown.render,
-    "json": _json,
-    "timeline": timeline.render,
-    "html": html.render,
-}
-"""The formats by the names under which `export` knows them."""
+A module is imported when it is needed: whoever notes something from the command line waits for the page in
+Markdown, and not for the others.
+"""
 
 
 def export(trail: Trail, format: str) -> str:
@@ -40,7 +33,9 @@ def export(trail: Trail, format: str) -> str:
     Example:
         path.write_text(export(folder.load(id), "html"), encoding="utf-8")
     """
-    write = FORMATS.get(format)
-    if write is None:
+    if format == "json":
+        return dump(to_record(trail), indent=2).decode() + "\n"
+    if format not in FORMATS:
         raise PayloadError(f"format: expected one of {', '.join(FORMATS)}, got {format!r:.80}")
-    return write(trail)
+    render: Callable[[Trail], str] = import_module(f"{__name__}.{FORMATS[format]}").render
+    return render(trail)
