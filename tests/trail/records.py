@@ -19,7 +19,9 @@ values = st.recursive(
 )
 # Keys that nobody knows, and some that our entries use for something else.
 unknown = st.dictionaries(
-    st.sampled_from(["x", "extra", "reason", "origin2", "cause", "undated", "again", "trail", "type2", " extra"]),
+    st.sampled_from(
+        ["x", "extra", "reason", "origin2", "cause", "undated", "again", "trail", "type2", " extra"]
+    ),
     values,
     max_size=2,
 )
@@ -39,10 +41,16 @@ def objects(draw, needed, optional):
 sources = objects({"system": words, "id": words}, {"url": st.just("https://x.example/1") | words})
 tasks = objects({"title": words}, {"description": st.text(max_size=3), "source": sources})
 agents = objects(
-    {"name": st.sampled_from("ab"), "role": st.sampled_from(["lead", "workflow-runner", "zzz"]), "joinedAt": stamps},
+    {
+        "name": st.sampled_from("ab"),
+        "role": st.sampled_from(["lead", "workflow-runner", "zzz"]),
+        "joinedAt": stamps,
+    },
     {"leftAt": stamps},
 )
-alternatives = st.lists(st.text(max_size=3) | objects({"option": words}, {"reason": st.text(max_size=3)}), max_size=2)
+alternatives = st.lists(
+    st.text(max_size=3) | objects({"option": words}, {"reason": st.text(max_size=3)}), max_size=2
+)
 decisions = objects(
     {"question": words, "chosen": words, "alternatives": alternatives, "reasoning": st.text(max_size=3)},
     {"confidence": fraction},
@@ -50,7 +58,9 @@ decisions = objects(
 events = objects(
     {
         "ts": st.integers(1_600_000_000_000, 1_600_000_000_005) | st.just(1),
-        "type": st.sampled_from(["note", "finding", "zzz", "review-completed", "trail_completed", "chapter_opened"]),
+        "type": st.sampled_from(
+            ["note", "finding", "zzz", "review-completed", "trail_completed", "chapter_opened"]
+        ),
         "content": st.sampled_from(["a", "b"]),
     },
     {

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import PayloadError, TrailBroken, TrailError, TrailIdError, TrailNotFound
-from holdfast.trail import TrailFolder, doctor, export, handle, npm, search  # noqa: F401 - loaded before a fork
-from holdfast.trail import journal, record
+from holdfast.trail import TrailFolder, doctor, export, handle, journal, npm, record, search  # noqa: F401 - loaded before a fork
 
 ID = "traj_abc123def456"
 RECORD = {
@@ -70,7 +69,17 @@ def assert_unharmed(folder, good, others=()):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", "null", "NaN", "\ufeff{}", '{"version":1}', '{"version":1,"lastUpdated":"","trajectories":[]}', "\0"],
+    [
+        "{",
+        "[]",
+        "{}",
+        "null",
+        "NaN",
+        "\ufeff{}",
+        '{"version":1}',
+        '{"version":1,"lastUpdated":"","trajectories":[]}',
+        "\0",
+    ],
 )
 def test_a_malformed_index_is_kept_reported_once_and_made_again(folder, good, caplog, text):
     path = folder.root / "index.json"
@@ -152,7 +161,9 @@ NO_TRAIL = {
 }
 ACCEPTED = {
     "a byte order mark": b"\xef\xbb\xbf" + json.dumps(RECORD).encode(),
-    "a key twice": json.dumps(RECORD).replace('"status": "active"', '"status": "completed", "status": "active"'),
+    "a key twice": json.dumps(RECORD).replace(
+        '"status": "active"', '"status": "completed", "status": "active"'
+    ),
     "an offset": changed("startedAt", "2026-01-31T10:00:00+01:00"),
     "microseconds": changed("startedAt", "2026-01-31T09:00:00.123456Z"),
     "the year 33": changed("startedAt", "0033-04-03T15:00:00Z"),
@@ -179,7 +190,9 @@ def put(path: Path, text: str | bytes) -> Path:
     [pytest.param(text, "malformed", id=name) for name, text in MALFORMED.items()]
     + [pytest.param(text, "schema", id=name) for name, text in NO_TRAIL.items()],
 )
-def test_a_bad_record_is_invisible_reported_and_can_be_put_aside(folder, good, tmp_path, caplog, place, text, reason):
+def test_a_bad_record_is_invisible_reported_and_can_be_put_aside(
+    folder, good, tmp_path, caplog, place, text, reason
+):
     path = put(folder.root / place, text)
     assert_unharmed(folder, good)
     assert place in caplog.text, "it is told"
@@ -232,7 +245,9 @@ def test_of_a_key_that_stands_twice_the_last_value_counts(folder):
     assert folder.load(ID).status == "active"
 
 
-@pytest.mark.parametrize("name", ["traj_ABC.json", "notes.json", "x.jsonl", "traj_.jsonl", "ü/trajectory.json"])
+@pytest.mark.parametrize(
+    "name", ["traj_ABC.json", "notes.json", "x.jsonl", "traj_.jsonl", "ü/trajectory.json"]
+)
 def test_a_file_whose_name_is_no_id_is_reported(folder, good, name):
     put(folder.root / "active" / name, json.dumps(RECORD))
     assert_unharmed(folder, good)
@@ -244,11 +259,19 @@ def test_a_file_whose_name_is_no_id_is_reported(folder, good, name):
 # ---- ids ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id", ["../..", "../outside", "a/b", "", "traj_\0", "__proto__", "traj_x/../y", "traj_é", "traj_X"])
+@pytest.mark.parametrize(
+    "id", ["../..", "../outside", "a/b", "", "traj_\0", "__proto__", "traj_x/../y", "traj_é", "traj_X"]
+)
 def test_ids_that_would_leave_the_folder_are_refused_and_no_file_is_touched(folder, good, tmp_path, id):
     put(tmp_path / "outside.json", json.dumps(RECORD))
     before = sorted(tmp_path.rglob("*"))
-    for call in (folder.load, folder.open, folder.delete, folder.entries, lambda id: folder.absorb(id, [])):
+    for call in (
+        folder.load,
+        folder.open,
+        folder.delete,
+        folder.entries,
+        lambda text: folder.absorb(text, []),
+    ):
         with pytest.raises(TrailIdError, match="expected 'traj_'"):
             call(id)
     with pytest.raises(TrailIdError):
@@ -282,7 +305,9 @@ def test_links_in_the_place_of_files_are_neither_read_nor_written_nor_deleted_th
         ("active/traj_nested/trajectory.json", "schema"),
     }
     doctor.quarantine(folder)
-    assert (folder.root / "invalid" / "active" / f"{ID}.json").is_symlink(), "the link was moved, not its file"
+    assert (folder.root / "invalid" / "active" / f"{ID}.json").is_symlink(), (
+        "the link was moved, not its file"
+    )
     assert (outside.read_text(), lines.read_bytes()) == (json.dumps(RECORD), b"")
 
 
@@ -333,7 +358,10 @@ def test_a_pipe_and_a_folder_in_the_place_of_a_journal_hold_nobody_up(folder, go
         "active/traj_pipe2.jsonl": "schema",
         "active/traj_folder.jsonl": "io",
     }
-    assert {moved.path for moved in doctor.quarantine(folder)} == {"active/traj_pipe.json", "active/traj_pipe2.jsonl"}
+    assert {moved.path for moved in doctor.quarantine(folder)} == {
+        "active/traj_pipe.json",
+        "active/traj_pipe2.jsonl",
+    }
     assert (folder.root / "active" / "traj_folder.jsonl").exists(), "what the system refused stays"
 
 
@@ -342,7 +370,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, part):
     folder = TrailFolder(tmp_path / ".trajectories")
     put(folder.root / part, "here")
     assert folder.list() == []
-    with pytest.raises(TrailError, match="expected a folder, found a file|Not a directory|File exists"):
+    with pytest.raises(TrailError, match=r"expected a folder, found a file|Not a directory|File exists"):
         folder.start("x").complete(summary="s")
     assert (folder.root / part).read_text() == "here"
 
@@ -386,7 +414,10 @@ def test_what_an_editor_or_git_does_to_a_journal_is_no_harm(folder, good, spoil)
         (b"\0" * 300, "malformed"),
         (b"null", "schema"),
         (b'{"id":"x"}', "schema"),
-        (b'{"id":"x","seq":9,"type":"note","occurred_at":"today","recorded_at":"today","data":{"content":"a"}}', "schema"),
+        (
+            b'{"id":"x","seq":9,"type":"note","occurred_at":"today","recorded_at":"today","data":{"content":"a"}}',
+            "schema",
+        ),
     ],
 )
 def test_bad_lines_are_passed_over_reported_and_moved_aside_without_the_good_ones(folder, good, bad, reason):
@@ -521,7 +552,7 @@ def test_a_read_only_folder_can_be_read_and_refuses_all_else_in_one_line(read_on
 
 
 def test_a_read_only_folder_with_a_stale_index_is_listed_all_the_same(read_only):
-    folder, trail = read_only
+    folder, _ = read_only
     index = folder.root / "index.json"
     folder.root.chmod(0o755)
     index.unlink()
@@ -558,7 +589,9 @@ def test_an_export_into_a_place_that_cannot_be_written_is_reported_by_trail(read
 
 
 def test_an_event_of_50_megabytes_is_refused_with_the_limit_and_poisons_nothing(folder, good):
-    with pytest.raises(PayloadError, match=r"expected an event of at most 1,048,576 bytes, got 52,\d\d\d,\d\d\d"):
+    with pytest.raises(
+        PayloadError, match=r"expected an event of at most 1,048,576 bytes, got 52,\d\d\d,\d\d\d"
+    ):
         good.note("x" * 50 * 1024 * 1024)
     good.note("after it")
     assert contents(folder.load(good.id)) == ["good", "after it"]

@@ -15,7 +15,11 @@ def told(folder):
 
 
 def files(folder):
-    return {str(path.relative_to(folder.root)): path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder.root)): path.read_bytes()
+        for path in folder.root.rglob("*")
+        if path.is_file()
+    }
 
 
 def mended(folder, *texts):
@@ -159,7 +163,9 @@ def test_journals_that_hold_nothing_are_removed_and_torn_ends_set_aside(folder, 
 def test_temporary_files_of_dead_writers_are_removed(folder, trail):
     for name in ("index.json.1.ab.tmp", f"active/{trail.id}.json.1.ab.tmp"):
         (folder.root / name).write_text("{")
-    mended(folder, "index.json.1.ab.tmp: left by a writer", f"active/{trail.id}.json.1.ab.tmp: left by a writer")
+    mended(
+        folder, "index.json.1.ab.tmp: left by a writer", f"active/{trail.id}.json.1.ab.tmp: left by a writer"
+    )
     assert not list(folder.root.rglob("*.tmp"))
 
 
@@ -189,7 +195,9 @@ def test_rebuild_makes_all_that_is_derived_anew_and_the_same(folder, trail):
         assert after[name] == before[name], name
     stamps = {path: os.stat(path).st_ino for path in derived}
     doctor.rebuild(folder)
-    assert all(os.stat(path).st_ino != stamps[path] for path in derived), "made anew, also where nothing was wrong"
+    assert all(os.stat(path).st_ino != stamps[path] for path in derived), (
+        "made anew, also where nothing was wrong"
+    )
 
 
 def test_quarantine_keeps_the_place_and_overwrites_nothing(folder, trail):

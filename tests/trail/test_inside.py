@@ -444,6 +444,9 @@ async def test_a_step_is_told_to_return_its_note() -> None:
     async def calls() -> None:
         await notes()
 
+    from holdfast.trail import handle
+
+    assert handle.current() is None, "a test before this one has left a trail open"
     async with hf.connect("memory://") as app, app.worker():
         with pytest.raises(hf.RunFailed, match="return what is worth a note"):
             await (await app.start(calls)).result()

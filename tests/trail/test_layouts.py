@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from records import records
 
 from holdfast.errors import PayloadError, TrailIdError
-from holdfast.trail import TrailFolder, dialect, ids, layouts, npm, record
+from holdfast.trail import TrailFolder, dialect, ids, layouts, npm, record, retell
 from holdfast.trail.fold import fold
 
 ID = "traj_abc123def456"
@@ -56,7 +56,7 @@ def plain(trail):
 
 
 def told(trail, origin="npm"):
-    return list(layouts.entries_of(trail, origin=origin))
+    return list(retell.entries_of(trail, origin=origin))
 
 
 def contents(trail):
@@ -92,7 +92,7 @@ def test_unknown_keys_of_each_level_are_there_in_the_json_that_is_written(data):
 
 
 def holds(written, data):
-    """Whether everything of `data` is in `written`; times may be spelled otherwise, nothing and [] are the same."""
+    """Whether all of `data` is in `written`; times may be spelled otherwise, nothing and [] are the same."""
     if isinstance(data, dict):
         return all(key in ("seq", "origin") or holds(written.get(key), value) for key, value in data.items())
     if isinstance(data, list):
@@ -107,7 +107,9 @@ def holds(written, data):
 def test_for_the_npm_tool_and_back_it_is_the_same(data):
     trail = record.from_record(data)
     exported = json.loads(record.dump(dialect.to_npm(trail)))
-    assert layouts.of_record(exported, "") == record.from_record(json.loads(record.dump(record.to_record(trail))))
+    assert layouts.of_record(exported, "") == record.from_record(
+        json.loads(record.dump(record.to_record(trail)))
+    )
 
 
 @given(records, st.randoms(use_true_random=False))
@@ -121,7 +123,7 @@ def test_the_order_of_the_lines_does_not_matter(data, random):
 @given(records)
 def test_told_again_there_is_nothing_new_in_it(data):
     trail = record.from_record(data)
-    assert layouts.new_in(trail, told(trail), origin="npm") == []
+    assert retell.new_in(trail, told(trail), origin="npm") == []
 
 
 @given(records, records)
@@ -140,20 +142,22 @@ def test_a_record_that_has_grown_brings_what_is_new_and_that_only(data, more):
     after = record.from_record(grown)
 
     ours = told(before)
-    new = layouts.new_in(after, ours, origin="npm")
+    new = retell.new_in(after, ours, origin="npm")
     both = fold(before.id, [*ours, *new])
     assert [contents_of(chapter) for chapter in both.chapters] == [contents_of(c) for c in after.chapters]
     assert both.status == after.status
     assert both.commits == after.commits
-    assert layouts.new_in(after, [*ours, *new], origin="npm") == []
-    assert layouts.new_in(before, [*ours, *new], origin="npm") == [], "and the old record brings nothing back"
+    assert retell.new_in(after, [*ours, *new], origin="npm") == []
+    assert retell.new_in(before, [*ours, *new], origin="npm") == [], "and the old record brings nothing back"
 
 
 def contents_of(chapter):
     return chapter.id, sorted((event.ts, event.type, event.content) for event in chapter.events)
 
 
-@given(st.lists(st.sampled_from("ab"), max_size=4), st.lists(st.sampled_from("ab"), max_size=4), st.booleans())
+@given(
+    st.lists(st.sampled_from("ab"), max_size=4), st.lists(st.sampled_from("ab"), max_size=4), st.booleans()
+)
 def test_imported_on_two_machines_and_merged_nothing_is_there_twice(first, later, ends):
     """One machine imports the record when it is young and again when it has grown, the other one only then."""
     with folders(2) as (one, two):
@@ -251,7 +255,13 @@ def test_a_record_is_imported_from_each_layout_with_and_without_an_index(folder,
 
 def test_indexes_traces_and_markers_are_no_records(folder, tmp_path):
     exchange = tmp_path / "npm"
-    names = ["index.json", f"{ID}.trace.json", "compaction.json", f"{ID}.compaction.json", f"{ID}/compaction.json"]
+    names = [
+        "index.json",
+        f"{ID}.trace.json",
+        "compaction.json",
+        f"{ID}.compaction.json",
+        f"{ID}/compaction.json",
+    ]
     for name in names:
         write(exchange / "completed" / "2026-01" / name, {"version": 1})
         write(folder.root / "completed" / "2026-01" / name, {"version": 1})
@@ -344,7 +354,10 @@ def test_ids_that_are_refused_before_any_path_is_built(folder, id):
         ({"content": "only this"}, ("only this", "only this", "", [])),
         ({"content": "A: A", "raw": {"question": "A", "chosen": "A", "reasoning": ""}}, ("A", "A", "", [])),
         (
-            {"content": "q: c", "raw": {"alternatives": ["a", {"option": "b"}, {"option": "d", "reason": "r"}]}},
+            {
+                "content": "q: c",
+                "raw": {"alternatives": ["a", {"option": "b"}, {"option": "d", "reason": "r"}]},
+            },
             ("q", "c", "", ["a", "b", "d"]),
         ),
     ],

@@ -46,7 +46,7 @@ def package():
 
 @pytest.fixture
 def tool(package, tmp_path):
-    """Runs `trail …` in a project's folder and gives what it printed; DIR is its data folder, if it is told one."""
+    """Runs `trail …` in a project's folder, with a data folder if it is told one, and gives what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TRAJECTORIES_")}
 
     def run(*words, data=None, cwd=tmp_path, ok=True):
@@ -73,7 +73,7 @@ def contents(trail):
 
 
 def test_the_tool_reads_all_that_we_export(folder, tmp_path, tool):
-    """Titles too long for it, decisions without reasons, addresses that are none, no confidence: none is a problem."""
+    """Also titles too long for it, decisions without reasons, addresses that are none, no confidence."""
     source = {"system": "linear", "id": "ENG-1", "url": "not an address"}
     with folder.start("Naïve 😀 " + "😀" * 400, agent="ana", source=source, tags=["t"]) as trail:
         trail.decide("Which token?", "JWT")
@@ -83,7 +83,12 @@ def test_the_tool_reads_all_that_we_export(folder, tmp_path, tool):
                 inner.find("in the inner one", agent="dora", confidence=1)
                 inner.event("review-completed", "an unknown type")
             chapter.error("half a character: \ud83d")
-            chapter.decide("Cache?", "Redis", reasoning="fast", alternatives=["none", {"option": "file", "reason": "slow"}])
+            chapter.decide(
+                "Cache?",
+                "Redis",
+                reasoning="fast",
+                alternatives=["none", {"option": "file", "reason": "slow"}],
+            )
         trail.complete(summary="Done", learnings=["x"])
     gone = folder.start("Not this way", agent="ana")
     gone.abandon("too slow")
@@ -100,7 +105,9 @@ def test_the_tool_reads_all_that_we_export(folder, tmp_path, tool):
     assert "JWT" in shown
     assert "Redis" in shown
     exported = json.loads(tool("export", trail.id, "--format", "json", data=exchange))
-    assert [(c["title"], c["agentName"], [e["content"] for e in c["events"]]) for c in exported["chapters"]] == [
+    assert [
+        (c["title"], c["agentName"], [e["content"] for e in c["events"]]) for c in exported["chapters"]
+    ] == [
         ("Look around", "ben", ["in the outer one", "half a character: \ud83d", "Cache?: Redis"]),
         ("Deeper", "cy", ["in the inner one", "an unknown type"]),
         ("Work", "ana", ["Which token?: JWT"]),
@@ -111,7 +118,9 @@ def test_the_tool_reads_all_that_we_export(folder, tmp_path, tool):
 
 def test_an_export_imported_elsewhere_is_the_same_trail(folder, tmp_path):
     """No tool is needed for this one: what it does not touch comes back as it was."""
-    with folder.start("x" * 500, agent="ana", source={"system": "s", "id": "1", "url": "://"}, start_ref="1") as trail:
+    with folder.start(
+        "x" * 500, agent="ana", source={"system": "s", "id": "1", "url": "://"}, start_ref="1"
+    ) as trail:
         trail.decide("q", "c")
         with trail.chapter("y", agent="ben") as chapter:
             chapter.note("z", agent="cy")
@@ -139,7 +148,9 @@ def test_what_the_tool_adds_comes_back_and_what_we_add_goes_out(folder, tmp_path
 
     tool("decision", "Use a queue", "--reasoning", "it is simple", data=exchange)
     trail.note("ours 2")
-    told = npm.export_npm(folder, exchange)  # before it replaces the tool's record, it takes over what is new there
+    told = npm.export_npm(
+        folder, exchange
+    )  # before it replaces the tool's record, it takes over what is new there
     assert (told.written, told.imported) == (1, 1)
     words = ["ours 1", "Use a queue: Use a queue", "ours 2"]
     assert contents(folder.load(trail.id)) == words
@@ -153,7 +164,11 @@ def test_what_the_tool_adds_comes_back_and_what_we_add_goes_out(folder, tmp_path
     assert (told.added, told.updated, told.failures) == (0, 1, [])
     now = folder.load(trail.id)
     assert contents(now) == [*words, "going well"]
-    assert (now.status, now.retrospective.summary, now.retrospective.confidence) == ("completed", "All done", 0.9)
+    assert (now.status, now.retrospective.summary, now.retrospective.confidence) == (
+        "completed",
+        "All done",
+        0.9,
+    )
     assert [event.origin for event in now.events] == [None, "npm", None, "npm"]
     assert [line.status for line in folder.list()] == ["completed"]
     assert npm.import_folder(folder, exchange).unchanged == 1
@@ -220,7 +235,9 @@ def test_import_and_export_while_the_tool_writes_lose_and_double_nothing(folder,
         id = folder.start("Ours", agent="ana").id
         npm.export_npm(folder, exchange)
     environment = os.environ | {"TRAJECTORIES_DATA_DIR": str(exchange)}
-    node = subprocess.Popen(["node", script, exchange, id], env=environment, stdout=subprocess.PIPE, text=True)
+    node = subprocess.Popen(
+        ["node", script, exchange, id], env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
         id = node.stdout.readline().strip()
         wait_until(lambda: npm.import_folder(folder, exchange).scanned, "the tool's first record")
@@ -241,7 +258,9 @@ def test_import_and_export_while_the_tool_writes_lose_and_double_nothing(folder,
     assert npm.import_folder(folder, exchange).failures == []
     trail = folder.load(id)
     said = [text.split(" x")[0] for text in contents(trail)]
-    assert sorted(text for text in said if text.startswith("theirs")) == sorted(f"theirs {n}" for n in range(150))
+    assert sorted(text for text in said if text.startswith("theirs")) == sorted(
+        f"theirs {n}" for n in range(150)
+    )
     assert [text for text in said if text.startswith("ours")] == [f"ours {n}" for n in range(turns)]
     assert (trail.status, trail.retrospective.summary) == ("completed", "finished")
     assert doctor.diagnose(folder).failures == []
@@ -278,7 +297,9 @@ def test_a_torn_file_is_read_again_and_never_taken_for_an_empty_one(folder, tmp_
 
     place.write_bytes(text[:-1])
     told = npm.import_folder(folder, exchange, pause=asked.append)
-    assert [(f.path, f.reason) for f in told.failures] == [(f"active/{trail.id}/trajectory.json", "malformed")]
+    assert [(f.path, f.reason) for f in told.failures] == [
+        (f"active/{trail.id}/trajectory.json", "malformed")
+    ]
     assert len(asked) == 2 + len(npm.PAUSES), "a bounded number of times"
     assert contents(folder.load(trail.id)) == ["whole"]
     told = npm.export_npm(folder, exchange, pause=asked.append)
@@ -335,7 +356,7 @@ def test_the_tool_moves_our_folder_and_our_trails_go_on(project, tool):
 
 
 def test_what_only_the_tools_record_says_is_taken_over_with_its_origin(project, tool):
-    """A decision of the tool deletes active/<id>.json and the index, and writes a record of its own beside ours."""
+    """A decision of the tool deletes active/<id>.json and the index, and writes a record of its own."""
     folder = TrailFolder(redact=None)
     trail = folder.start("Under way", agent="ana")
     with trail.chapter("Ours", agent="ben"):

@@ -8,6 +8,7 @@ with today's types are no divergence: a new field with a default may come in whi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,14 @@ def diverged(execution: Execution, event: Event, asked: str) -> ReplayDivergence
     )
 
 
+_CREDIT = re.compile(r'(?:,?"chapter":"note#\d+")?,?"branch":\d+}$|,?"chapter":"note#\d+"}$')
+"""Where something was asked for: the end of a command's body, which takes no part in the match."""
+
+
 def _describe(type_: str, key: str, body: bytes) -> str:
     text = body.decode(errors="replace")
+    if type_ != "noted":
+        text = _CREDIT.sub("}", text)
     if len(text) > 200:
         text = text[:200] + "…"
     return f"{type_} {key} {text}".replace("  ", " ")

@@ -16,7 +16,7 @@ import msgspec
 
 from ..errors import HoldfastError
 from . import entry as line
-from . import index, journal, layouts, lock, places
+from . import index, journal, layouts, lock, places, retell
 from .examine import Bad, Failure, Reason, examine, id_of, is_told, record_at
 from .fold import summary_of
 from .ids import is_trail_id
@@ -63,7 +63,9 @@ def diagnose(folder: TrailFolder) -> Reconciled:
     """
     told = _Visit(folder, mend=False).run()
     if _left_elsewhere(folder) is not None:
-        told.mended.append(f"{places.MOVED}: the npm tool has moved trails there, and they are not all here yet")
+        told.mended.append(
+            f"{places.MOVED}: the npm tool has moved trails there, and they are not all here yet"
+        )
     return told
 
 
@@ -241,7 +243,7 @@ class _Visit:
             if found.journals:
                 self._put_right(trail_id, found, told)
                 told = self.files.lines(trail_id)
-            return layouts.tell(trail_id, told)
+            return retell.tell(trail_id, told)
         except FileNotFoundError:
             return None
         except HoldfastError as error:

@@ -17,7 +17,7 @@ from .. import faults
 from ..clock import Clock, from_text, to_datetime
 from ..errors import PayloadError, TrailEnded, TrailError, TrailNotFound
 from . import entry as line
-from . import ids, index, journal, layouts, lock, places, record
+from . import ids, index, journal, layouts, lock, places, record, retell
 from .entry import ENDS, Entry
 from .fold import check
 from .index import Index, IndexEntry
@@ -348,8 +348,8 @@ class Files:
             except TrailError as error:
                 journal.log.error("%s", error)
                 continue
-            if not layouts.is_derived(trail):
-                new += layouts.new_in(trail, [*told, *new], origin="record")
+            if not retell.is_derived(trail):
+                new += retell.new_in(trail, [*told, *new], origin="record")
         return new
 
     def _now(self) -> str:

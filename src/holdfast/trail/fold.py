@@ -23,7 +23,7 @@ from .record import from_record, to_record
 _RETROSPECTIVE = {key for key in Retrospective.__struct_encode_fields__ if not key.startswith(" ")}
 _MORE = {"commits", "filesChanged", "endRef", "traceId", "tags", "reason", "cause"}
 _IMPORTED = {"origin", "undated", "extra", "trail"}
-"""Keys of entries that were made of another tool's record: see `layouts`."""
+"""Keys of entries that were made of another tool's record: see `retell`."""
 
 
 def fold(trail_id: str, entries: Iterable[Entry]) -> Trail:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..clock import Clock, SystemClock
 from ..errors import PayloadError, TrailEnded
 from . import entry as line
-from . import ids, index, layouts, record
+from . import ids, index, record, retell
 from .entry import Entry
 from .files import Files, Redact
 from .model import Status, Summary, Trail
@@ -152,7 +152,7 @@ class TrailFolder:
 
     def load(self, trail_id: str) -> Trail:
         """The whole record of a trail. Raises TrailIdError, TrailNotFound, TrailBroken."""
-        return layouts.tell(trail_id, self.entries(trail_id))
+        return retell.tell(trail_id, self.entries(trail_id))
 
     def entries(self, trail_id: str) -> list[Entry]:
         """The lines of a trail's journal, in order; another tool's record is told as such lines."""

@@ -19,7 +19,7 @@ import msgspec
 
 from .. import faults
 from ..errors import HoldfastError
-from . import journal, layouts, places, record
+from . import journal, layouts, places, record, retell
 from .fold import summary_of
 from .model import Status, Summary, Trail
 from .places import Found, Places, Scan
@@ -104,15 +104,19 @@ class Index:
     def enter(self, trail_id: str, found: Found, *, now: str) -> bool:
         """Have the index name a new trail, without a look at the others. The caller holds the folder's lock.
 
-        False where there is no index that can be read: then all must be looked at.
+        False where all should be looked at: there is no index that can be read, or it was written since the
+        journal was. Then others begin trails too, and wait for the lock: one look serves all of them.
         """
         before = self.read()
         if before is None:
             return False
+        if trail_id in before and before[trail_id].path == found.path:
+            return True  # whoever had the lock before has seen it
+        if os.stat(self.path).st_ctime_ns >= os.stat(self._places.path(found.journals[0])).st_ctime_ns:
+            return False
         entries = dict(before)
         self._look(trail_id, found, entries)
-        if entries != before:
-            self._write(entries, now, looked=self.time())
+        self._write(entries, now, looked=self.time())
         return True
 
     def refresh(self, scan: Scan, touched: Iterable[str] = (), *, now: str) -> dict[str, IndexEntry]:
@@ -173,7 +177,7 @@ class Index:
     def _remove_old(self, trail_id: str, path: str) -> None:
         """Remove what was derived at the place where the journal stood before; other tools' records stay."""
         try:
-            derived = layouts.is_derived(layouts.read(self._places.root, trail_id, path))
+            derived = retell.is_derived(layouts.read(self._places.root, trail_id, path))
         except (HoldfastError, OSError):
             return
         if derived:
@@ -214,7 +218,7 @@ def read_trail(root: str, trail_id: str, found: Found) -> Trail:
     Raises TrailBroken, FileNotFoundError.
     """
     path = (found.journals or found.records)[0]
-    return layouts.tell(trail_id, layouts.entries(root, trail_id, found), path)
+    return retell.tell(trail_id, layouts.entries(root, trail_id, found), path)
 
 
 def derive(root: str, path: str, trail: Trail) -> None:
@@ -244,7 +248,7 @@ def documents(trail: Trail) -> dict[str, bytes]:
     from .export import export
 
     return {
-        places.RECORD: record.dump(layouts.signed(record.to_record(trail)), indent=2),
+        places.RECORD: record.dump(retell.signed(record.to_record(trail)), indent=2),
         places.PAGE: export(trail, "markdown").encode("utf-8", "backslashreplace"),
     }
 

@@ -23,7 +23,7 @@ import msgspec
 
 from ..clock import from_datetime
 from ..errors import PayloadError, TrailBroken, TrailError
-from . import dialect, layouts, places, record
+from . import dialect, places, record, retell
 from .entry import Entry
 from .examine import Bad, Failure, examine, id_of, is_told, record_in
 from .ids import checked, is_trail_id
@@ -213,7 +213,7 @@ class _Export:
             trail = self.folder.load(trail_id)
             path = os.path.join(self._place(trail, there), _FILE)
             self._refuse_links(path)
-            text = record.dump(layouts.signed(dialect.to_npm(trail)), indent=2)
+            text = record.dump(retell.signed(dialect.to_npm(trail)), indent=2)
             changed = texts.get(path) != text
             if changed:
                 self._put(path, trail, text, marks)
@@ -264,9 +264,9 @@ class _Export:
 def _take_over(folder: TrailFolder, trail: Trail) -> tuple[bool, int]:
     """Take what a record says and our trail does not: whether there is one, and how many entries were new."""
     if not _is_there(folder, trail.id):
-        return _absorb(folder, trail.id, layouts.entries_of(trail, origin=ORIGIN))
+        return _absorb(folder, trail.id, retell.entries_of(trail, origin=ORIGIN))
     try:
-        new = layouts.new_in(trail, folder.entries(trail.id), origin=ORIGIN)
+        new = retell.new_in(trail, folder.entries(trail.id), origin=ORIGIN)
     except TrailBroken as error:
         raise Bad("schema", f"our own trail cannot be read: {error}") from None
     return _absorb(folder, trail.id, new)
