@@ -30,8 +30,15 @@ setup: $(READY)
 demo: $(READY)
 	@$(BIN)/python -m examples.demo "$(DIR)"
 
+# The tests of pages want a browser. Who cannot install one is told by the tests that are skipped.
+.PHONY: browser
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	{ echo 'Fetching Chromium for the tests of pages'; apt-get install -qq -y --no-install-recommends chromium >/dev/null \
+	|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true; }
+
 .PHONY: test
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/python -m pytest -n auto
 
 .PHONY: lint

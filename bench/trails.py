@@ -39,6 +39,8 @@ from typing import Any
 
 PACKAGE = "agent-trajectories@0.6.1"
 DRIVERS = Path(__file__).with_name("drivers")
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""Of the measured processes: an installed package has its byte code."""
 
 
 def progress(*words: object) -> None:
@@ -54,6 +56,7 @@ class Process:
     def __init__(self, command: list[str], quiet: bool) -> None:
         self.process = subprocess.Popen(
             command,
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None,
@@ -393,7 +396,7 @@ def verdicts(rows: Rows) -> Iterator[str]:
         ("8 processes x 50 new", "times_npm", lambda v: v >= 4, "at least 4 times the npm tool"),
         ("10,000 trails: start", "ms", lambda v: v < 50, "start below 50 ms"),
         ("10,000 trails: list", "ms", lambda v: v < 100, "list below 100 ms"),
-        ("10,000 trails: search, a hit", "ms", lambda v: v < 100, "search below 100 ms"),
+        ("10,000 trails: search, 20 hits", "ms", lambda v: v < 100, "search below 100 ms"),
     ]
     for shape, key, reached, what in figures:
         for row in rows:
@@ -418,6 +421,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: Rows = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("HOLDFAST_BENCH_DIR", ".")) as place:
+        ENVIRONMENT["PYTHONPYCACHEPREFIX"] = str(Path(place).resolve() / "bytecode")
         both = sides(Path(place).resolve())
         for name in options.shapes or SHAPES:
             progress(name)

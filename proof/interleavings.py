@@ -1,88 +1,329 @@
-"""Small scopes, whole."""
+"""Small scopes, whole: two deciders, a client and a timer on one run, in every order of their calls of the store.
+
+    python proof/interleavings.py                 every scope, on the store in memory
+    python proof/interleavings.py --sqlite        the same on a SQLite file, with two handles on it and a third
+    python proof/interleavings.py --scope timer   one scope; --list names them
+    python proof/interleavings.py --without fence,tail   the same with protections taken out of the store's rules
+
+After each schedule: the code of `holdfast verify` finds nothing in the log, replay included (L1–L9, L11, L13);
+the run has ended without anybody looking for it a second time (L14); each payload that was acknowledged stands
+where it was said, and was read once or is counted as unread (L10, L12). Exit code 1 where that does not hold.
+
+The deciders are the real `Advance` of two real workers. `scheduler.py` says what is enumerated, and how.
+"""
+
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import gc
+import json
 import logging
+import multiprocessing
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scheduler import RUN, Client, Handle, Tried, World, explore
+import scheduler
+from backends import MemoryBackend, SqliteBackend
+from processes import RUN
+from scheduler import Tried, World, explore, replay
 
 import holdfast as hf
 from holdfast.events import fold
-from holdfast.store.memory import MemoryStore, _Data
+from holdfast.store import memory, outcomes, rules
+from holdfast.store.sqlite import appends
+from holdfast.store.verdict import Found, copy_of
 from holdfast.verify import Verification
+from holdfast.workflow import Workflow, _attempt
 
-
-class MemoryHandle(Handle, MemoryStore):
-    def __init__(self, data, clock):
-        MemoryStore.__init__(self, "memory://small", clock, data)
-        self._closed = False
-    tell_others = Handle.tell_others
-
-
-class Memory:
-    def __init__(self):
-        self.data = _Data()
-    def handle(self, clock):
-        return MemoryHandle(self.data, clock)
-    def log(self, run):
-        return self.data.runs[run].log
-    def batch(self, run, batch):
-        return self.data.runs[run].batches.get(batch)
-    def plain(self):
-        return MemoryStore("memory://small", None, self.data)
+# ---- the workflows; each returns the payloads that it has read
 
 
 @hf.step(retries=9)
-async def work(what: Any = None) -> Any:
+async def work(what: str) -> str:
+    return what
+
+
+@hf.step(retries=9)
+async def slow(what: str) -> str:
+    attempt = _attempt.get()
+    assert attempt is not None
+    await scheduler.now.gate(f"{attempt.info.step} {attempt.attempt}")
     return what
 
 
 @hf.workflow
-async def hook_against_timer() -> list[Any]:
-    got: list[Any] = []
+async def timer() -> list[int]:
+    """A sleep, then a step."""
+    await asyncio.sleep(5)
+    await work("after")
+    return []
+
+
+@hf.workflow
+async def hook_or_timer() -> list[int]:
+    """Vercel's race: a payload against a time-out, and a step that tells which came first."""
+    got: list[int] = []
     async with hf.hook("go", type=int) as hook:
         try:
             async with asyncio.timeout(5):
                 got.append(await hook.next())
         except TimeoutError:
-            pass
-    await work(len(got))
+            await work("late")
+            return got
+    await work("in time")
     return got
 
 
-async def check(world):
+@hf.workflow
+async def wait() -> list[int]:
+    """The same with `asyncio.wait`; the sleep that has lost stays behind."""
+    async with hf.hook("go", type=int) as hook:
+        payload = asyncio.ensure_future(hook.next())
+        sleep = asyncio.ensure_future(asyncio.sleep(5))
+        done, _ = await asyncio.wait({payload, sleep}, return_when=asyncio.FIRST_COMPLETED)
+        await work("in time" if payload in done else "late")
+        return [payload.result()] if payload.done() else []
+
+
+@hf.workflow
+async def gather() -> list[int]:
+    """A step and a hook at once, both under a time-out."""
+    got: list[int] = []
+
+    async def read() -> None:
+        got.append(await hf.hook("go", type=int).next())
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await asyncio.gather(work("beside"), read())
+    return got
+
+
+@hf.workflow
+async def two_hooks() -> list[int]:
+    """One hook after the other under one time-out."""
+    got: list[int] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            for token in ("one", "two"):
+                async with hf.hook(token, type=int) as hook:
+                    got.append(await hook.next())
+    return got
+
+
+@hf.workflow
+async def step_or_hook() -> list[int]:
+    """A step with a long body against a payload; the loser is cancelled."""
+    async with hf.hook("go", type=int) as hook:
+        payload, step = asyncio.ensure_future(hook.next()), asyncio.ensure_future(slow("long"))
+        await asyncio.wait({payload, step}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (payload, step):
+            task.cancel()
+        await asyncio.gather(payload, step, return_exceptions=True)
+        return [] if payload.cancelled() else [payload.result()]
+
+
+class Scope(NamedTuple):
+    """A workflow, what the client does (payloads by token, `cancel`), and how many calls their senders give up."""
+
+    workflow: Workflow[..., Any]
+    script: tuple[str, ...] = ()
+    losses: int = 0
+
+
+SCOPES = {
+    "timer": Scope(timer),
+    "timer, cancel": Scope(timer, ("cancel",)),
+    "hook or timer": Scope(hook_or_timer, ("go",)),
+    "hook or timer, two payloads": Scope(hook_or_timer, ("go", "go")),
+    "hook or timer, cancel": Scope(hook_or_timer, ("go", "cancel")),
+    "wait": Scope(wait, ("go",)),
+    "gather": Scope(gather, ("go",)),
+    "two hooks": Scope(two_hooks, ("one", "two")),
+    "step or hook": Scope(step_or_hook, ("go",)),
+    "timer, a lost answer": Scope(timer, (), 1),
+    "hook or timer, a lost answer": Scope(hook_or_timer, ("go",), 1),
+}
+
+# ---- what must hold
+
+
+async def check(world: World) -> None:
+    """Add to the world's problems what is not as the laws say."""
+    problems, client = world.problems, world.client
     store = world.backend.plain()
-    async for d in Verification(store, workflows={hook_against_timer.name}).run():
-        world.problems.append(f"verify {d}")
     head = await store.head(RUN)
-    if head.ended is None: world.problems.append("not ended")
-    if head.parked: world.problems.append(f"parked {head.parked}")
-    state = fold(world.backend.log(RUN))
+    assert head is not None
+    async for difference in Verification(store, run_id=RUN, workflows={head.workflow}).run():
+        problems.append(f"verify: {difference}")
+    log = list(world.backend.log())
+    if head.parked is not None:
+        problems.append(f"parked: {head.parked}")
+    elif head.ended is None:
+        problems.append("nothing more happens, and the run has not ended")
+    places = {e.data["delivery"]: e.position for e in log if e.type == "hook_received"}
+    if places != client.acknowledged:
+        problems.append(f"payloads stand at {places}, acknowledged were {client.acknowledged}")
+    if any(e.type == "step_failed" and b"StepLost" in e.body for e in log):
+        problems.append("a step failed though no worker died")
+    state = fold(log)
+    read = next((e.data["value"] for e in log if e.type == "run_completed"), None)
+    order = sorted(places, key=places.__getitem__)
+    if read is not None and (read != [int(name) for name in order[: len(read)]] or state.read != len(read)):
+        problems.append(f"the code read {read} of {order}, the log says {state.read}")
+
+
+# ---- protections that can be taken out, of this process alone
+
+
+def _without_fence(request: Any, found: Found, now: int) -> Any:
+    """`judge`, with a view that was old taken for a new one."""
+    head, after = found.head, request.after
+    if head is None or after is None or head.command <= after:
+        return rules.judge(request, found, now)
+    blind = copy_of(head)
+    blind.command = after
+    found.head = blind
+    verdict = rules.judge(request, found, now)
+    if verdict.head is not None:
+        verdict.head.command = max(verdict.head.command, head.command)
+    return verdict
+
+
+_fits, _there = outcomes.Writing.fits_exactly, outcomes.Writing._there
+PROTECTIONS = {
+    "fence": [(memory, "judge", _without_fence), (appends, "judge", _without_fence)],
+    "tail": [(outcomes.Writing, "fits_exactly", lambda self: self.before.position > 0 or _fits(self))],
+    "keys": [
+        (outcomes.Writing, "_there", lambda self, draft: None if draft.cls == "command" else _there(self, draft))
+    ],
+}
+"""fence: of commands (L4); tail: early facts only right behind `after` (L5); keys: commands are unique (L4)."""
+
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Take protections out of the store's rules, for a while."""
+    changes = [change for name in names for change in PROTECTIONS[name]]
+    before = [(where, what, getattr(where, what)) for where, what, _ in changes]
+    try:
+        for where, what, instead in changes:
+            setattr(where, what, instead)
+        yield
+    finally:
+        for where, what, was in before:
+            setattr(where, what, was)
+
+
+# ---- trying them
+
+
+def enumerate_scope(scope: Scope, backend: Any = MemoryBackend, **more: Any) -> Tried:
+    """Every schedule of a scope; `backend()` gives an empty store."""
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through for the garbage of each world
+    threshold = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        return explore(lambda: World(backend(), scope.workflow, scope.script, losses=scope.losses), check, **more)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
+
+
+def story(scope: Scope, path: Sequence[int], backend: Any = MemoryBackend) -> list[str]:
+    """A schedule in words, and the log that it leaves."""
+    world = replay(lambda: World(backend(), scope.workflow, scope.script, losses=scope.losses), path)
+    lines = [str(choice) for choice in world.chosen]
+    lines += [f"{e.position:3} {e.type} {e.key} {e.body.decode():.80}" for e in world.backend.log()]
+    world.finish()
+    return lines
+
+
+class Job(NamedTuple):
+    """What one process of the pool does."""
+
+    name: str
+    sqlite: bool
+    without: tuple[str, ...]
+    most: int | None
+
+
+def work_through(job: Job) -> tuple[str, Tried, list[str], float]:
+    """One scope, in a process of the pool."""
+    logging.disable(logging.CRITICAL)
+    begun, told = time.monotonic(), [0.0]
+
+    def watch(tried: Tried) -> None:
+        if time.monotonic() - told[0] > (0.5 if sys.stderr.isatty() else 30):
+            told[0] = time.monotonic()
+            bar(job.name, tried, begun)
+
+    scope = SCOPES[job.name]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(without(*job.without))
+        backend: Any = MemoryBackend
+        if job.sqlite:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            backend = stack.enter_context(contextlib.closing(SqliteBackend(Path(folder)))).emptied
+        tried = enumerate_scope(scope, backend, most=job.most, watch=watch)
+        told_path = story(scope, tried.problems[0][1], backend) if tried.problems else []
+    return job.name, tried, told_path, time.monotonic() - begun
+
+
+def bar(name: str, tried: Tried, begun: float) -> None:
+    full, end = int(40 * tried.share), "" if sys.stderr.isatty() else "\n"
+    print(
+        f"\r[{'#' * full}{'.' * (40 - full)}] {name}: {tried.played} played, {tried.cut} cut, {tried.states} states, "
+        f"{time.monotonic() - begun:.0f} s",
+        end=end,
+        file=sys.stderr,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--scope", action="append", choices=SCOPES, help="a scope; several may be given")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--sqlite", action="store_true")
+    parser.add_argument("--without", default="", help=f"of {', '.join(PROTECTIONS)}, with commas")
+    parser.add_argument("--most", type=int, help="schedules to play or cut, of each scope")
+    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
+    given = parser.parse_args()
+    if given.list:
+        print("\n".join(SCOPES))
+        return 0
+    gone = tuple(given.without.split(",")) if given.without else ()
+    jobs = [Job(name, given.sqlite, gone, given.most) for name in given.scope or SCOPES]
+    bad = 0
+    total = Tried(whole=True)
+    with multiprocessing.Pool(given.processes) as pool:
+        for name, tried, told, seconds in pool.imap_unordered(work_through, jobs):
+            total.schedules += tried.schedules
+            total.played += tried.played
+            total.cut += tried.cut
+            total.states += tried.states
+            total.whole &= tried.whole
+            figures = {key: getattr(tried, key) for key in tried.__struct_fields__ if key not in ("share", "problems")}
+            print("\r" + json.dumps({"scope": name, **figures, "s": round(seconds)}), flush=True)
+            if tried.problems or tried.loops:
+                bad += 1
+                print("\n".join(["UNLAWFUL", *told, *(tried.problems[0][0] if tried.problems else ["a loop"])]))
+    print(
+        f"{total.schedules:,} schedules of {len(jobs)} scopes, {'every one' if total.whole else 'not all'}: "
+        f"{total.played:,} played to the end, {total.cut:,} cut at one of {total.states:,} states seen before; "
+        f"{bad} scopes unlawful"
+    )
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)
-    script = sys.argv[1].split(",") if sys.argv[1] else []
-    workers = int(sys.argv[2]); merge = sys.argv[3] == "1"; secs = float(sys.argv[4])
-    t0 = time.time()
-    last = [0]
-    class Stop(Exception): pass
-    def seen(tried, share):
-        if time.time() - last[0] > 5:
-            last[0] = time.time()
-            print(f"{share:.4f} {tried.histories} {tried.cut} states {tried.states} calls {tried.calls} longest {tried.longest} {time.time()-t0:.0f}s", flush=True)
-        if time.time() - t0 > secs: raise Stop
-    def make(): return World(Memory(), hook_against_timer, Client(script), workers=workers)
-    t = explore(make, check, merge=merge, seen=seen)
-    print(t, time.time() - t0)
-    if t.problems:
-        w = make()
-        for n in t.problems[0][1]: w.choose(w.choices()[n])
-        print("\n".join(w.chosen))
-        for e in w.backend.log(RUN): print(e.position, e.type, e.key, e.body)
+    sys.exit(main())

@@ -41,129 +41,232 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("no command fence", "L4", "store/rules.py", "if commands and head.command > after:", "if False:", STORE),
     Mutant(
-        "fence on the tail", "L4", "store/rules.py",
-        "if commands and head.command > after:", "if commands and head.position > after:", STORE,
-    ),
-    Mutant(
-        "early facts without the exact tail", "L5", "store/outcomes.py",
-        "if self.before.position > (self.request.after or 0):", "if False:", (*STORE, *WORKER),
-    ),
-    Mutant(
-        "no unique keys of commands", "L3", "store/outcomes.py",
-        "if self._there(draft) is not None:\n                    # The last net",
-        "if False:\n                    # The last net", STORE,
-    ),
-    Mutant(
-        "facts are not unique", "L3", "store/outcomes.py",
-        "        if there is not None:\n            self.duplicates.append(there)",
-        "        if False:\n            self.duplicates.append(there)", STORE,
-    ),
-    Mutant(
-        "delivered mark at the append's own position", "L14", "store/outcomes.py",
-        "head.delivered = max(head.delivered, after)", "head.delivered = head.position", STORE,
-    ),
-    Mutant(
-        "facts without their commands", "L3", "store/outcomes.py",
-        "        if draft.type in RESTS_ON and not self._asked_for(draft):\n            return self._missing(draft)\n"
-        "        if draft.type == \"step_started\":",
-        "        if draft.type == \"step_started\":", STORE,
-    ),
-    Mutant(
-        "commands after the end", "L11", "store/rules.py",
-        "if head.ended is not None:\n        return writing.late(commands)", "if False:\n        return writing.late(commands)",
+        "no command fence",
+        "L4",
+        "store/rules.py",
+        "if commands and head.command > after:",
+        "if False:",
         STORE,
     ),
     Mutant(
-        "a batch is not recognised", "L12", "store/rules.py",
-        "if found.batch is not None:", "if False:", STORE,
+        "fence on the tail",
+        "L4",
+        "store/rules.py",
+        "if commands and head.command > after:",
+        "if commands and head.position > after:",
+        STORE,
     ),
     Mutant(
-        "the hash leaves the body out", "L13", "store/verdict.py", "{len(body)}\\0\".encode(), body", "\".encode(), b\"\"",
+        "early facts without the exact tail",
+        "L5",
+        "store/outcomes.py",
+        "if self.before.position > (self.request.after or 0):",
+        "if False:",
+        (*STORE, *WORKER),
+    ),
+    Mutant(
+        "no unique keys of commands",
+        "L3",
+        "store/outcomes.py",
+        "if self._there(draft) is not None:\n                    # The last net",
+        "if False:\n                    # The last net",
+        STORE,
+    ),
+    Mutant(
+        "facts are not unique",
+        "L3",
+        "store/outcomes.py",
+        "        if there is not None:\n            self.duplicates.append(there)",
+        "        if False:\n            self.duplicates.append(there)",
+        STORE,
+    ),
+    Mutant(
+        "delivered mark at the append's own position",
+        "L14",
+        "store/outcomes.py",
+        "head.delivered = max(head.delivered, after)",
+        "head.delivered = head.position",
+        STORE,
+    ),
+    Mutant(
+        "facts without their commands",
+        "L3",
+        "store/outcomes.py",
+        "        if draft.type in RESTS_ON and not self._asked_for(draft):\n"
+        "            return self._missing(draft)\n"
+        '        if draft.type == "step_started":',
+        '        if draft.type == "step_started":',
+        STORE,
+    ),
+    Mutant(
+        "commands after the end",
+        "L11",
+        "store/rules.py",
+        "if head.ended is not None:\n        return writing.late(commands)",
+        "if False:\n        return writing.late(commands)",
+        STORE,
+    ),
+    Mutant(
+        "a batch is not recognised",
+        "L12",
+        "store/rules.py",
+        "if found.batch is not None:",
+        "if False:",
+        STORE,
+    ),
+    Mutant(
+        "the hash leaves the body out",
+        "L13",
+        "store/verdict.py",
+        '{len(body)}\\0".encode(), body',
+        '".encode(), b""',
         ("tests/test_verify.py", *STORE),
     ),
     Mutant(
-        "a timer fires before it is due", "L8", "store/outcomes.py",
-        "at = max(at, self.found.timers.get(draft.key, 0))", "pass", STORE,
+        "a timer fires before it is due",
+        "L8",
+        "store/outcomes.py",
+        "at = max(at, self.found.timers.get(draft.key, 0))",
+        "pass",
+        STORE,
     ),
     Mutant(
-        "adoption without comparing input", "L7", "client.py",
-        "        if not same:\n            raise RunExists(", "        if False:\n            raise RunExists(",
+        "adoption without comparing input",
+        "L7",
+        "client.py",
+        "        if not same:\n            raise RunExists(",
+        "        if False:\n            raise RunExists(",
         ("tests/test_client.py",),
     ),
     Mutant(
-        "arguments are not compared on replay", "L7", "engine/history.py",
-        "or not _same(execution, asked, event)", "", ENGINE,
+        "arguments are not compared on replay",
+        "L7",
+        "engine/history.py",
+        "or not _same(execution, asked, event)",
+        "",
+        ENGINE,
     ),
     Mutant(
-        "names are not compared on replay", "L7", "engine/history.py",
-        "or asked.key != event.key or", "or", ENGINE,
+        "names are not compared on replay",
+        "L7",
+        "engine/history.py",
+        "or asked.key != event.key or",
+        "or",
+        ENGINE,
     ),
     Mutant(
-        "one ordinal over the whole run", "L7", "engine/context.py",
+        "one ordinal over the whole run",
+        "L7",
+        "engine/context.py",
         "ordinal = self._ordinals.get((kind, name), 0) + 1\n        self._ordinals[kind, name] = ordinal",
-        "kind = name_ = \"\"\n        ordinal = self._ordinals.get((kind, name_), 0) + 1\n"
+        'kind = name_ = ""\n        ordinal = self._ordinals.get((kind, name_), 0) + 1\n'
         "        self._ordinals[kind, name_] = ordinal",
         (*ENGINE, "tests/histories"),
     ),
     Mutant(
-        "tasks hash by address", "L6", "engine/loop.py",
-        "    def __hash__(self) -> int:\n        return self.hashed", "    def __hash__(self) -> int:\n        return id(self) >> 4",
+        "tasks hash by address",
+        "L6",
+        "engine/loop.py",
+        "    def __hash__(self) -> int:\n        return self.hashed",
+        "    def __hash__(self) -> int:\n        return id(self) >> 4",
         ENGINE,
     ),
     Mutant(
-        "a dead waiter is not withdrawn", "L10", "engine/hooks.py",
+        "a dead waiter is not withdrawn",
+        "L10",
+        "engine/hooks.py",
         "            if not waiter.done():\n                waiter.set_result(payload)\n                return",
-        "            if not waiter.cancelled():\n                waiter.set_result(payload)\n            return", ENGINE,
+        "            if not waiter.cancelled():\n                waiter.set_result(payload)\n            return",
+        ENGINE,
     ),
     Mutant(
-        "a payload of a cancelled waiter is lost", "L10", "engine/hooks.py",
-        "self._hand_over(waiter.result(), first=True)", "pass",
+        "a payload of a cancelled waiter is lost",
+        "L10",
+        "engine/hooks.py",
+        "self._hand_over(waiter.result(), first=True)",
+        "pass",
         ("tests/engine/test_semantics.py", "tests/engine/test_counterexamples.py", "tests/laws"),
     ),
     Mutant(
-        "the workflow's clock is the wall's", "L8", "engine/context.py",
-        "        \"\"\"The time of the fact delivered last (law L8).\"\"\"\n        return to_datetime(self.clock)",
-        "        import time\n        return to_datetime(time.time_ns() // 1000)", ENGINE,
-    ),
-    Mutant(
-        "two facts before the code is quiet", "L6", "engine/tick.py",
-        "        self.loop.drain()\n        if self._main.done():", "        if what.key:\n            self.loop.drain()\n        if self._main.done():",
+        "the workflow's clock is the wall's",
+        "L8",
+        "engine/context.py",
+        '        """The time of the fact delivered last (law L8)."""\n        return to_datetime(self.clock)',
+        "        import time\n        return to_datetime(time.time_ns() // 1000)",
         ENGINE,
     ),
     Mutant(
-        "a divergence ends the run", "L7", "worker/advance.py",
-        "            self._park(\"diverged\", error)", "            self._fail(error)", ("tests/worker", *WORKER),
+        "two facts before the code is quiet",
+        "L6",
+        "engine/tick.py",
+        "        self.loop.drain()\n        if self._main.done():",
+        "        if what.key:\n            self.loop.drain()\n        if self._main.done():",
+        ENGINE,
     ),
     Mutant(
-        "a lost answer is taken for a failure", "L12", "worker/advance.py",
-        "            self._send_again(request, answer)\n        else:", "            self._reload()\n        else:", WORKER,
+        "a divergence ends the run",
+        "L7",
+        "worker/advance.py",
+        '            self._park("diverged", error)',
+        "            self._fail(error)",
+        ("tests/worker", *WORKER),
     ),
     Mutant(
-        "facts are delivered while an append is under way", "L5", "worker/advance.py",
-        "        if self.busy or self.closed:\n            return", "        if self.closed:\n            return", WORKER,
-    ),
-    Mutant(
-        "missed facts are not delivered", "L5", "worker/advance.py",
-        "        for event in answer.missed:\n            if not", "        for event in ():\n            if not", WORKER,
-    ),
-    Mutant(
-        "nothing stands behind a lost notice", "L14", "worker/maintain.py",
-        "        for run_id, fact in await worker.store.behind(worker.id):", "        for run_id, fact in ():", WORKER,
-    ),
-    Mutant(
-        "a lost claim is forgotten", "L14", "worker/maintain.py",
-        "                self._unsure = True  # it may have been given runs", "                pass  # it may have been given runs",
+        "a lost answer is taken for a failure",
+        "L12",
+        "worker/advance.py",
+        "            self._send_again(request, answer)\n        else:",
+        "            self._reload()\n        else:",
         WORKER,
     ),
     Mutant(
-        "the dead keep their runs", "H-07", "worker/maintain.py",
-        "if other.id != worker.id and other.expires < now:", "if False:", WORKER,
+        "facts are delivered while an append is under way",
+        "L5",
+        "worker/advance.py",
+        "        if self.busy or self.closed:\n            return",
+        "        if self.closed:\n            return",
+        WORKER,
     ),
     Mutant(
-        "a second claimer runs the body too", "L3", "worker/advance.py",
-        "if draft.unique not in answer.doubles:", "if True:", WORKER,
+        "missed facts are not delivered",
+        "L5",
+        "worker/advance.py",
+        "        for event in answer.missed:\n            if not",
+        "        for event in ():\n            if not",
+        WORKER,
+    ),
+    Mutant(
+        "nothing stands behind a lost notice",
+        "L14",
+        "worker/maintain.py",
+        "        for run_id, fact in await worker.store.behind(worker.id):",
+        "        for run_id, fact in ():",
+        WORKER,
+    ),
+    Mutant(
+        "a lost claim is forgotten",
+        "L14",
+        "worker/maintain.py",
+        "                self._unsure = True  # it may have been given runs",
+        "                pass  # it may have been given runs",
+        WORKER,
+    ),
+    Mutant(
+        "the dead keep their runs",
+        "H-07",
+        "worker/maintain.py",
+        "if other.id != worker.id and other.expires < now:",
+        "if False:",
+        WORKER,
+    ),
+    Mutant(
+        "a second claimer runs the body too",
+        "L3",
+        "worker/advance.py",
+        "if draft.unique not in answer.doubles:",
+        "if True:",
+        WORKER,
     ),
 ]
 
@@ -187,13 +290,27 @@ def play(mutant: Mutant, folder: Path) -> Outcome:
     file.write_text(text.replace(mutant.old, mutant.new))
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     for tests in mutant.tests:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-rfE", tests]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-rfE",
+            tests,
+        ]
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         if done.returncode not in (0, 5):
             found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-            return Outcome(found[1] if found else f"{tests} (exit {done.returncode})", time.monotonic() - begun)
+            return Outcome(
+                found[1] if found else f"{tests} (exit {done.returncode})", time.monotonic() - begun
+            )
     return Outcome(None, time.monotonic() - begun)
 
 
@@ -209,10 +326,16 @@ def main() -> int:
             outcome = play(mutant, Path(folder))
         alive += outcome.killer is None
         if given.json:
-            print(json.dumps({**mutant._asdict(), "killer": outcome.killer, "s": round(outcome.seconds, 1)}), flush=True)
+            print(
+                json.dumps({**mutant._asdict(), "killer": outcome.killer, "s": round(outcome.seconds, 1)}),
+                flush=True,
+            )
             continue
         verdict = f"killed by {outcome.killer}" if outcome.killer else "SURVIVES"
-        print(f"[{number}/{len(chosen)}] {mutant.law:5} {mutant.name}: {verdict} ({outcome.seconds:.0f} s)", flush=True)
+        print(
+            f"[{number}/{len(chosen)}] {mutant.law:5} {mutant.name}: {verdict} ({outcome.seconds:.0f} s)",
+            flush=True,
+        )
     return 1 if alive else 0
 
 

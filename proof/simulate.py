@@ -67,7 +67,11 @@ def show(seed: int, *, trace: bool) -> int:
         print(f"reduced to {report.befallen}")
     if trace or report.problems:
         print("\n".join(report.trace))
-    print(json.dumps({"seed": seed, "digest": report.digest, "problems": report.problems, "calls": report.calls}))
+    print(
+        json.dumps(
+            {"seed": seed, "digest": report.digest, "problems": report.problems, "calls": report.calls}
+        )
+    )
     return 1 if report.problems else 0
 
 
@@ -77,7 +81,9 @@ def sweep(first: int, count: int, processes: int) -> int:
     statuses: Counter[str] = Counter()
     with multiprocessing.Pool(processes) as pool:
         seeds = range(first, first + count)
-        for done, (seed, problems, totals) in enumerate(pool.imap_unordered(outcome, seeds, chunksize=4), start=1):
+        for done, (seed, problems, totals) in enumerate(
+            pool.imap_unordered(outcome, seeds, chunksize=4), start=1
+        ):
             calls += totals["calls"]
             befallen.update(totals["befallen"])
             statuses.update(totals["statuses"])
@@ -87,7 +93,12 @@ def sweep(first: int, count: int, processes: int) -> int:
             bar(done, count, bad, begun)
     print(file=sys.stderr)
     result = {"seeds": count, "first": first, "bad": bad, "calls": calls, "faults": sum(befallen.values())}
-    print(json.dumps(result | {"befallen": dict(befallen), "runs": dict(statuses), "s": round(time.monotonic() - begun)}))
+    print(
+        json.dumps(
+            result
+            | {"befallen": dict(befallen), "runs": dict(statuses), "s": round(time.monotonic() - begun)}
+        )
+    )
     return 1 if bad else 0
 
 
@@ -97,7 +108,11 @@ def bar(done: int, count: int, bad: int, begun: float) -> None:
     full = 40 * done // count
     rate = done / max(time.monotonic() - begun, 0.001)
     end = "" if sys.stderr.isatty() else "\n"
-    print(f"\r[{'#' * full}{'.' * (40 - full)}] {done}/{count} seeds, {rate:.0f}/s, {bad} bad", end=end, file=sys.stderr)
+    print(
+        f"\r[{'#' * full}{'.' * (40 - full)}] {done}/{count} seeds, {rate:.0f}/s, {bad} bad",
+        end=end,
+        file=sys.stderr,
+    )
 
 
 def main() -> int:

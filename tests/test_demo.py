@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import holdfast as hf
+from holdfast.trail import TrailFolder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -123,6 +124,13 @@ async def test_the_demo_proves_itself_twice(checkout: Path, project: Path, tmp_p
         assert ("There is no history to read" in text) == (folder is bare)
         async with hf.connect(f"sqlite:///{checkout}/.holdfast/holdfast.db") as app:
             assert await app.run(run_id).status() == "completed"
+        assert "The trail: what each agent did and found" in out
+        trails = TrailFolder(checkout / ".holdfast" / "trails")
+        trail = trails.load(trails.list(limit=1)[0].id)
+        assert (trail.status, trail.workflow_id) == ("completed", run_id)
+        found = {event.agent for event in trail.events if event.type == "finding"}
+        assert {"historian", "architect", "editor"} <= found
+        assert [decision.chosen for decision in trail.decisions] == ["yes"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import { pathToFileURL } from "node:url";
 const [pkg, role, folder, ...args] = process.argv.slice(2);
 const npm = await import(pathToFileURL(`${pkg}/dist/index.js`));
 const TEXT = "The quick brown fox looked at the failing test and found a stale cache entry in it. ";
+const WORDS = "login token retry schema worker lease parser timeout replay quota mirror".split(" ");
 const storage = new npm.FileStorage(folder);
 const say = (...words) => writeSync(1, words.join(" ") + "\n");
 const ready = () => { say("ready"); readSync(0, Buffer.alloc(1)); };
@@ -91,7 +92,7 @@ const roles = {
         trail = npm.addChapter(trail, { title: `Part ${c}`, agentName: "ana" });
         for (let e = 0; e < 5; e++)
           trail = npm.addEvent(trail, {
-            type: "note", content: TEXT + TEXT + `${i}.${c}.${e}`, significance: "medium" });
+            type: "note", content: TEXT + TEXT + (e ? WORDS[(i + c + e) % WORDS.length] : `ticket${i % 500}`), significance: "medium" });
       }
       await mkdir(`${root}/active/${trail.id}`, { recursive: true });
       await writeFile(`${root}/active/${trail.id}/trajectory.json`, JSON.stringify(trail, null, 2));

@@ -16,6 +16,19 @@ from pathlib import Path
 from typing import Any
 
 TEXT = "The quick brown fox looked at the failing test and found a stale cache entry in it. "
+WORDS = (
+    "login",
+    "token",
+    "retry",
+    "schema",
+    "worker",
+    "lease",
+    "parser",
+    "timeout",
+    "replay",
+    "quota",
+    "mirror",
+)
 
 
 def say(*words: object) -> None:
@@ -129,7 +142,8 @@ def build(folder: Any, number: str) -> None:
                 )
             )
             for e in range(5):
-                data = {"content": TEXT * 2 + f"{i}.{c}.{e}", "significance": "medium"}
+                word = WORDS[(i + c + e) % len(WORDS)] if e else f"ticket{i % 500}"
+                data = {"content": f"{TEXT}{TEXT}{word}", "significance": "medium"}
                 rows.append(
                     line.new(f"{chapter}{e}", "note", data, occurred_at=at + e, agent="ana", chapter=chapter)
                 )
@@ -143,7 +157,6 @@ def scale(folder: Any) -> None:
     ready()
     timed("list", folder.list)
     timed("start", lambda: folder.start("one more"))
-    timed("search, a hit", lambda: folder.search("stale 77.1.3", limit=20))
     timed("search, a miss", lambda: folder.search("xyzzy", limit=20))
     trail = folder.start("another")
     timed("event", lambda: trail.note("noted"))
@@ -152,7 +165,8 @@ def scale(folder: Any) -> None:
         timed("list", folder.list)
         timed("list, newest 20", lambda: folder.list(limit=20))
         timed("start", lambda: folder.start("one more"))
-        timed("search, a hit", lambda: folder.search("stale 77.1.3", limit=20))
+        timed("search, 20 hits", lambda: folder.search("ticket77 stale", limit=20))
+        timed("search, a word of all", lambda: folder.search("stale", limit=20))
         timed("search, a miss", lambda: folder.search("xyzzy", limit=20))
 
 
@@ -223,7 +237,8 @@ if __name__ == "__main__":
         watch(Path(place))
     else:
         from holdfast.errors import TrailError
-        from holdfast.trail import TrailFolder
+        from holdfast.trail import TrailFolder, handle, redact, search  # noqa: F401 - before "ready", as node
+        from holdfast.trail.export import markdown  # noqa: F401 - has its whole package by then
 
         try:
             ROLES[role](TrailFolder(place), *args)

@@ -113,7 +113,7 @@ class Arguments:
 
         Raises PayloadError where they do not fit the signature or cannot be written.
         """
-        types = self._types or self._resolve()
+        types = self._resolve() if self._types is None else self._types
         count = len(args)
         if not kwargs and self._plain and self._required <= count <= len(self._positional):
             named: Any = zip(self._positional, args, strict=False)
@@ -130,7 +130,7 @@ class Arguments:
 
     def decode(self, raw: bytes) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the function takes them. Raises PayloadError with expected, got and path."""
-        types = self._types or self._resolve()
+        types = self._resolve() if self._types is None else self._types
         try:
             parts = _raw_parts(raw)
         except msgspec.DecodeError as error:

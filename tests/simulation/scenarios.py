@@ -65,7 +65,9 @@ def generated(seed: int, profile: Profile | None = None) -> Scenario:
     """One to three runs of a generated program each, in trouble that the seed draws."""
     chance = random.Random(f"{seed}/programs")
     bodies.seed(seed)
-    starts = [Start(labouring, (woven(chance.randrange(2**32)),), f"run-{n}") for n in range(chance.randint(1, 3))]
+    starts = [
+        Start(labouring, (woven(chance.randrange(2**32)),), f"run-{n}") for n in range(chance.randint(1, 3))
+    ]
     return Scenario(
         starts=starts, workers=chance.choice([1, 2, 3]), horizon=chance.choice([10.0, 60.0]), profile=profile
     )

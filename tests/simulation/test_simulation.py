@@ -61,7 +61,9 @@ def test_a_seed_is_one_history(seed):
 
 def test_thirty_days_pass_in_a_moment():
     """Nobody waits: the clock jumps from one alarm to the next."""
-    quiet_life = Scenario(starts=[Start(month, (1,), "r")], workers=1, profile=Profile(), meddle=False, horizon=40 * 86400)
+    quiet_life = Scenario(
+        starts=[Start(month, (1,), "r")], workers=1, profile=Profile(), meddle=False, horizon=40 * 86400
+    )
     report = simulate(quiet_life, 1)
     assert report.problems == []
     assert report.statuses == {"completed": 1}

@@ -18,7 +18,7 @@ from holdfast.trail.redact import PATTERNS, Pattern, Redactor, redact
 # Put together here, so that no scanner takes this file for a leak.
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"
 GITHUB = "ghp_" + "a1B2" * 9
-JWT = ".".join(["eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0In0", "c2lnbmF0dXJlLWhlcmU"])
+JWT = "eyJ" + "hbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0." + "c2lnbmF0dXJlLWhlcmU"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----".format(
     "\n".join(["MIIEpAIB" * 8] * 5)
 )
@@ -352,7 +352,7 @@ def test_a_megabyte_of_hostile_text_takes_time_in_proportion(piece: str) -> None
 
 def test_an_event_without_secrets_costs_microseconds() -> None:
     event = {
-        "content": "The login handler does not quote names before they reach the query builder. " * 8,
+        "content": "The login handler does not quote names before they reach the query builder. " * 10,
         "raw": {
             "tool": "bash",
             "arguments": {"command": "pytest -q tests/", "timeout": 60},

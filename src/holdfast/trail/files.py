@@ -9,7 +9,7 @@ for the disk side by side, and one write of the index serves all that wait for t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..errors import PayloadError, TrailEnded, TrailError, TrailNotFound
 from . import entry as line
 from . import ids, index, journal, layouts, lock, places, record, retell
 from .entry import ENDS, Entry
-from .fold import check
+from .fold import check, fold
 from .index import Index, IndexEntry
 from .places import Found, Places
 
@@ -95,7 +95,8 @@ class Files:
 
     def start(self, trail_id: str, first: Entry) -> None:
         """A new trail: in its journal and in the index, or not at all."""
-        self.create(trail_id, [first])
+        # Derived here, and not while all wait for the folder's lock.
+        self.create(trail_id, [first], beside=index.documents(fold(trail_id, [first])))
         try:
             with self.locked(), self._writing(index.NAME):
                 found = Found([self._journal(places.ACTIVE, trail_id)], [])
@@ -116,7 +117,14 @@ class Files:
         finally:
             lock.release(fd)
 
-    def create(self, trail_id: str, entries: Sequence[Entry], place: str = places.ACTIVE) -> bool:
+    def create(
+        self,
+        trail_id: str,
+        entries: Sequence[Entry],
+        place: str = places.ACTIVE,
+        *,
+        beside: Mapping[str, bytes] | None = None,
+    ) -> bool:
         """A new journal, durable; False where there is one at this place already."""
         if not any(entry.type == "trail_started" for entry in entries):
             raise PayloadError(
@@ -128,7 +136,7 @@ class Files:
         with self._writing(path):
             self._make(os.path.dirname(path))
             try:
-                journal.create(path, entries, timeout=self.lock_timeout)
+                journal.create(path, entries, timeout=self.lock_timeout, beside=beside)
             except FileExistsError:
                 return False
         return True

@@ -115,7 +115,7 @@ class Index:
         if os.stat(self.path).st_ctime_ns >= os.stat(self._places.path(found.journals[0])).st_ctime_ns:
             return False
         entries = dict(before)
-        self._look(trail_id, found, entries)
+        self._look(trail_id, found, entries, derived=True)
         self._write(entries, now, looked=self.time())
         return True
 
@@ -134,7 +134,7 @@ class Index:
         for trail_id, found in scan.trails.items():
             entry = entries.get(trail_id)
             if entry is None or entry.path != found.path or trail_id in again:
-                self._look(trail_id, found, entries)
+                self._look(trail_id, found, entries, derived=entry is None and trail_id not in again)
         if entries != before:
             self._write(entries, now)
         elif again:
@@ -161,7 +161,8 @@ class Index:
             log.error("%s is malformed: it is kept as %s, and made again from the journals", self.path, bad)
         return entries
 
-    def _look(self, trail_id: str, found: Found, entries: dict[str, IndexEntry]) -> None:
+    def _look(self, trail_id: str, found: Found, entries: dict[str, IndexEntry], *, derived: bool) -> None:
+        """Read a trail and derive from it; where it is only new to the index, not what has been `derived`."""
         trail = self._read_trail(trail_id, found)
         if trail is None:
             entries.pop(trail_id, None)
@@ -170,7 +171,8 @@ class Index:
             return
         entries[trail_id] = _entry_of(trail, found.path)
         if found.journals:
-            derive(self._places.root, found.journals[0], trail)
+            if not (derived and _is_derived(self._places.root, found.journals[0])):
+                derive(self._places.root, found.journals[0], trail)
             for path in found.records:
                 self._remove_old(trail_id, path)
 
@@ -230,6 +232,15 @@ def derive(root: str, path: str, trail: Trail) -> None:
     if not os.path.exists(os.path.join(root, path)):  # a start was taken back meanwhile: no ghost of it stays
         _remove(base + places.RECORD)
         _remove(base + places.PAGE)
+
+
+def _is_derived(root: str, path: str) -> bool:
+    """Whether a record and a page that we derived stand beside a journal."""
+    base = places.stem(path)
+    try:
+        return layouts.is_signed(root, base + places.RECORD) and os.path.exists(f"{root}/{base}{places.PAGE}")
+    except OSError:
+        return False
 
 
 def _keep_rewritten(root: str, base: str, trail_id: str) -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from .. import faults
@@ -172,8 +173,13 @@ def sync(fd: int, path: str) -> None:
         ) from None
 
 
-def create(path: str, entries: Sequence[Entry], *, timeout: float) -> None:
-    """A new journal with its first lines, durable. Raises FileExistsError, other OSErrors, TrailError."""
+def create(
+    path: str, entries: Sequence[Entry], *, timeout: float, beside: Mapping[str, bytes] | None = None
+) -> None:
+    """A new journal with its first lines, durable; `beside` it (by ending) stands what is derived from them.
+
+    Raises FileExistsError, other OSErrors, TrailError.
+    """
     fd = lock.acquire(path, WRITE | os.O_CREAT | os.O_EXCL, timeout=timeout)
     try:
         try:
@@ -183,6 +189,9 @@ def create(path: str, entries: Sequence[Entry], *, timeout: float) -> None:
         except (TrailError, OSError):
             os.unlink(path)  # still locked: nobody else has written in it
             raise
+        with suppress(OSError):  # whoever makes the index makes up for it
+            for ending, text in (beside or {}).items():
+                places.put(places.stem(path) + ending, text)
     finally:
         lock.close(fd)
     faults.point("trail.create.after")

@@ -67,13 +67,16 @@ def of_record(data: Any, path: str) -> Trail:
 def is_rewritten(root: str, trail_id: str, path: str) -> bool:
     """Whether another tool has written its record over the one that we derived."""
     try:
-        with open(os.path.join(root, path), "rb") as file:
-            file.seek(-min(200, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            if SIGN in file.read():
-                return False
-        return not is_derived(read(root, trail_id, path))
+        return not is_signed(root, path) and not is_derived(read(root, trail_id, path))
     except (TrailError, OSError):
         return False  # there is none, or it was cut off: it tells nothing
+
+
+def is_signed(root: str, path: str) -> bool:
+    """Whether a record ends as those that we derive do. Raises OSError."""
+    with open(os.path.join(root, path), "rb") as file:
+        file.seek(-min(200, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return SIGN in file.read()
 
 
 @contextmanager

@@ -14,7 +14,9 @@ Other tools' records, which are read wherever they stand: `<id>.json` or `<id>/t
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
@@ -261,6 +263,21 @@ def replace(path: str, data: bytes, *, durable: bool = False, time: int | None =
         raise
     if durable:
         sync_folder(os.path.dirname(path))
+
+
+def put(path: str, data: bytes) -> None:
+    """A new file that is whole from the moment it has a name, without a temporary file: no lock is needed.
+
+    Raises OSError, also where there is such a file already or the system cannot do it: see `replace`.
+    """
+    if sys.platform != "linux":
+        raise OSError(errno.ENOTSUP, "no files without a name here")
+    fd = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        write(fd, data)
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # any number: with one, links are followed
+    finally:
+        os.close(fd)
 
 
 def write(fd: int, data: bytes) -> None:

@@ -61,7 +61,9 @@ class Pattern:
         return whole if start < 0 else whole[: start - match.start()] + mark + whole[end - match.start() :]
 
 
-_START = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"  # \n may be two characters: JSON inside of a string
+_ESCAPED = r"(?<=\\[nrt])"  # a line feed may be two characters: JSON inside of a string
+_START = rf"(?:(?<![A-Za-z0-9_-])|{_ESCAPED})"
+_APART = rf"(?:(?<![A-Za-z0-9_+/-])|{_ESCAPED})"  # not in the midst of base64
 
 
 def _token(what: str, regex: str, *cues: str) -> Pattern:
@@ -76,7 +78,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"|(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{16,}+)++)",
         ("PRIVATE KEY",),
     ),
-    Pattern("aws-key", r"(?<![A-Za-z0-9+/])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9+/=])", ("AKIA", "ASIA")),
+    Pattern("aws-key", _APART + r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9+/=])", ("AKIA", "ASIA")),
     _token(
         "github-token",
         r"(?:gh[pousr]_[A-Za-z0-9]{20,255}+|github_pat_\w{22,255}+)",
@@ -96,7 +98,7 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     _token("anthropic-key", r"sk-ant-[\w-]{16,}+", "sk-ant-"),
     _token("openai-key", r"sk-(?!ant-)(?=[\w-]{0,200}\d)[\w-]{20,}+", "sk-"),
-    Pattern("google-key", r"(?<![A-Za-z0-9_+/-])AIza[\w-]{35}(?![A-Za-z0-9_+/=-])", ("AIza",)),
+    Pattern("google-key", _APART + r"AIza[\w-]{35}(?![A-Za-z0-9_+/=-])", ("AIza",)),
     _token("google-token", r"(?:ya29\.|GOCSPX-)[\w-]{20,}+", "ya29.", "GOCSPX-"),
     _token("npm-token", r"npm_[A-Za-z0-9]{36}+", "npm_"),
     _token("pypi-token", r"pypi-AgE[\w-]{40,}+", "pypi-"),
@@ -137,7 +139,7 @@ _KEYS = (
 _WORDS = {
     "pass": re.compile("pass(?:word|wd|phrase)" + _IS),
     "pwd": re.compile("pwd" + _IS),
-    "secret": re.compile("secret(?:[_-]?(?:access[_-]?)?key)?" + _IS),
+    "secret": re.compile(r"secret(?:[_-]?(?:access[_-]?)?key)?" + _IS),
     "token": re.compile("token" + _IS),
     "key": re.compile(f"key(?:{'|'.join(f'(?<={key})' for key in _KEYS.split())})" + _IS),
     "authorization": re.compile(
@@ -294,14 +296,15 @@ def _holds_secrets(key: str) -> bool:
 def _without_assigned(text: str) -> str:
     """The text without values that are assigned to a word such as password, token or api_key."""
     lower = _lower(text)
-    spans = [
-        span
-        for word, regex in _WORDS.items()
-        if word in lower
-        for match in regex.finditer(lower)
-        if (span := _assigned(text, match, word)) is not None
-    ]
-    pieces, end = [], 0
+    spans: list[tuple[int, int, str]] = []
+    for word, regex in _WORDS.items():
+        end = 0
+        for match in regex.finditer(lower) if word in lower else ():
+            if match.start() >= end and (span := _assigned(text, match, word)) is not None:
+                spans.append(span)
+                end = span[1]  # what follows in the same value is not looked at again
+    pieces: list[str] = []
+    end = 0
     for start, stop, what in sorted(spans):
         if start >= end:
             pieces += [text[end:start], f"[redacted:{what}]"]

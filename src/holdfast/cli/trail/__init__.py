@@ -37,6 +37,9 @@ GROUPS = {
     "Keep": {
         "amend": "end",
         "delete": "end",
+        "compact": "compact",
+        "enable": "hook",
+        "disable": "hook",
         "doctor": "tend",
         "reconcile": "tend",
     },

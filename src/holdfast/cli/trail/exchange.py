@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import output
 from ..problem import NO, Problem
 from .call import AGENT, SESSION, Call
 from .words import Argument, Option, command, one_of
 
-_FORMATS = ("json", "md", "markdown", "timeline", "html")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...trail.model import Trail
+
+_DOCUMENTS = ("json", "md", "markdown", "timeline", "html")
+"""`holdfast.trail.export.FORMATS`, told here so that `--help` need not import it; a test compares them."""
+_OTHERS = ("atif", "agent-trace", "otel")
+"""`holdfast.trail.formats.WRITTEN`, in the same way."""
 
 
 @command(
@@ -19,7 +27,12 @@ _FORMATS = ("json", "md", "markdown", "timeline", "html")
         "The trail's id. Without it: the one that a command would write to. With --layout: the folder to write.",
         needed=False,
     ),
-    Option("-f --format", "FORMAT", "json, md (without it), timeline or html.", read=one_of(*_FORMATS)),
+    Option(
+        "-f --format",
+        "FORMAT",
+        "json, md (without it), timeline or html; or for other tools: atif, agent-trace or otel.",
+        read=one_of(*_DOCUMENTS, *_OTHERS),
+    ),
     Option("-o --output", "FILE", "Write it there, not to stdout."),
     Option("--open", "", "Write it as html/<id>.html in the folder of trails, and show it in the browser."),
     Option(
@@ -33,12 +46,13 @@ _FORMATS = ("json", "md", "markdown", "timeline", "html")
     SESSION,
     examples=[
         "export traj_k3j9x0a1b2c3 --format html --output trail.html",
+        "export traj_k3j9x0a1b2c3 --format otel --output trace.json",
         "export --layout npm ../npm/.agentworkforce/trajectories",
     ],
     codes={
         0: "written",
         1: "with --layout: some could not be written; they are named",
-        2: "cannot: no such trail, or a file that cannot be written",
+        2: "cannot: no such trail, no commit that git knows, or a file that cannot be written",
     },
 )
 def export(
@@ -51,13 +65,14 @@ def export(
 ) -> int:
     """Write a trail as a document, or all for the npm tool.
 
-    A document has the same bytes on every machine. With --layout npm, trails are written as the npm tool
-    reads them, into a folder of its own; what it has changed there
-    since the last time is imported first.
+    A document has the same bytes on every machine. For other tools: atif is a dialogue in steps (Harbor),
+    otel a trace of spans (OTLP/JSON), and agent-trace which lines of the code are from this work, as git in the
+    current folder tells; what is not committed counts where the work ended at the commit that is checked out.
+    With --layout npm, trails are written as the npm tool reads them, into a folder of its own; what it has
+    changed there since the last time is imported first.
     """
     if layout is not None:
         return _export_npm(call, trail)
-    from ...trail.export import export as document
     from .which import known, which
 
     call.id = call.id if trail is None else trail
@@ -70,7 +85,7 @@ def export(
     found = folder.load(known(folder, trail_id))
     if open and format == "md":
         format = "html"
-    text = document(found, format)
+    text = _text(found, format, folder.root)
     if output is None and not open:
         if call.json:
             return call.answer({"id": trail_id, "format": format, "text": text}, ())
@@ -84,6 +99,20 @@ def export(
         _browse(path)
     told = f"✓ Exported to {path}" if call.program.npm else path
     return call.answer({"id": trail_id, "format": format, "output": path}, told)
+
+
+def _text(trail: Trail, format: str, folder: Path) -> str:
+    if format not in _OTHERS:
+        from ...trail.export import export as document
+
+        return document(trail, format)
+    from ...errors import PayloadError
+    from ...trail.formats import export as written
+
+    try:
+        return written(trail, format, without=folder)
+    except PayloadError as error:
+        raise Problem(str(error)) from None
 
 
 def _out(text: str) -> None:
@@ -124,8 +153,15 @@ def _export_npm(call: Call, directory: str | None) -> int:
 
 
 @command(
-    Argument("PATH", "A folder of trails in any layout, or one file: a record or a journal.", many=True),
-    examples=["import ../other/.agentworkforce/trajectories", "import traj_k3j9x0a1b2c3.json"],
+    Argument(
+        "PATH",
+        "A folder of trails in any layout, or one file: a record, a journal, ATIF, or SWE-agent's .traj.",
+        many=True,
+    ),
+    examples=[
+        "import ../other/.agentworkforce/trajectories",
+        "import traj_k3j9x0a1b2c3.json trajectory.json django__django-11099.traj",
+    ],
     codes={
         0: "taken in",
         1: "some files could not be read; they are named, and the others are taken in",
@@ -135,10 +171,10 @@ def _export_npm(call: Call, directory: str | None) -> int:
 def import_(call: Call, path: list[str]) -> int:
     """Take in the trails of another folder or tool.
 
-    The npm tool's in any of its layouts, too. Keys that nobody knows are kept. Doing it again takes only
-    what is new.
+    The npm tool's in any of its layouts, too; a file of another tool is known by what is in it. Keys that
+    nobody knows are kept. Doing it again takes only what is new.
     """
-    return _take_in(call, path)
+    return _take_in(call, path, foreign=True)
 
 
 @command(
@@ -157,13 +193,14 @@ def merge(call: Call, path: list[str]) -> int:
     return _take_in(call, path)
 
 
-def _take_in(call: Call, paths: list[str]) -> int:
+def _take_in(call: Call, paths: list[str], *, foreign: bool = False) -> int:
+    from ...trail.formats.intake import import_file
     from ...trail.npm import import_folder
 
     counts = dict.fromkeys(("scanned", "added", "updated", "unchanged"), 0)
     failures: list[Any] = []
     for path in paths:
-        done = import_folder(call.folder, path)
+        done = (import_file(call.folder, path) if foreign else None) or import_folder(call.folder, path)
         counts = {key: count + getattr(done, key) for key, count in counts.items()}
         failures += done.failures
     line = f"{counts['added']} added, {counts['updated']} updated, {counts['unchanged']} unchanged"

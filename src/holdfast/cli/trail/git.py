@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ...trail.git import ask, top
+
 _COMMIT = "\x01"
 """What stands before a commit's hash, and begins no file's name, in the log that git is asked for."""
 
@@ -15,12 +17,6 @@ class Done(NamedTuple):
 
     commits: list[str]
     files: list[str]
-
-
-def top() -> Path | None:
-    """The root of the work tree that the current folder is in; found by looking, for git takes its time."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
 
 
 def worktree() -> str | None:
@@ -40,7 +36,7 @@ def worktree() -> str | None:
 
 def head() -> str | None:
     """The commit that is checked out; None where there is none yet."""
-    return _git("rev-parse", "--verify", "--quiet", "HEAD") or None
+    return ask("rev-parse", "--verify", "--quiet", "HEAD") or None
 
 
 def done_since(start: str | None, since: str, without: Path) -> Done:
@@ -63,25 +59,12 @@ def done_since(start: str | None, since: str, without: Path) -> Done:
 
 
 def _log(*chosen: str) -> str | None:
-    return _git("log", "--reverse", "--name-only", "-z", "--format=%x01%h", *chosen)
-
-
-def _git(*words: str) -> str | None:
-    """What git answers; None where it refuses, or is not there."""
-    if top() is None:
-        return None
-    import subprocess
-
-    try:
-        ran = subprocess.run(["git", *words], capture_output=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return os.fsdecode(ran.stdout).strip() if ran.returncode == 0 else None
+    return ask("log", "--reverse", "--name-only", "-z", "--format=%x01%h", *chosen)
 
 
 def remotes() -> dict[str, str]:
     """The addresses of the remotes by their names."""
-    lines = (_git("config", "--get-regexp", r"^remote\..*\.url$") or "").splitlines()
+    lines = (ask("config", "--get-regexp", r"^remote\..*\.url$") or "").splitlines()
     return {
         key[len("remote.") : -len(".url")]: url for key, _, url in (line.partition(" ") for line in lines)
     }

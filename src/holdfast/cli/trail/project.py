@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .git import remotes, top
+from ...trail.git import top
+from .git import remotes
 
 _HOSTED = re.compile(
     r"(?:git\+)?(?:(?:https?|ssh|git)://(?:[^@/]*@)?[^/:]+(?::\d+)?[/:]|[^@/\s]+@[^:/\s]+:|github:)?"

@@ -187,6 +187,45 @@ def trace(record: Result, made: Sequence[Result]) -> Iterator[str]:
     yield from (f"  {label:<11}{clean(told[key])}" for key, label in names.items() if told.get(key))
 
 
+def compacted(result: Result) -> Iterator[str]:
+    """`trail compact`."""
+    told = result["compacted"]
+    if told is None:
+        yield (
+            "No trajectories found matching criteria"
+            if result["narrow"]
+            else "No uncompacted trajectories found. Use --all to include previously compacted."
+        )
+        return
+    yield f"Compacting {len(told['sourceTrajectories'])} trajectories..."
+    yield ""
+    if result["dryRun"]:
+        yield "=== DRY RUN - Preview ==="
+    for path in result["paths"]:
+        yield f"{'Markdown summary' if path.endswith('.md') else 'Compacted trajectory'} saved to: {clean(path)}"
+    gone = result["discarded"]
+    if gone is not None:
+        yield (
+            f"Discarded source trajectories: {gone['trails']} trajectories, {gone['records']} JSON files, "
+            f"{gone['pages']} Markdown files, {gone['traces']} trace files, {gone['markers']} compaction markers"
+        )
+    yield ""
+    yield f"Decisions: {told['summary']['totalDecisions']}"
+    yield from (f"  {group['category']}: {len(group['decisions'])}" for group in told["decisionGroups"])
+    yield f"Learnings: {len(told['keyLearnings'])}"
+    yield f"Findings:  {len(told['keyFindings'])}"
+
+
+def enabled(result: Result) -> Iterator[str]:
+    """`trail enable`."""
+    yield "Trajectory hook installed" if result["changed"] else "Trajectory hook is already installed"
+
+
+def disabled(result: Result) -> Iterator[str]:
+    """`trail disable`."""
+    yield "Trajectory hook removed" if result["changed"] else "No trajectory hook installed"
+
+
 def _title(decision: Result) -> str:
     question, chosen = decision.get("question") or decision.get("content", ""), decision["chosen"]
     return clean(chosen if question == chosen else f"{question}: {chosen}")
@@ -211,5 +250,8 @@ LINES: dict[str, Callable[[Result], Iterator[str]]] = {
     "complete": completed,
     "abandon": abandoned,
     "status": status,
+    "compact": compacted,
+    "enable": enabled,
+    "disable": disabled,
 }
 """Commands whose answers the npm tool's users know, and how they read."""

@@ -1,9 +1,9 @@
 """Deterministic simulation: real workers and clients, one seed, a clock that jumps, and trouble of every kind.
 
-    from holdfast.testing.simulation import Scenario, Start, simulate
+from holdfast.testing.simulation import Scenario, Start, simulate
 
-    report = simulate(Scenario(starts=[Start(fulfil, (order,), "order-1")]), seed=7)
-    assert not report.problems, report.trace[-50:]
+report = simulate(Scenario(starts=[Start(fulfil, (order,), "order-1")]), seed=7)
+assert not report.problems, report.trace[-50:]
 """
 
 from .faults import QUIET, Profile, profile

@@ -4,8 +4,8 @@
 - each log replays from nothing, with today's code, to what it holds (L6–L9);
 - a payload that was acknowledged stands at its position, once; payloads are read once or counted as unread (L10);
 - a run whose start was acknowledged is there;
-- no run has something to do that nobody is about to do (L14): when peace has lasted, a run that goes on waits for
-  a payload, and for nothing else;
+- no run has something to do that nobody is about to do (L14): when peace has lasted, a run that goes on waits
+  for a payload, and for nothing else;
 - a run is parked only while nobody can replay it.
 """
 
@@ -58,7 +58,8 @@ def _check_payloads(world: World, sent: Sequence[Sent]) -> None:
             world.problems.append(f"{one.delivery}: stands {stands[one.delivery]} times")
         if one.position is not None and places.get(one.delivery) != (one.run, one.position):
             world.problems.append(
-                f"{one.delivery}: acknowledged at {one.run} {one.position}, it stands at {places.get(one.delivery)}"
+                f"{one.delivery}: acknowledged at {one.run} {one.position}, "
+                f"it stands at {places.get(one.delivery)}"
             )
 
 
@@ -70,8 +71,8 @@ async def check_not_stuck(world: World) -> None:
             continue
         definition = workflows.get(run.head.workflow)
         if state.open_steps:
-            world.problems.append(f"{run_id}: stuck with open steps {sorted(state.open_steps)}")
+            world.problems.append(f"{run_id}: stuck with open steps {sorted(run.steps)}")
         elif state.pending_timers:
-            world.problems.append(f"{run_id}: stuck with pending timers {sorted(state.pending_timers)}")
+            world.problems.append(f"{run_id}: stuck with pending timers {sorted(run.timers)}")
         elif definition is not None and tick(definition, run.log):
             world.problems.append(f"{run_id}: stuck with facts that nobody has answered")

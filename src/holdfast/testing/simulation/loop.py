@@ -10,8 +10,10 @@ through delays.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from asyncio import base_events
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any
@@ -73,6 +75,9 @@ class _NoSelector:
 class VirtualLoop(base_events.BaseEventLoop):
     """`micros` is how long it has been running, in microseconds that nobody waited for."""
 
+    _ready: deque[asyncio.Handle]  # what BaseEventLoop calls its own
+    _scheduled: list[asyncio.TimerHandle]
+
     def __init__(self) -> None:
         super().__init__()
         self.micros = 0
@@ -113,17 +118,19 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """There are no threads here."""
         return self.call_soon(callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         """Call back when the clock has reached `when`."""
-        import heapq
-
         timer = _TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
+        timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def _process_events(self, event_list: Any) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -112,7 +113,7 @@ class _Play:
 
     def report(self) -> Report:
         world = self.world
-        statuses = Counter(run.head.status for run in world.data.runs.values())
+        statuses: Counter[str] = Counter(run.head.status for run in world.data.runs.values())
         return Report(
             world.seed,
             world.digest,
@@ -238,7 +239,7 @@ class _Play:
                     self.world.crash(owner)
                 case "pause":
                     owner.paused = True
-                    self.world.later(chance.uniform(0.1, 60), lambda owner=owner: self.world.loop.resume(owner))  # type: ignore[misc]
+                    self.world.later(chance.uniform(0.1, 60), partial(self.world.loop.resume, owner))
                 case "clock jump":
                     self.world.clocks[owner.name].skew += round(chance.uniform(-30, 30) * 1e6)
                 case "lease lost":

@@ -109,7 +109,9 @@ class SimulatedStore(MemoryStore):
             fate = None if handle is self else world.notice()
             times = {"news dropped": 0, "news doubled": 2}.get(fate or "", 1)
             for _ in range(times):
-                world.loop.call_later(world.travel("slow" if fate else None), handle.tell, news, context=handle._context)
+                world.loop.call_later(
+                    world.travel("slow" if fate else None), handle.tell, news, context=handle._context
+                )
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Runs that are free now: heard by all."""
@@ -154,7 +156,12 @@ class SimulatedStore(MemoryStore):
         return await self._ask(
             "runs",
             lambda: ask(
-                status=status, workflow=workflow, attributes=attributes, parked=parked, before=before, limit=limit
+                status=status,
+                workflow=workflow,
+                attributes=attributes,
+                parked=parked,
+                before=before,
+                limit=limit,
             ),
         )
 

@@ -155,7 +155,9 @@ class World:
         except Exception as error:  # noqa: BLE001 - whatever it is, the simulation has found it
             if self.over:
                 return
-            if isinstance(error, StoreError):  # a worker that cannot begin ends; its supervisor starts another
+            if isinstance(
+                error, StoreError
+            ):  # a worker that cannot begin ends; its supervisor starts another
                 self.crash(self.processes[name])
             else:
                 self.problems.append(f"{name} failed: {type(error).__name__}: {error}")
@@ -209,14 +211,18 @@ class World:
             for task in tasks:
                 task.cancel()
             with suppress(Stuck):
-                self.loop.run_until_complete(self.loop.create_task(asyncio.sleep(10), context=self._outside.copy()))
+                self.loop.run_until_complete(
+                    self.loop.create_task(asyncio.sleep(10), context=self._outside.copy())
+                )
         self.loop.close()
 
     def _unhandled(self, _loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if self.over:
             return
-        where = context.get("task") or context.get("future") or context.get("asyncgen") or context.get("handle")
+        where = (
+            context.get("task") or context.get("future") or context.get("asyncgen") or context.get("handle")
+        )
         self.problems.append(f"unhandled: {context.get('message')}: {error!r} in {where!r:.300}")
 
     @contextmanager

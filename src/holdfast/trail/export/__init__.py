@@ -4,6 +4,8 @@ Every document is a pure function of the trail: times are in UTC, nothing depend
 or the hour of the export. So the same trail gives the same bytes everywhere, and a rebuilt document differs
 from the old one only where the trail does. Text that people and agents wrote is shown as it is and has no
 power over the document: not over its structure, not over a terminal, not over a browser.
+
+What other tools read (ATIF, OpenTelemetry, Agent Trace) is in `holdfast.trail.formats`, with a table of its own.
 """
 
 from __future__ import annotations

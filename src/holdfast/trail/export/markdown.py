@@ -41,9 +41,9 @@ def render(trail: Trail) -> str:
             parts.extend(_chapter(trail, row))
     retrospective = trail.retrospective
     if retrospective is not None:
-        parts.extend(_bullets("Challenges", retrospective.challenges))
-        parts.extend(_bullets("Learnings", retrospective.learnings))
-        parts.extend(_bullets("Suggestions", retrospective.suggestions))
+        parts.extend(bullets("Challenges", retrospective.challenges))
+        parts.extend(bullets("Learnings", retrospective.learnings))
+        parts.extend(bullets("Suggestions", retrospective.suggestions))
     parts.extend(_artifacts(trail))
     parts.append([outline.signature(trail)])
     return "\n\n".join("\n".join(part).rstrip() for part in parts) + "\n"
@@ -108,7 +108,8 @@ def _item(head: str, text: str) -> list[str]:
     return [f"- {head}", "", *below, ""] if head else [f"- {below[0].lstrip()}", *below[1:], ""]
 
 
-def _bullets(title: str, texts: Iterable[str]) -> list[list[str]]:
+def bullets(title: str, texts: Iterable[str]) -> list[list[str]]:
+    """A section of user texts as a list; nothing where there are none."""
     given = [text for text in texts if text.strip()]
     return [[f"## {title}"], [each for text in given for each in _item("", text)]] if given else []
 

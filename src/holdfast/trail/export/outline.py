@@ -12,8 +12,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from ..decisions import content_of
 from ..model import Chapter, Decision, Event, Trail
@@ -29,8 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAME_TIME = timedelta(minutes=1)
 
 
-@dataclass(eq=False)
-class Row:
+class Row(msgspec.Struct, eq=False):
     """A chapter in the tree. `end` is None while it is open; `beside` counts siblings of the same hours."""
 
     chapter: Chapter
@@ -39,7 +39,7 @@ class Row:
     start: datetime
     end: datetime | None
     beside: int = 0
-    children: list[Row] = field(default_factory=list)
+    children: list[Row] = []
 
 
 def tree(trail: Trail) -> list[Row]:
