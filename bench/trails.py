@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -35,7 +36,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGE = "agent-trajectories@0.6.1"
 DRIVERS = Path(__file__).with_name("drivers")
@@ -70,10 +71,13 @@ class Process:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def lines(self) -> Iterator[str]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            yield line.rstrip("\n")
+    def used(self) -> float:
+        """Its processor time so far, in seconds; 0 where there is no /proc."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self, seconds: float | None = None) -> list[str]:
         """What it said, when it has ended; it is killed after so many seconds."""
@@ -156,13 +160,28 @@ def npm_package() -> Path | None:
     return package
 
 
-def together(processes: list[Process]) -> tuple[float, list[str]]:
-    """Let all go at one moment: the seconds until the last was done, and all that they said."""
+class Run(NamedTuple):
+    """What processes did together: the seconds until the last was done, their processor time, what they said."""
+
+    seconds: float
+    cpu: float
+    lines: list[str]
+
+
+def together(processes: list[Process]) -> Run:
+    """Let all go at one moment. What they did before, to get ready, is not counted."""
+    used = sum(process.used() for process in processes) - spent()
     begun = time.perf_counter()
     for process in processes:
         process.go()
-    said = [line for process in processes for line in process.end()]
-    return time.perf_counter() - begun, said
+    lines = [line for process in processes for line in process.end()]
+    return Run(time.perf_counter() - begun, spent() - used, lines)
+
+
+def spent() -> float:
+    """The processor time of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def split(lines: list[str]) -> tuple[list[str], int]:
@@ -179,8 +198,8 @@ def shape_at_once(both: list[Side], quick: bool) -> Rows:
     rounds, rows = (5 if quick else 30), []
     for side in both:
         folder = side.folder()
-        seconds, lines = together([side.start("at-once", folder, 20, rounds)])
-        saved, thrown = split(lines)
+        run = together([side.start("at-once", folder, 20, rounds)])
+        saved, thrown = split(run.lines)
         rows.append(
             {
                 "side": side.name,
@@ -188,7 +207,8 @@ def shape_at_once(both: list[Side], quick: bool) -> Rows:
                 "acknowledged": len(saved),
                 "thrown": thrown,
                 "missing": len(set(saved) - side.listed(folder)),
-                "saves_per_s": len(saved) / seconds,
+                "saves_per_s": len(saved) / run.seconds,
+                "cpu_ms_per_save": 1e3 * run.cpu / len(saved),
             }
         )
     return rows
@@ -203,14 +223,20 @@ def shape_new(both: list[Side], quick: bool) -> Rows:
             watcher = Process([*both[0].command, "watch", str(folder.parent)], quiet=False)
             if watched:
                 watcher.go()
-            seconds, lines = together(processes)
+            run = together(processes)
             if not watched:
                 watcher.go()  # a reader takes time from the writers: it is there in the first round only
             watcher.process.stdin.write("\n")  # type: ignore[union-attr]
             saw = json.loads(watcher.end()[-1])
-            saved, thrown = split(lines)
+            saved, thrown = split(run.lines)
             missing = len(set(saved) - side.listed(folder))
-            told = {"saved": len(saved), "thrown": thrown, "missing": missing, "rate": len(saved) / seconds}
+            told = {
+                "saved": len(saved),
+                "thrown": thrown,
+                "missing": missing,
+                "rate": len(saved) / run.seconds,
+            }
+            told["cpu"] = 1e3 * run.cpu / len(saved)
             results[side.name].append(told | {"torn": saw["torn"] if watched else 0, "seen": saw["seen"]})
     rows: Rows = []
     for name, told in results.items():
@@ -225,6 +251,7 @@ def shape_new(both: list[Side], quick: bool) -> Rows:
                 "torn_reads": told[0]["torn"],
                 "of_reads": told[0]["seen"],
                 "saves_per_s": statistics.median(rates),
+                "cpu_ms_per_save": statistics.median(one["cpu"] for one in told[1:]),
                 "runs": [round(rate) for rate in rates],
             }
         )
@@ -240,8 +267,8 @@ def shape_shared(both: list[Side], quick: bool) -> Rows:
         for _ in range(1 if quick else 3):
             folder = side.folder()
             (trail_id,) = split(side.run("create", folder))[0]
-            seconds, lines = together([side.start("shared", folder, trail_id, 50) for _ in range(8)])
-            told, thrown = split(lines)
+            run = together([side.start("shared", folder, trail_id, 50) for _ in range(8)])
+            told, thrown = split(run.lines)
             kept = side.readable(folder).get(trail_id, {"events": []})["events"]
             rows.append(
                 {
@@ -251,7 +278,7 @@ def shape_shared(both: list[Side], quick: bool) -> Rows:
                     "thrown": thrown,
                     "lost": len(set(told) - set(kept)),
                     "doubled": len(kept) - len(set(kept)),
-                    "saves_per_s": len(told) / seconds,
+                    "saves_per_s": len(told) / run.seconds,
                 }
             )
     return rows

@@ -36,12 +36,13 @@ from processes import RUN
 from scheduler import Tried, World, explore, replay
 
 import holdfast as hf
+from holdfast.engine.tick import tick
 from holdfast.events import fold
 from holdfast.store import memory, outcomes, rules
 from holdfast.store.sqlite import appends
 from holdfast.store.verdict import Found, copy_of
 from holdfast.verify import Verification
-from holdfast.workflow import Workflow, _attempt
+from holdfast.workflow import Workflow, _attempt, workflows
 
 # ---- the workflows; each returns the payloads that it has read
 
@@ -65,6 +66,12 @@ async def timer() -> list[int]:
     await asyncio.sleep(5)
     await work("after")
     return []
+
+
+@hf.workflow
+async def hook() -> list[int]:
+    """A payload, and nothing that wakes the run if its news are missed."""
+    return [await hf.hook("go", type=int)]
 
 
 @hf.workflow
@@ -137,10 +144,16 @@ class Scope(NamedTuple):
     workflow: Workflow[..., Any]
     script: tuple[str, ...] = ()
     losses: int = 0
+    far: bool = False
+
+    def world(self, backend: Backend) -> World:
+        return World(backend, self.workflow, self.script, losses=self.losses, far=self.far)
 
 
 SCOPES = {
     "timer": Scope(timer),
+    "timer, far": Scope(timer, far=True),
+    "hook, far": Scope(hook, ("go",), far=True),
     "timer, cancel": Scope(timer, ("cancel",)),
     "hook or timer": Scope(hook_or_timer, ("go",)),
     "hook or timer, two payloads": Scope(hook_or_timer, ("go", "go")),
@@ -164,11 +177,12 @@ async def check(world: World) -> None:
     assert head is not None
     async for difference in Verification(store, run_id=RUN, workflows={head.workflow}).run():
         problems.append(f"verify: {difference}")
-    log = list(world.backend.log())
+    workflow, log = workflows.get(head.workflow), list(world.backend.log())
+    assert workflow is not None
     if head.parked is not None:
         problems.append(f"parked: {head.parked}")
-    elif head.ended is None:
-        problems.append("nothing more happens, and the run has not ended")
+    elif head.ended is None and (head.steps or head.timers or not client.refused or tick(workflow, log)):
+        problems.append("nothing more happens, and the run has not ended")  # though no payload was refused it
     places = {e.data["delivery"]: e.position for e in log if e.type == "hook_received"}
     if places != client.acknowledged:
         problems.append(f"payloads stand at {places}, acknowledged were {client.acknowledged}")
@@ -233,7 +247,7 @@ def enumerate_scope(scope: Scope, backend: Any = MemoryBackend, **more: Any) -> 
     threshold = gc.get_threshold()
     gc.set_threshold(100_000, 20, 100)
     try:
-        return explore(lambda: World(backend(), scope.workflow, scope.script, losses=scope.losses), check, **more)
+        return explore(lambda: scope.world(backend()), check, **more)
     finally:
         gc.set_threshold(*threshold)
         gc.unfreeze()
@@ -241,7 +255,7 @@ def enumerate_scope(scope: Scope, backend: Any = MemoryBackend, **more: Any) -> 
 
 def story(scope: Scope, path: Sequence[int], backend: Any = MemoryBackend) -> list[str]:
     """A schedule in words, and the log that it leaves."""
-    world = replay(lambda: World(backend(), scope.workflow, scope.script, losses=scope.losses), path)
+    world = replay(lambda: scope.world(backend()), path)
     lines = [str(choice) for choice in world.chosen]
     lines += [f"{e.position:3} {e.type} {e.key} {e.body.decode():.80}" for e in world.backend.log()]
     world.finish()

@@ -13,8 +13,9 @@ What is not tried twice, and why nothing is lost by it:
   L6), what is on its way, and what is yet to be heard: what can follow is a function of these. `merge=False`
   goes without this; a test compares what both find.
 - Both workers run the same code: a state with their names exchanged is the same state.
-- What a worker has not heard yet, it hears at once. The client, who does one thing at a time, has its answers at
-  once: nobody sees when it gets them.
+- What a worker has not heard yet, it hears at once, as one piece of news. The client, who does one thing at a
+  time, has its answers at once: nobody sees when it gets them. So has a worker the answers of its reads, where the
+  store is not `far`: the stores in memory and in a file read in one go.
 """
 
 from __future__ import annotations
@@ -75,9 +76,15 @@ class World:
     """One schedule: a run that was just created, two workers that join it, and a client."""
 
     def __init__(
-        self, backend: Backend, workflow: Workflow[..., Any], script: Sequence[str] = (), *, losses: int = 0
+        self,
+        backend: Backend,
+        workflow: Workflow[..., Any],
+        script: Sequence[str] = (),
+        *,
+        losses: int = 0,
+        far: bool = False,
     ) -> None:
-        self.backend, self.losses = backend, losses
+        self.backend, self.losses, self.far = backend, losses, far
         self.over = False
         self.problems: list[str] = []
         self.chosen: list[Choice] = []
@@ -87,7 +94,7 @@ class World:
         self.loop.set_task_factory(self._task)
         self.gates: dict[str, asyncio.Future[None]] = {}
         self.calls: dict[str, list[Call]] = {name: [] for name in (*WORKERS, "client")}
-        self.news: dict[str, dict[News, None]] = {name: {} for name in WORKERS}
+        self.news: dict[str, News | None] = dict.fromkeys(WORKERS)
         self.client = Client(script)
         self._run(partial(self._begin, workflow))
 
@@ -124,9 +131,12 @@ class World:
 
     def spread(self, source: Handle, news: Sequence[News]) -> None:
         """The others are to hear it; what says nothing to a worker that has the run is left out."""
-        for name, heard in self.news.items():
-            if name != source.name and self.workers[name].advance is not None:
-                heard.update((item, None) for item in news if item.fact or item.ended)
+        for name, before in self.news.items():
+            if name == source.name or self.workers[name].advance is None:
+                continue
+            for item in filter(lambda item: item.fact or item.ended, news):
+                ended = item.ended or (before is not None and before.ended)
+                self.news[name] = before = News(RUN, item.owner, True, ended, False)
 
     async def gate(self, name: str) -> None:
         """The body of a step waits here until it is let end."""
@@ -165,7 +175,8 @@ class World:
 
     def _arrive(self, name: str, call: Call) -> None:
         call.answer, call.arrived = call.work(), True
-        if call.given_up or name == "client":
+        near = name == "client" or (not self.far and call.what[0] != "append")
+        if call.given_up or near:
             self._answer(name, call)
 
     def _answer(self, name: str, call: Call) -> None:
@@ -180,8 +191,9 @@ class World:
         call.back(StoreError("the connection was lost"))
 
     def _hear(self, name: str) -> None:
-        news, self.news[name] = list(self.news[name]), {}
-        self.workers[name].store.tell(news)
+        news, self.news[name] = self.news[name], None
+        assert news is not None
+        self.workers[name].store.tell([news])
 
     def finish(self, check: Callable[[World], Coroutine[Any, Any, None]] | None = None) -> None:
         """Look at what came of it, then bury what is left."""
@@ -205,7 +217,7 @@ class World:
         client = self.client.next, self.client.refused, self._on_its_way("client")
         shared = repr((log, client, waiting, self.losses))
         workers = [
-            repr((_memory(worker), self._on_its_way(name), list(self.news[name])))
+            repr((_memory(worker), self._on_its_way(name), self.news[name]))
             for name, worker in self.workers.items()
         ]
         texts = []

@@ -5,7 +5,6 @@ import json
 import subprocess
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +17,12 @@ from holdfast.cli.trail import exchange
 from holdfast.errors import PayloadError
 from holdfast.trail import TrailFolder, export, formats
 from holdfast.trail.fold import fold
-from holdfast.trail.formats import agent_trace, atif, otel, swe_agent
+from holdfast.trail.formats import agent_trace, atif, otel
 from holdfast.trail.formats.intake import import_file
 from holdfast.trail.model import Chapter, Event, Retrospective, Source, Task, Trace, Trail
 from holdfast.trail.retell import entries_of
 
-LAW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+LAW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 WHEN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
@@ -316,14 +315,14 @@ def at(data: Any, *path: Any) -> Any:
     [
         (("schema_version",), "ATIF-v2.0", "expected ATIF-v1.x, got 'ATIF-v2.0' - at `$.schema_version`"),
         (("steps",), {}, "expected `array`, got `object` - at `$.steps`"),
-        (("steps", 0, "message"), None, "$.steps[...].message"),
+        (("steps", 0, "message"), None, "$.steps[0].message"),
         (
             ("steps", 0, "timestamp"),
             "soon",
             "expected an ISO 8601 time, got 'soon' - at `$.steps[0].timestamp`",
         ),
         (("steps", 0, "timestamp"), "0001-01-01T00:00:00+23:00", "$.steps[0].timestamp"),
-        (("steps", 2, "tool_calls", 0, "arguments"), "x", "tool_calls[...].arguments"),
+        (("steps", 2, "tool_calls", 0, "arguments"), "x", "$.steps[2].tool_calls[0].arguments"),
         (("agent",), None, "$.agent"),
     ],
 )
@@ -471,7 +470,7 @@ def test_a_run_that_gave_up_is_abandoned_and_one_that_goes_on_is_completed_later
     ("path", "value", "says"),
     [
         (("trajectory",), "x", "SWE-agent: expected `array`, got `str` - at `$.trajectory`"),
-        (("trajectory", 1, "action"), 3, "expected `str | null`, got `int` - at `$.trajectory[...].action`"),
+        (("trajectory", 1, "action"), 3, "expected `str | null`, got `int` - at `$.trajectory[1].action`"),
         (("info",), [], "at `$.info`"),
     ],
 )
@@ -586,7 +585,7 @@ def test_a_trail_that_has_grown_extends_its_trace():
 def test_the_bytes_of_a_trace_do_not_change():
     """A change of this number changes what users have in their collectors: say it in the changelog."""
     digest = hashlib.sha256(formats.export(story(), "otel").encode()).hexdigest()
-    assert digest[:16] == "GOLDEN"
+    assert digest[:16] == "befd6fd2c5e18fe3"
 
 
 # ---- Agent Trace

@@ -1,4 +1,4 @@
-"""The commit hook, with real git: every commit names the trail it was made in, and none is stopped or made by it."""
+"""The commit hook, with real git: commits name the trail they are made in; none is stopped or made by it."""
 
 import json
 import os
@@ -11,8 +11,12 @@ from holdfast.errors import TrailError
 from holdfast.trail import TrailFolder, githook
 
 RECORD = {
-    **{"version": 1, "status": "active", "startedAt": "2026-01-31T09:00:00.000Z", "task": {"title": "x"}},
-    **{"agents": [], "chapters": [], "commits": [], "filesChanged": []},
+    "version": 1,
+    "status": "active",
+    "startedAt": "2026-01-31T09:00:00.000Z",
+    "task": {"title": "x"},
+    "agents": [],
+    "chapters": [],
 }
 
 

@@ -74,8 +74,9 @@ def select(
 ) -> Selection:
     """The ended trails for which all that is said holds; nothing is written.
 
-    `since` and `until` bound when they started. Of each collection in `commits`, the trail names one, or is named by
-    one. A trail is of a pull request where that holds for its commits, or the task names it, as '#7'. Raises TrailNotFound for an id that no trail has, TrailError for that of an active one, TrailIdError.
+    `since` and `until` bound when they started. Of each collection in `commits`, the trail names one, or one names
+    the trail. It is of a pull request where that holds for the commits of that, or its task names it, as '#7'.
+    Raises TrailNotFound for an id that no trail has, TrailError for that of an active one, TrailIdError.
 
     Example:
         select(folder, since=datetime.now(UTC) - timedelta(days=7)).trails

@@ -125,7 +125,7 @@ def _now(call: Call) -> datetime:
 
 def _nothing(call: Call, selection: Selection, wish: dict[str, Any]) -> int:
     narrow = bool(wish.keys() - {"markdown", "mechanical"})
-    result = {"paths": [], "compacted": None, "broken": selection.broken, "narrow": narrow}
+    result: dict[str, Any] = {"paths": [], "compacted": None, "broken": selection.broken, "narrow": narrow}
     call.answer(result, "no ended trail is as asked" if narrow else "no ended trail is left to compact")
     return _warned(selection)
 
@@ -141,8 +141,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
     told = result["compacted"]
     groups = ", ".join(f"{group['category']} {len(group['decisions'])}" for group in told["decisionGroups"])
+    trails = count(len(told["sourceTrajectories"]), "trail")
     lines = [
-        f"{'would compact' if result['dryRun'] else 'compacted'} {count(len(told['sourceTrajectories']), 'trail')}",
+        f"would compact {trails}" if result["dryRun"] else f"compacted {trails}",
         f"decisions: {groups or 'none'}",
         f"learnings: {len(told['keyLearnings'])}, findings: {len(told['keyFindings'])}",
     ]
