@@ -430,17 +430,13 @@ class Demo:
             (f"{command} trail --data-dir {TRAILS} show {trail_id}", "its trail"),
             (f"ls {TRAILS}/completed/*/{trail_id}.*", "the trail's files"),
             (f"{command} runs", "every run in the store"),
-            (f"{command} show {self.run_id}", "this one"),
+            (f"{command} show {self.run_id}", "this run"),
             (f"{command} events {self.run_id}", "its log"),
             (f"{command} why {self.run_id}", "what it waits for"),
             (f"{command} verify", "prove that logs and tables agree"),
         ]
-        table = Table.grid(padding=(0, 3))
-        table.add_column(overflow="fold")
-        table.add_column(style="dim", no_wrap=True)
-        for text, what in rows:
-            table.add_row(escape(text), what)
-        say(table)
+        for text, what in rows:  # as they are, to be copied: a terminal may fold them, not we
+            say(f"[dim]# {what}[/]\n{escape(text)}", soft_wrap=True)
         if os.environ.get("HOLDFAST_URL"):
             say(f"[dim]HOLDFAST_URL is set here: add --store {STORE} to these commands.[/]")
 
