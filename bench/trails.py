@@ -110,6 +110,7 @@ class Side:
     def start(self, role: str, folder: Path, *args: object, quiet: bool = False) -> Process:
         place = folder if self.ours else folder.parent
         place.parent.mkdir(parents=True, exist_ok=True)
+        quiet = quiet or not self.ours  # the npm tool counts what it cannot read, each time
         return Process([*self.command, role, str(place), *map(str, args)], quiet)
 
     def run(self, role: str, folder: Path, *args: object, seconds: float | None = None) -> list[str]:
@@ -123,7 +124,7 @@ class Side:
 
     def readable(self, folder: Path) -> dict[str, dict[str, Any]]:
         """What a new process can read of each trail."""
-        process = self.start("look", folder, quiet=not self.ours)
+        process = self.start("look", folder)
         process.go()
         return {row["id"]: row for row in map(json.loads, process.end())}
 
@@ -170,12 +171,12 @@ class Run(NamedTuple):
 
 def together(processes: list[Process]) -> Run:
     """Let all go at one moment. What they did before, to get ready, is not counted."""
-    used = sum(process.used() for process in processes) - spent()
+    before = spent() + sum(process.used() for process in processes)
     begun = time.perf_counter()
     for process in processes:
         process.go()
     lines = [line for process in processes for line in process.end()]
-    return Run(time.perf_counter() - begun, spent() - used, lines)
+    return Run(time.perf_counter() - begun, spent() - before, lines)
 
 
 def spent() -> float:

@@ -81,10 +81,12 @@ class World:
         workflow: Workflow[..., Any],
         script: Sequence[str] = (),
         *,
+        deciders: int = 2,
         losses: int = 0,
         far: bool = False,
     ) -> None:
         self.backend, self.losses, self.far = backend, losses, far
+        self.names = WORKERS[:deciders]
         self.over = False
         self.problems: list[str] = []
         self.chosen: list[Choice] = []
@@ -93,8 +95,8 @@ class World:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.loop.set_task_factory(self._task)
         self.gates: dict[str, asyncio.Future[None]] = {}
-        self.calls: dict[str, list[Call]] = {name: [] for name in (*WORKERS, "client")}
-        self.news: dict[str, News | None] = dict.fromkeys(WORKERS)
+        self.calls: dict[str, list[Call]] = {name: [] for name in (*self.names, "client")}
+        self.news: dict[str, News | None] = dict.fromkeys(self.names)
         self.client = Client(script)
         self._run(partial(self._begin, workflow))
 
@@ -106,7 +108,7 @@ class World:
         created = Append(RUN, [new("run_created", data=data)], 0, "0", lambda _: None, owner="wrk-gone")
         outcome = handles["client"].guarded_commit([created])
         assert not isinstance(outcome, Exception), outcome
-        self.workers = {name: Hand(handles[name], name) for name in WORKERS}
+        self.workers = {name: Hand(handles[name], name) for name in self.names}
         for worker in self.workers.values():
             worker.join(workflow)
         self.client.begin(handles["client"], self.loop)
@@ -221,7 +223,7 @@ class World:
             for name, worker in self.workers.items()
         ]
         texts = []
-        for names, order in ((WORKERS, workers), (WORKERS[::-1], workers[::-1])):
+        for names, order in ((self.names, workers), (self.names[::-1], workers[::-1])):
             text = "\n".join([shared, *order])
             for number, name in enumerate(names):
                 text = text.replace(name, f"<{number}>")

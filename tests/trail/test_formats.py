@@ -388,6 +388,16 @@ def test_damage_anywhere_is_refused_in_words_or_gives_a_trail_that_can_be_stored
     assert len(fold(trail.id, entries).events) >= len(trail.events)
 
 
+def test_data_that_is_nested_too_deeply_is_refused_in_words():
+    data = theirs()
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    data["steps"][2]["tool_calls"][0]["arguments"] = {"deep": deep}
+    with pytest.raises(PayloadError, match="atif: expected JSON of some hundred levels, got more"):
+        formats.to_trail(data)
+
+
 # ---- SWE-agent
 
 

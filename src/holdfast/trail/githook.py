@@ -1,8 +1,9 @@
 """The commit hook: every commit says in a trailer, `Trajectory: <id>`, which trail it was made in.
 
 Guarantee: it stops no commit and makes none, and a message gets at most one such trailer. It is plain POSIX
-shell (`githook.sh`), so a commit waits for no Python. It rests on git's own words: `git rev-parse --git-path hooks` says where
-hooks are, for linked work trees and core.hooksPath too, and `git interpret-trailers` knows what a trailer is.
+shell (`githook.sh`), so a commit waits for no Python. It rests on git's own words: `git rev-parse --git-path
+hooks` says where hooks are, for linked work trees and core.hooksPath too, and `git interpret-trailers` knows
+what a trailer is.
 
 It is two files with one text. `prepare-commit-msg` knows how the message came about: those of merges, squashes,
 rebases and amended commits are left alone, and those of -m and -F get the trailer. A message that is still to
@@ -56,7 +57,9 @@ def enable(at: Path | None = None, *, force: bool = False, data_dir: str | None 
         if there[name] == "foreign" and os.path.lexists(_kept(folder, name)):
             raise TrailError(f"{_kept(folder, name)} is in the way: two hooks of others cannot be kept")
     text = Path(__file__).with_name("githook.sh").read_text(encoding="utf-8")
-    script = text.replace("@DATA_DIR@", shlex.quote(os.path.abspath(data_dir)) if data_dir else "")
+    script = text.replace(
+        "@DATA_DIR@", shlex.quote(os.path.abspath(os.path.expanduser(data_dir))) if data_dir else ""
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in HOOKS:

@@ -47,7 +47,10 @@ begun_by() { # of those whose beginning says so
 	'' | *[!A-Za-z0-9._@:/+-]*) return 0 ;;
 	esac
 	case $file in
-	*.jsonl) sed 1q "$file" | grep -qF "\"$key\":\"$value\"" && newest ;;
+	*.jsonl)
+		IFS= read -r first <"$file"
+		case $first in *"\"$key\":\"$value\""*) newest ;; esac
+		;;
 	*) [ "$key" = agent ] && grep -qF "\"name\": \"$value\"" "$file" && newest ;;
 	esac
 }

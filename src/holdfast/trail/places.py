@@ -194,7 +194,7 @@ class Places:
 
     def _walk(self, place: str, temporary: list[str]) -> Iterator[tuple[str, str]]:
         journals: set[str] = set()
-        records: dict[str, os.DirEntry[str]] = {}
+        records: set[str] = set()
         folders: list[str] = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path(place)) as entries:
             for entry in entries:  # this loop is half of what a list of 10,000 trails costs
@@ -205,15 +205,17 @@ class Places:
                         journals.add(trail_id)
                         yield trail_id, f"{place}/{name}"
                 elif name.endswith(RECORD):
-                    records[name[: -len(RECORD)]] = entry
+                    records.add(name[: -len(RECORD)])
+                elif name.endswith(PAGE):
+                    continue
                 elif name.endswith(".tmp"):
                     temporary.append(f"{place}/{name}")
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                     if is_trail_id(name):
                         yield name, f"{place}/{name}/trajectory.json"
-        for name in sorted(records.keys() - journals):
-            if is_trail_id(name) and records[name].is_file(follow_symlinks=False):
+        for name in sorted(records - journals):
+            if is_trail_id(name) and _is_plain(self.path(f"{place}/{name}{RECORD}")):
                 yield name, f"{place}/{name}{RECORD}"
         for name in folders:
             if not is_trail_id(name):

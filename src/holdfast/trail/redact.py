@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -51,6 +52,8 @@ class Pattern:
 
     def replace(self, text: str) -> str:
         """The text without this kind of secret."""
+        if self.cues and not any(cue in text for cue in self.cues):
+            return text
         return self.compiled.sub(self._marked, text)
 
     def _marked(self, match: re.Match[str]) -> str:
@@ -76,7 +79,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         r"(?:[^-]*+(?:-(?!----)[^-]*+)*+-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         r"|(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{16,}+)++)",
-        ("PRIVATE KEY",),
+        ("-----",),
     ),
     Pattern("aws-key", _APART + r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9+/=])", ("AKIA", "ASIA")),
     _token(
@@ -90,7 +93,7 @@ PATTERNS: tuple[Pattern, ...] = (
         *("glpat-", "glptt-", "gldt-", "glrt-", "glcbt-", "glft-", "glimt-", "glsoat-", "glagent-", "gloas-"),
     ),
     _token("slack-token", r"(?:xox[a-z]|xapp)-[\w-]{10,}+", *(f"xox{c}-" for c in "abcdeoprs"), "xapp-"),
-    Pattern("slack-webhook", r"hooks\.slack\.com/services/(?P<secret>[\w/]{20,}+)", ("hooks.slack.com",)),
+    Pattern("slack-webhook", r"hooks\.slack\.com/services/(?P<secret>[\w/]{20,}+)", ("hooks.slack.",)),
     _token(
         "stripe-key",
         r"(?:[sr]k_(?:live|test)|whsec)_\w{10,}+",
@@ -147,7 +150,7 @@ _WORDS = {
     ),
     "bearer": re.compile(r"bearer(?P<sign>)\s{1,4}"),
 }
-_CUES = (*_WORDS, "cookie", "credentials")
+_CUES = [word.encode() for word in (*_WORDS, "cookie", "credentials")]
 _QUOTED = re.compile(r"(\\{0,3}[\"'`])(?P<value>.{1,200}?)\1")
 _BARE = re.compile(r"(?P<value>[^\s\"'`;&\\<>{}()\[\]|]{3,200}+)(?![(\[])")
 _REST = re.compile(r"[^\s\"'`;&\\<>{}()\[\]|]*")
@@ -161,6 +164,8 @@ _CODE = re.compile(
 )
 _PROSE = re.compile(r"(?:[A-Z]?[a-z]*|[A-Z]+|[0-9]+)\Z")
 _PARTS = re.compile(r"[-_./:@,]+")
+_RARE = "_-.="
+_SHORTEST = len("pwd=abc")
 _ROUNDS = 8
 
 
@@ -186,38 +191,50 @@ class Redactor:
         self.patterns = (*patterns, *also)
         self.names = names
         cues = sorted({cue for pattern in self.patterns for cue in pattern.cues})
-        self._always = any(not pattern.cues for pattern in self.patterns)
-        self._anchors = [_anchored(cues, last) for last in "_-." if any(cue.endswith(last) for cue in cues)]
-        self._plain = [cue.encode() for cue in cues if cue[-1] not in "_-."]
-        self._words = [cue.encode() for cue in _CUES] if names else []
+        self._anchors = [_anchored(cues, last) for last in _RARE if any(cue.endswith(last) for cue in cues)]
+        self._plain = [cue.encode() for cue in cues if cue[-1] not in _RARE]
+        self._cued = [(pattern, [cue.encode() for cue in pattern.cues]) for pattern in self.patterns]
+        self._bare = tuple(pattern for pattern in self.patterns if not pattern.cues)
 
     def __call__(self, data: Any) -> Any:
         """The data without secrets. Raises PayloadError for data that is nested too deep for JSON."""
         try:
-            if not self._always and self._is_clean(data):
+            suspects, names = self._suspected(data)
+            if not suspects and not names:
                 return data
-            return self._data(data, secret=False)
+            return _Pass(suspects, names).data(data, secret=False)
         except RecursionError:
             raise PayloadError("redact: expected JSON data, got data that is nested too deep") from None
 
-    def _is_clean(self, data: Any) -> bool:
-        """Whether no cue stands anywhere in the data: most data, and quickly told."""
+    def _suspected(self, data: Any) -> tuple[Sequence[Pattern], bool]:
+        """The patterns that may match somewhere, and whether names may tell: mostly none, and quickly told."""
         try:
             text = _encode(data)
         except (UnicodeEncodeError, TypeError, ValueError):
-            return False  # lone surrogates, or no JSON data: look at each string
-        if any(anchor.search(text) for anchor in self._anchors):
-            return False
+            return self.patterns, self.names  # lone surrogates, or no JSON data: look at each string
         lower = text.lower()
-        return not (any(cue in text for cue in self._plain) or any(word in lower for word in self._words))
+        names = self.names and any(word in lower for word in _CUES)
+        if any(anchor.search(text) for anchor in self._anchors) or any(cue in text for cue in self._plain):
+            return [
+                pattern for pattern, found in self._cued if not found or any(map(text.__contains__, found))
+            ], names
+        return self._bare, names
 
-    def _data(self, data: Any, *, secret: bool) -> Any:
+
+class _Pass:
+    """One go over some data, with what is suspected in it."""
+
+    def __init__(self, patterns: Sequence[Pattern], names: bool) -> None:
+        self.patterns = patterns
+        self.names = names
+
+    def data(self, data: Any, *, secret: bool) -> Any:
         if isinstance(data, str):
             return _whole(data) if secret else self.text(data)
         if isinstance(data, list | tuple):
             if not secret and any(isinstance(item, str) and "PRIVATE KEY" in item for item in data):
                 data = self._lines(data)
-            new = [self._data(item, secret=secret) for item in data]
+            new = [self.data(item, secret=secret) for item in data]
             return data if all(map(_is, new, data)) else new
         if isinstance(data, dict):
             return self._object(data, secret)
@@ -235,21 +252,19 @@ class Redactor:
         new: dict[Any, Any] = {}
         for key, value in data.items():
             name = self.text(key) if isinstance(key, str) else key
-            told = self.names and isinstance(key, str)
-            inside = secret or (told and _holds_secrets(key))
-            if told and isinstance(value, str | list | tuple) and _is_secret_name(key):
-                inside = True
-            new[name if name == key else _unused(name, new, data)] = self._data(value, secret=inside)
+            inside = secret
+            if self.names and isinstance(key, str) and not inside:
+                told = _told_by(key)
+                inside = told == "all" or (told == "value" and isinstance(value, str | list | tuple))
+            new[name if name == key else _unused(name, new, data)] = self.data(value, secret=inside)
         return data if all(map(_is, new.values(), data.values())) and new.keys() == data.keys() else new
 
     def text(self, text: str) -> str:
-        """A text without secrets."""
         for _ in range(_ROUNDS):  # what is left after a replacement is looked at again: so twice is as once
             new = text
             for pattern in self.patterns:
-                if not pattern.cues or any(cue in new for cue in pattern.cues):
-                    new = pattern.replace(new)
-            if self.names:
+                new = pattern.replace(new)
+            if self.names and len(new) >= _SHORTEST:
                 new = _without_assigned(new)
             if new == text:
                 break
@@ -280,17 +295,14 @@ def _unused(name: str, taken: dict[Any, Any], later: dict[Any, Any]) -> str:
     return unused
 
 
-def _snake(key: str) -> str:
-    return _CAMEL.sub("_", key[-100:]).lower() if not key.isupper() else key[-100:].lower()
-
-
-def _is_secret_name(key: str) -> bool:
-    name = _snake(key)
-    return _NAMED.match(name) is not None and _NO_SECRET.search(name) is None
-
-
-def _holds_secrets(key: str) -> bool:
-    return _HOLDER.search(_snake(key)) is not None
+@lru_cache(1024)
+def _told_by(key: str) -> str:
+    """What a key says of its value: that all in it is secret, that the value itself is, or nothing."""
+    name = key[-100:]
+    name = name.lower() if name.isupper() else _CAMEL.sub("_", name).lower()
+    if _HOLDER.search(name):
+        return "all"
+    return "value" if _NAMED.match(name) and not _NO_SECRET.search(name) else ""
 
 
 def _without_assigned(text: str) -> str:

@@ -145,7 +145,7 @@ def discard(folder: TrailFolder, chosen: Iterable[Chosen]) -> Discarded:
                 if gone is None:
                     kept.append(one.trail.id)
                     continue
-                counts["trails"] += 1
+                counts["trails"] += bool(gone)
                 for path in gone:
                     counts[_kind(path)] += 1
         finally:
@@ -235,7 +235,7 @@ def of_branch(name: str, at: Path | None = None) -> list[Commit]:
     Example:
         of_branch("main")
     """
-    return _asked(f"{name}..HEAD", at=at)
+    return _asked(f"{name}..HEAD" if git.is_name(name) else name, at=at)
 
 
 def of_pull_request(number: int, at: Path | None = None) -> list[Commit]:

@@ -429,6 +429,7 @@ class Advance:
 
     async def _load(self) -> None:
         store = self.worker.store
+        self._news = False  # what is heard from here on may be about facts that this read misses
         try:
             events = await store.read(self.run_id)
             open_steps = {step.key: step for step in await store.open_steps(self.run_id)}
@@ -439,7 +440,7 @@ class Advance:
         if not events or any(event.type in ENDS for event in events):
             self.worker.forget(self, None)
             return
-        self._stale = self._news = False
+        self._stale = False
         self._taken, self._has_fact = 0, False
         if not self._replay(events):
             return

@@ -160,7 +160,8 @@ def _export_npm(call: Call, directory: str | None) -> int:
     ),
     examples=[
         "import ../other/.agentworkforce/trajectories",
-        "import traj_k3j9x0a1b2c3.json trajectory.json django__django-11099.traj",
+        "import traj_k3j9x0a1b2c3.json",
+        "import trajectory.json django__django-11099.traj",
     ],
     codes={
         0: "taken in",

@@ -81,4 +81,7 @@ def to_trail(data: Any, *, when: datetime | None = None) -> Trail:
     if format is None:
         raise PayloadError(f"data: expected one of {', '.join(READ)}, got {type(data).__name__}")
     read: Callable[..., Trail] = import_module(f"{__name__}.{READ[format]}").to_trail
-    return read(data, when=when)
+    try:
+        return read(data, when=when)
+    except RecursionError:
+        raise PayloadError(f"{format}: expected JSON of some hundred levels, got more") from None

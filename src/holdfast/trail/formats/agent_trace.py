@@ -178,8 +178,11 @@ def _commit(top: Path, name: str) -> str:
 
 def _git(top: Path, *words: str) -> str:
     """What git answers. Raises PayloadError where it refuses, or is not there."""
+    calm = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # an export changes nothing, not even git's index
     try:
-        ran = subprocess.run(["git", "-C", os.fspath(top), *words], capture_output=True, check=False)
+        ran = subprocess.run(
+            ["git", "-C", os.fspath(top), *words], env=calm, capture_output=True, check=False
+        )
     except (OSError, ValueError) as error:
         raise PayloadError(f"git: expected an answer, got: {error}") from None
     if ran.returncode != 0:
