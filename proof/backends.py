@@ -79,10 +79,14 @@ class SqliteBackend:
             "WHERE r.run = ? ORDER BY e.position",
             (RUN,),
         )
-        return [Event(RUN, position, type, key, time, body.encode()) for position, type, key, time, body in rows]
+        return [
+            Event(RUN, position, type, key, time, body.encode()) for position, type, key, time, body in rows
+        ]
 
     def batch(self, batch: object) -> object:
-        found: Any = self._connections[0][1].execute("SELECT position FROM events WHERE batch = ?", (str(batch),))
+        found: Any = self._connections[0][1].execute(
+            "SELECT position FROM events WHERE batch = ?", (str(batch),)
+        )
         return found.fetchall() or None
 
     def plain(self) -> Store:

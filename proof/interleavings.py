@@ -24,7 +24,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,9 +154,10 @@ class Scope(NamedTuple):
     deciders: int = 2
     losses: int = 0
     far: bool = False
+    beyond: bool = False
 
     def world(self, backend: Backend) -> World:
-        more = {"deciders": self.deciders, "losses": self.losses, "far": self.far}
+        more = {"deciders": self.deciders, "losses": self.losses, "far": self.far, "beyond": self.beyond}
         return World(backend, self.workflow, self.script, **more)
 
 
@@ -226,7 +227,11 @@ PROTECTIONS = {
     "fence": [(memory, "judge", _without_fence), (appends, "judge", _without_fence)],
     "tail": [(outcomes.Writing, "fits_exactly", lambda self: self.before.position > 0 or _fits(self))],
     "keys": [
-        (outcomes.Writing, "_there", lambda self, draft: None if draft.cls == "command" else _there(self, draft))
+        (
+            outcomes.Writing,
+            "_there",
+            lambda self, draft: None if draft.cls == "command" else _there(self, draft),
+        )
     ],
 }
 """fence: of commands (L4); tail: early facts only right behind `after` (L5); keys: commands are unique (L4)."""
@@ -249,14 +254,21 @@ def without(*names: str) -> Iterator[None]:
 # ---- trying them
 
 
-def enumerate_scope(scope: Scope, backend: Any = MemoryBackend, **more: Any) -> Tried:
-    """Every schedule of a scope; `backend()` gives an empty store."""
+def enumerate_scope(
+    scope: Scope, backend: Any = MemoryBackend, *, also: Callable[[World], object] = lambda world: None, **more: Any
+) -> Tried:
+    """Every schedule of a scope; `backend()` gives an empty store, `also` looks at each world at its end."""
+
+    async def look(world: World) -> None:
+        await check(world)
+        also(world)
+
     gc.collect()
     gc.freeze()  # what is there already need not be looked through for the garbage of each world
     threshold = gc.get_threshold()
     gc.set_threshold(100_000, 20, 100)
     try:
-        return explore(lambda: scope.world(backend()), check, **more)
+        return explore(lambda: scope.world(backend()), look, **more)
     finally:
         gc.set_threshold(*threshold)
         gc.unfreeze()
@@ -335,11 +347,17 @@ def main() -> int:
             total.cut += tried.cut
             total.states += tried.states
             total.whole &= tried.whole
-            figures = {key: getattr(tried, key) for key in tried.__struct_fields__ if key not in ("share", "problems")}
+            figures = {
+                key: getattr(tried, key)
+                for key in tried.__struct_fields__
+                if key not in ("share", "problems")
+            }
             print("\r" + json.dumps({"scope": name, **figures, "s": round(seconds)}), flush=True)
             if tried.problems or tried.loops:
                 bad += 1
-                print("\n".join(["UNLAWFUL", *told, *(tried.problems[0][0] if tried.problems else ["a loop"])]))
+                print(
+                    "\n".join(["UNLAWFUL", *told, *(tried.problems[0][0] if tried.problems else ["a loop"])])
+                )
     print(
         f"{total.schedules:,} schedules of {len(jobs)} scopes, {'every one' if total.whole else 'not all'}: "
         f"{total.played:,} played to the end, {total.cut:,} cut at one of {total.states:,} states seen before; "

@@ -161,7 +161,13 @@ def written(item: Item) -> tuple[Any, ...]:
         return "job", item.work.__qualname__
     kinds = ",".join(draft.type + (f" {draft.key}" if draft.key else "") for draft in item.drafts)
     waiting = getattr(item.answer, "__qualname__", "")
-    return "append", f"after={item.after} [{kinds}]", waiting, [drafted(d) for d in item.drafts], Batch(item.batch)
+    return (
+        "append",
+        f"after={item.after} [{kinds}]",
+        waiting,
+        [drafted(d) for d in item.drafts],
+        Batch(item.batch),
+    )
 
 
 def drafted(draft: Draft) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ What is not tried twice, and why nothing is lost by it:
 - What a worker has not heard yet, it hears at once, as one piece of news. The client, who does one thing at a
   time, has its answers at once: nobody sees when it gets them. So has a worker the answers of its reads, where the
   store is not `far`: the stores in memory and in a file read in one go.
+- Once the run has ended, what is on its way arrives in one order, for nothing of it can be more than refused or a
+  late outcome (law L11). With `beyond`, it arrives in every order.
 """
 
 from __future__ import annotations
@@ -84,8 +86,10 @@ class World:
         deciders: int = 2,
         losses: int = 0,
         far: bool = False,
+        beyond: bool = False,
     ) -> None:
-        self.backend, self.losses, self.far = backend, losses, far
+        self.backend, self.losses, self.far, self.beyond = backend, losses, far, beyond
+        self.ended = False
         self.names = WORKERS[:deciders]
         self.over = False
         self.problems: list[str] = []
@@ -133,6 +137,7 @@ class World:
 
     def spread(self, source: Handle, news: Sequence[News]) -> None:
         """The others are to hear it; what says nothing to a worker that has the run is left out."""
+        self.ended = self.ended or any(item.ended for item in news)
         for name, before in self.news.items():
             if name == source.name or self.workers[name].advance is None:
                 continue
@@ -168,7 +173,7 @@ class World:
         for name, gate in self.gates.items():
             if not gate.done():
                 found.append(Choice(name, "ends", "", partial(gate.set_result, None)))
-        return found
+        return found[:1] if self.ended and not self.beyond else found
 
     def choose(self, choice: Choice) -> None:
         """Let it happen."""
@@ -232,7 +237,12 @@ class World:
 
     def _on_its_way(self, name: str) -> list[Any]:
         return [
-            (call.what, call.given_up, call.arrived and answered(call.answer), self.backend.batch(call.what[-1]))
+            (
+                call.what,
+                call.given_up,
+                call.arrived and answered(call.answer),
+                self.backend.batch(call.what[-1]),
+            )
             for call in self.calls[name]
         ]
 

@@ -18,8 +18,8 @@ from holdfast.trail import TrailFolder
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples.survey import files, history, prose, report, structure  # noqa: E402
-from examples.survey.findings import Approval  # noqa: E402
+from examples.survey import files, history, prose, report, structure
+from examples.survey.findings import Approval
 
 
 def environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from holdfast.faults import POINTS
 
 RUNTIME = [point for point in POINTS if point.startswith(("store.", "worker."))]
 
+
 @pytest.mark.parametrize("passing", [1, 2, 5])
 @pytest.mark.parametrize("point", RUNTIME)
 async def test_kill_9_at_every_fault_point_of_a_worker(children, point, passing):

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import PayloadError
+from holdfast.trail import TrailFolder
 from holdfast.trail.redact import PATTERNS, Pattern, Redactor, redact
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -293,6 +295,7 @@ json_data = st.recursive(
 
 @given(json_data)
 @example("[redacted:github-token]: hunter2hunter2 = a1b2c3d4e5")
+@example("ghp_" + "a1B2" * 9 + "://ana:AKIAIOSFODNN7EXAMPLEAKIAIOSFODNN7EXAMPLE")
 @settings(max_examples=200, deadline=None)
 def test_twice_is_as_once(data: Any) -> None:
     once = redact(data)
@@ -385,3 +388,19 @@ def test_each_pattern_can_be_found_by_its_cues() -> None:
     for pattern in PATTERNS:
         for secret in KNOWN.get(pattern.what, []):
             assert any(cue in secret for cue in pattern.cues), pattern.what
+
+
+def test_nothing_of_a_trail_holds_a_secret_that_was_said(tmp_path: Path) -> None:
+    """In whatever it was said: title, agent, chapter, type, tags, raw data, retrospective."""
+    secret = "AKIAIOSFODNN7EXAMPLE"
+    folder = TrailFolder(tmp_path / "trails")
+    with folder.start(f"Use {secret}", agent=f"ana {secret}", tags=[secret]) as trail:
+        with trail.chapter(f"With {secret}", agent=f"ben {secret}") as chapter:
+            chapter.event(f"x {secret}", secret, raw={"a": [secret], secret: 1})
+        trail.join(f"eve {secret}", f"role {secret}")
+        trail.complete(summary=secret, learnings=[secret], commits=[secret])
+    files = [path for path in (tmp_path / "trails").rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    for path in files:
+        assert secret.encode() not in path.read_bytes(), path
+    assert folder.load(trail.id).agents[0].name == "ana [redacted:aws-key]"

@@ -79,9 +79,9 @@ def new(
     )
 
 
-def replaced(entry: Entry, data: dict[str, Any]) -> Entry:
-    """The same entry with other data."""
-    return msgspec.structs.replace(entry, data=data)
+def replaced(entry: Entry, **parts: Any) -> Entry:
+    """The same entry with other parts."""
+    return msgspec.structs.replace(entry, **parts)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -83,7 +83,8 @@ class Files:
     def ready(self, entry: Entry, trail_id: str, *, bounded: bool = True) -> Entry:
         """The entry as it may be written: without secrets, within the limit, and such that it can be read back."""
         if self.redact is not None:
-            entry = line.replaced(entry, self.redact(entry.data))
+            said = self.redact({"type": entry.type, "agent": entry.agent})
+            entry = line.replaced(entry, data=self.redact(entry.data), **said)
         size = len(line.encode(entry))
         if bounded and size > self.event_limit:
             raise PayloadError(

@@ -199,10 +199,14 @@ class Redactor:
     def __call__(self, data: Any) -> Any:
         """The data without secrets. Raises PayloadError for data that is nested too deep for JSON."""
         try:
-            suspects, names = self._suspected(data)
-            if not suspects and not names:
-                return data
-            return _Pass(suspects, names).data(data, secret=False)
+            for _ in range(_ROUNDS):  # a mark may make what stands beside it suspect: so twice is as once
+                suspects, names = self._suspected(data)
+                if not suspects and not names:
+                    return data
+                before, data = data, _Pass(suspects, names).data(data, secret=False)
+                if data is before:
+                    return data
+            return data
         except RecursionError:
             raise PayloadError("redact: expected JSON data, got data that is nested too deep") from None
 

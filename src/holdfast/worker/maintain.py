@@ -89,7 +89,9 @@ class Maintain:
         limit = 100
         while not worker.stopping:
             try:
-                claims = await worker.store.claim(worker.id, worker.workflow_names(), limit=limit, parked=parked)
+                claims = await worker.store.claim(
+                    worker.id, worker.workflow_names(), limit=limit, parked=parked
+                )
             except StoreError:
                 self._unsure = True  # it may have been given runs, and nobody else will ask for those
                 raise

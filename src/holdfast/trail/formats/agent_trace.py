@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def attribution(trail: Trail, revision: str, committed: Ranges, loose: Ranges) -
         "id": _id(trail),
         "timestamp": record.instant(trail.completed_at or last),
         "vcs": {"type": "git", "revision": revision},
-        "tool": {"name": "holdfast"},
+        "tool": {"name": "holdfast", "version": version("holdfast")},
         "files": files,
     }
 
