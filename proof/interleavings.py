@@ -99,13 +99,13 @@ async def hook_or_timer() -> list[int]:
 
 @hf.workflow
 async def wait() -> list[int]:
-    """The same with `asyncio.wait`; the sleep that has lost stays behind."""
-    async with hf.hook("go", type=int) as hook:
-        payload = asyncio.ensure_future(hook.next())
-        sleep = asyncio.ensure_future(asyncio.sleep(5))
-        done, _ = await asyncio.wait({payload, sleep}, return_when=asyncio.FIRST_COMPLETED)
-        await work("in time" if payload in done else "late")
-        return [payload.result()] if payload.done() else []
+    """The same with `asyncio.wait`; the wait that has lost stays behind."""
+    hook = hf.hook("go", type=int)
+    payload, sleep = asyncio.ensure_future(hook.next()), asyncio.ensure_future(asyncio.sleep(5))
+    done, _ = await asyncio.wait({payload, sleep}, return_when=asyncio.FIRST_COMPLETED)
+    hf.set_attributes(first="payload" if payload in done else "sleep")
+    await sleep
+    return [payload.result()] if payload.done() else []
 
 
 @hf.workflow
@@ -123,27 +123,30 @@ async def gather() -> list[int]:
 
 
 @hf.workflow
-async def two_hooks() -> list[int]:
-    """One hook after the other under one time-out."""
-    got: list[int] = []
+async def race() -> list[int]:
+    """A payload against a time-out, and nothing else."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
-            for token in ("one", "two"):
-                async with hf.hook(token, type=int) as hook:
-                    got.append(await hook.next())
-    return got
+            return [await hf.hook("go", type=int)]
+    return []
+
+
+@hf.workflow
+async def two_hooks() -> list[int]:
+    """One hook after the other."""
+    return [await hf.hook(token, type=int) for token in ("one", "two")]
 
 
 @hf.workflow
 async def step_or_hook() -> list[int]:
     """A step with a long body against a payload; the loser is cancelled."""
-    async with hf.hook("go", type=int) as hook:
-        payload, step = asyncio.ensure_future(hook.next()), asyncio.ensure_future(slow("long"))
-        await asyncio.wait({payload, step}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (payload, step):
-            task.cancel()
-        await asyncio.gather(payload, step, return_exceptions=True)
-        return [] if payload.cancelled() else [payload.result()]
+    hook = hf.hook("go", type=int)
+    payload, step = asyncio.ensure_future(hook.next()), asyncio.ensure_future(slow("long"))
+    await asyncio.wait({payload, step}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (payload, step):
+        task.cancel()
+    await asyncio.gather(payload, step, return_exceptions=True)
+    return [] if payload.cancelled() else [payload.result()]
 
 
 class Scope(NamedTuple):
@@ -155,10 +158,10 @@ class Scope(NamedTuple):
     losses: int = 0
     far: bool = False
     beyond: bool = False
+    begun: bool = False
 
     def world(self, backend: Backend) -> World:
-        more = {"deciders": self.deciders, "losses": self.losses, "far": self.far, "beyond": self.beyond}
-        return World(backend, self.workflow, self.script, **more)
+        return World(backend, *self[:2], **dict(zip(self._fields[2:], self[2:], strict=True)))
 
 
 SCOPES = {

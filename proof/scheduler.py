@@ -23,8 +23,9 @@ What is not tried twice, and why nothing is lost by it:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import events
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from processes import RUN, Call, Client, Clock, Hand, Handle, answered, drafted
 
-from holdfast.engine.tick import Execution
+from holdfast.engine.tick import Execution, tick
 from holdfast.errors import StoreError
 from holdfast.events import Event, new
 from holdfast.store.base import Append, News, Store
@@ -75,7 +76,7 @@ class Choice(NamedTuple):
 
 
 class World:
-    """One schedule: a run that was just created, two workers that join it, and a client."""
+    """One schedule: a run that was just created (or `begun` by a worker that died), workers that join it, a client."""
 
     def __init__(
         self,
@@ -87,8 +88,9 @@ class World:
         losses: int = 0,
         far: bool = False,
         beyond: bool = False,
+        begun: bool = False,
     ) -> None:
-        self.backend, self.losses, self.far, self.beyond = backend, losses, far, beyond
+        self.backend, self.losses, self.far, self.beyond, self.begun = backend, losses, far, beyond, begun
         self.ended = False
         self.names = WORKERS[:deciders]
         self.over = False
@@ -109,9 +111,11 @@ class World:
         for name, handle in handles.items():
             handle.join(self, name)
         data = {"workflow": workflow.name, "args": {}, "seed": "0", "python": "3"}
-        created = Append(RUN, [new("run_created", data=data)], 0, "0", lambda _: None, owner="wrk-gone")
-        outcome = handles["client"].guarded_commit([created])
-        assert not isinstance(outcome, Exception), outcome
+        commit = handles["client"].guarded_commit
+        commit([Append(RUN, [new("run_created", data=data)], 0, "0", lambda _: None, owner="wrk-gone")])
+        if self.begun:
+            first = [new("run_started", data={"worker": "wrk-gone"}), *tick(workflow, self.backend.log())]
+            commit([Append(RUN, first, 1, "1", lambda _: None)])
         self.workers = {name: Hand(handles[name], name) for name in self.names}
         for worker in self.workers.values():
             worker.join(workflow)
@@ -262,26 +266,29 @@ def _memory(worker: Hand) -> Any:
     alarms = sorted(alarm.due for alarm in clock.alarms)  # type: ignore[attr-defined]
     execution, attempts = advance.execution, advance._attempts
     live = execution and (execution.fed, execution.count - len(execution.asked), execution.abandoned)  # type: ignore[attr-defined]
-    flags = advance.busy, advance._early, advance._news, advance._stale, advance._has_fact, advance._taken
+    stale = advance._stale and execution is not None  # without an execution the log is read anyway
+    flags = advance.busy, advance._early, advance._news, stale, advance._has_fact, advance._taken
     drafts = [drafted(d) for d in advance._out], [drafted(d) for d in advance._inbox]
     steps = sorted(attempts.running), sorted(attempts._waiting.items()), sorted(attempts._unwanted)
     return clock.now(), agreed, alarms, running, live, advance.after, advance._time, flags, drafts, steps
 
 
-def _note_what_is_fed() -> None:
-    """Each execution remembers, as a hash, the facts that it was fed."""
+@contextlib.contextmanager
+def _noting_what_is_fed() -> Iterator[None]:
+    """Meanwhile, each execution remembers, as a hash, the facts that it was fed."""
     run = Execution._run
-    Execution.fed = b""  # type: ignore[attr-defined]
 
     def noted(self: Any, time: int, deliver: Any, what: Any) -> None:
-        fed = self.fed + repr((time, what.type, what.key, what.body)).encode()
+        fed = getattr(self, "fed", b"") + repr((time, what.type, what.key, what.body)).encode()
         self.fed = blake2b(fed, digest_size=16).digest()
         run(self, time, deliver, what)
 
     Execution._run = noted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Execution._run = run  # type: ignore[method-assign]
 
-
-_note_what_is_fed()
 
 # ---- all schedules
 
@@ -308,6 +315,7 @@ class Tried(msgspec.Struct):
     """Of each unlawful schedule: what is wrong, and the choices that lead there."""
 
 
+@_noting_what_is_fed()
 def explore(
     make: Callable[[], World],
     check: Callable[[World], Coroutine[Any, Any, None]],

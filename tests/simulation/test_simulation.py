@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,12 +20,19 @@ import holdfast as hf
 from holdfast.testing.simulation import Profile, Scenario, Start, World, simulate
 from holdfast.testing.simulation.faults import CALLS, EVENTS, NEWS
 
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog):
     caplog.set_level("CRITICAL")
+    yield
+    with warnings.catch_warnings():  # generated programs note their end, wherever they are buried
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @hf.step

@@ -457,3 +457,22 @@ def test_the_record_that_the_npm_tool_would_read_is_whole_json_at_each_moment(fo
     stop.set()
     watcher.join()
     assert torn == []
+
+
+def test_lines_that_another_absorbs_between_look_and_journal_count_once(folder, monkeypatch):
+    """The other one has ended the trail and moved it: a second journal in `active` would tell it again."""
+    source = TrailFolder(folder.root.parent / "source")
+    with source.start("told elsewhere") as trail:
+        trail.note("once")
+        trail.complete("done")
+    lines, adopt = source.entries(trail.id), folder.files.adopt
+
+    def adopt_late(trail_id):
+        found_none = adopt(trail_id)
+        assert TrailFolder(folder.root).absorb(trail_id, lines) == len(lines)
+        return found_none
+
+    monkeypatch.setattr(folder.files, "adopt", adopt_late)
+    assert folder.absorb(trail.id, lines) == 0
+    (journal_,) = folder.root.rglob("*.jsonl")
+    assert journal_.read_bytes().count(b"\n") == len(lines)

@@ -340,7 +340,10 @@ class Files:
         """
         new = [self.ready(entry, trail_id, bounded=False) for entry in line.ordered(entries)]
         known = bool(self.places.find(ids.checked(trail_id)).journals) or self.adopt(trail_id)
-        created = not known and self.create(trail_id, new)
+        created = False
+        if not known:
+            with self.locked():  # trails are moved under this lock: none slips from one place to another
+                created = not self.places.find(trail_id).journals and self.create(trail_id, new)
         added = len(new) if created else self.merge(trail_id, new)
         return added, (self.settle(trail_id) if added else False) or created
 

@@ -183,7 +183,9 @@ def create(
     fd = lock.acquire(path, WRITE | os.O_CREAT | os.O_EXCL, timeout=timeout)
     try:
         try:
-            append(fd, path, Tail(), entries, as_told=True)
+            tail = Tail()
+            tail.catch_up(fd, path)  # another may have told the same in it before we had the lock
+            append(fd, path, tail, [e for e in entries if e.id not in tail.ids], as_told=True)
             sync(fd, path)
             places.sync_folder(os.path.dirname(path))
         except (TrailError, OSError):
