@@ -1,4 +1,4 @@
-"""The stores on which small worlds run: the one in memory, and a SQLite file with a connection for each process."""
+"""The stores on which small worlds run: the one in memory, and a SQLite file with a connection a process."""
 
 from __future__ import annotations
 

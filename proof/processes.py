@@ -178,6 +178,8 @@ def drafted(draft: Draft) -> tuple[Any, ...]:
 class Batch(str):
     """A batch id, whose text decides nothing."""
 
+    __slots__ = ()
+
     def __repr__(self) -> str:
         return "batch"
 
@@ -236,6 +238,8 @@ class Client:
         self.acknowledged: dict[str, int] = {}
         """Delivery -> the position that was answered."""
         self.refused: list[str] = []
+        self.unsure: set[str] = set()
+        """What it has given up once: the first copy may land when the second has been refused."""
 
     def begin(self, store: Handle, loop: asyncio.AbstractEventLoop) -> None:
         self._task = loop.create_task(self._main(store))
@@ -255,6 +259,7 @@ class Client:
                 self.acknowledged[str(number)] = answer.first
         except HoldfastError as error:
             if type(error) is StoreError:
+                self.unsure.add(str(number))
                 return False
             self.refused.append(str(number))
         return True

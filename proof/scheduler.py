@@ -76,7 +76,7 @@ class Choice(NamedTuple):
 
 
 class World:
-    """One schedule: a run that was just created (or `begun` by a worker that died), workers that join it, a client."""
+    """One schedule: a run that was just created (or `begun` by a dead worker), workers that join it, a client."""
 
     def __init__(
         self,
@@ -316,7 +316,7 @@ class Tried(msgspec.Struct):
 
 
 @_noting_what_is_fed()
-def explore(
+def explore(  # noqa: C901 - one search, for whose state a class would be no shorter
     make: Callable[[], World],
     check: Callable[[World], Coroutine[Any, Any, None]],
     *,
