@@ -14,6 +14,7 @@ help:
 	@echo 'make docs               write the generated pages of docs/ anew'
 	@echo 'make simulate [SEEDS=n] whole deployments from many seeds, in simulated trouble'
 	@echo 'make mutants            take protections out, one by one, and see which test notices'
+	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make bench              the measurements in bench/'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
@@ -68,6 +69,11 @@ simulate: $(READY)
 .PHONY: mutants
 mutants: $(READY)
 	@$(BIN)/python proof/mutants.py
+
+.PHONY: interleavings
+interleavings: $(READY)
+	@$(BIN)/python proof/interleavings.py
+	@proof/check-spin.sh
 
 .PHONY: bench
 bench: $(READY)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -391,7 +392,9 @@ def test_a_gather_of_ten_thousand_steps_stays_quick() -> None:
 
     times = [deliver(first) for first in range(1, 10_001, 1000)]
     assert execution.ended
-    assert max(times) < 10 * min(times) + 0.05
+    # The median, for a collection or a busy machine may fall into any one of them; with a look through what is
+    # still open at each outcome it is five times the least.
+    assert median(times) < 3 * min(times) + 0.02
 
 
 async def test_an_append_gives_back_what_lies_in_front_of_it(app: App) -> None:
