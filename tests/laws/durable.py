@@ -89,6 +89,35 @@ class DurablePlay(Play):
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+class BodiedPlay(DurablePlay):
+    """As it is, but its steps have bodies: `body` is the step that runs one."""
+
+    body: Any
+
+    async def do_step(self, where: str) -> None:
+        got = await self.body(where, len(self.trace))
+        got.append("changed by the code")
+        self.note(where, got)
+
+    async def do_undo(self, where: str, program: Any) -> None:
+        try:
+            await self.run(program, where)
+        finally:
+            await self.body(where)
+
+    async def do_patched(self, where: str, number: int) -> None:
+        if hf.patched(f"patch-{number}"):
+            await self.body(where)
+
+    async def do_race(self, where: str, number: int) -> None:
+        hook = hf.hook(f"token-{number}")
+        waiting = {asyncio.create_task(hook.next()), asyncio.create_task(self.body(where))}
+        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 @hf.workflow
 async def durable(program: Any) -> None:
     play = DurablePlay(program)
@@ -210,4 +239,4 @@ def commands(events: list[Event]) -> list[tuple[str, str, bytes]]:
     return [(e.type, e.key, e.body) for e in events if e.cls == "command"]
 
 
-__all__ = ["DurablePlay", "described", "durable", "new", "play_through", "plays", "woven"]
+__all__ = ["BodiedPlay", "DurablePlay", "described", "durable", "new", "play_through", "plays", "woven"]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import durable
 from deciders import join
-from durable import DurablePlay, seeds, woven
+from durable import BodiedPlay, seeds, woven
 
 import holdfast as hf
 from holdfast import faults
@@ -47,31 +47,8 @@ async def toil(where: str, sees: Any = None) -> Any:
     return [where]
 
 
-class ToilingPlay(DurablePlay):
-    """As in the other laws, but its steps have bodies."""
-
-    async def do_step(self, where: str) -> None:
-        got = await toil(where, len(self.trace))
-        got.append("changed by the code")
-        self.note(where, got)
-
-    async def do_undo(self, where: str, program: Any) -> None:
-        try:
-            await self.run(program, where)
-        finally:
-            await toil(where)
-
-    async def do_patched(self, where: str, number: int) -> None:
-        if hf.patched(f"patch-{number}"):
-            await toil(where)
-
-    async def do_race(self, where: str, number: int) -> None:
-        hook = hf.hook(f"token-{number}")
-        waiting = {asyncio.create_task(hook.next()), asyncio.create_task(toil(where))}
-        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+class ToilingPlay(BodiedPlay):
+    body = toil
 
 
 @hf.workflow

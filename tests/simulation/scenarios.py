@@ -12,7 +12,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent.parent / "laws"), str(Path(__file__).parent.parent / "engine")]
 
 import durable
-from durable import DurablePlay, woven
+from durable import BodiedPlay, woven
 
 import holdfast as hf
 from holdfast.testing.simulation import Profile, Scenario, Start
@@ -29,31 +29,8 @@ async def labour(where: str, sees: Any = None) -> Any:
     return [where]
 
 
-class LabouringPlay(DurablePlay):
-    """A generated program whose steps have bodies."""
-
-    async def do_step(self, where: str) -> None:
-        got = await labour(where, len(self.trace))
-        got.append("changed by the code")
-        self.note(where, got)
-
-    async def do_undo(self, where: str, program: Any) -> None:
-        try:
-            await self.run(program, where)
-        finally:
-            await labour(where)
-
-    async def do_patched(self, where: str, number: int) -> None:
-        if hf.patched(f"patch-{number}"):
-            await labour(where)
-
-    async def do_race(self, where: str, number: int) -> None:
-        hook = hf.hook(f"token-{number}")
-        waiting = {asyncio.create_task(hook.next()), asyncio.create_task(labour(where))}
-        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+class LabouringPlay(BodiedPlay):
+    body = labour
 
 
 @hf.workflow
