@@ -152,7 +152,7 @@ def test_a_private_key_goes_whole_whatever_way_its_lines_are_kept() -> None:
         "def login(user, password=None, token=token): ...",
         "password = getpass.getpass()",
         "PASSWORD=$DB_PASSWORD; TOKEN=${TOKEN}; api_key=<your-key>; secret: ********",
-        "PWD=/work/main and OLDPWD=/tmp",
+        "PWD=/srv/shop and OLDPWD=/tmp",
         "ssh://git@github.com/o/r.git and git@github.com:o/r.git and ana@example.org",
         "postgres://${USER}:${PASSWORD}@host/db and https://<user>:<password>@host",
         "http://localhost:8080/a@b and https://example.org:443/@ana",
