@@ -21,7 +21,7 @@ from holdfast.cli.frame import app
 from holdfast.cli.options import DEFAULT_STORE
 
 COMMANDS = {
-    *("run", "start", "worker", "runs", "show", "events", "why", "hooks", "timers"),
+    *("run", "start", "worker", "serve", "runs", "show", "events", "why", "hooks", "timers"),
     *("resume", "wake", "cancel", "terminate", "verify", "replay"),
 }
 READING = ("runs", "show x", "events x", "why x", "hooks", "timers", "verify", "verify x", "replay shop")
