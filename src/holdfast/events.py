@@ -343,6 +343,11 @@ class RunState(msgspec.Struct):
         return 0 if self.ended else sum(step.open for step in self.steps.values())
 
     @property
+    def unread(self) -> int | None:
+        """How many payloads came and were not read; None while the run goes on."""
+        return None if self.ended is None else self.received - self.read
+
+    @property
     def pending_timers(self) -> int:
         """How many timers are still to fire."""
         return 0 if self.ended else sum(t.status == "pending" for t in self.timers.values())

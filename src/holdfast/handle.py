@@ -168,8 +168,7 @@ class Run(Generic[R]):
 
     async def unread(self) -> int:
         """How many payloads were accepted for the run and not read by it (known once it has ended)."""
-        state = fold([event async for event in self.events()])
-        return state.received - state.read if state.ended is not None else 0
+        return fold([event async for event in self.events()]).unread or 0
 
 
 class _Value(msgspec.Struct):

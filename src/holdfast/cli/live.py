@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import Clock
 from ..events import ENDS, Event, RunState, StepState, fold
+from ..phrases import error_line
 from . import output
 
 if TYPE_CHECKING:
@@ -136,10 +137,3 @@ def args_text(event: Event) -> str:
     """The arguments of a step that was scheduled, short: 'folder="src" depth=2'."""
     pairs = (event.data.get("args") or {}).items()
     return output.shorten(" ".join(f"{name}={output.compact(value)}" for name, value in pairs), 100)
-
-
-def error_line(error: dict[str, Any]) -> str:
-    """A recorded error on one line: 'ValueError: no such card'."""
-    kind = str(error.get("type", "?")).rpartition(":")[2]
-    message = " ".join(str(error.get("message", "")).split())
-    return output.clean(f"{kind}: {message}" if message else kind)

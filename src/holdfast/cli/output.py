@@ -1,4 +1,4 @@
-"""Text for people: columns, colours, times. Nothing here imports Rich, so that short commands start at once.
+"""Text for people: columns and colours (times: `phrases`). No Rich here, so that short commands start at once.
 
 Colour is used on a terminal only, and not with NO_COLOR or TERM=dumb. Columns are as wide as what is in them;
 only the last one is cut to fit the terminal, because ids must be whole to be copied. Text that came from
@@ -12,6 +12,13 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
+
+from ..phrases import ago as ago
+from ..phrases import clean as clean
+from ..phrases import due as due
+from ..phrases import instant as instant
+from ..phrases import quoted as quoted
+from ..phrases import span as span
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _ESCAPE = re.compile("\x1b\\[[0-9;]*m")
@@ -68,15 +75,6 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 def status(word: str, shown: str | None = None) -> str:
     """The word for a status in its colour."""
     return paint(shown or word, STATUS_STYLES.get(word, ""))
-
-
-def clean(text: object, *, lines: bool = False) -> str:
-    """Text from outside, with control characters written out; with `lines`, line breaks stay."""
-    return "".join(c if c.isprintable() or (lines and c in "\n\t") else _written_out(c) for c in str(text))
-
-
-def _written_out(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def width_of(text: str) -> int:
@@ -139,62 +137,8 @@ def table(
             data(paint(shorten(f"{indent}    {under[number]}", total), "dim"))
 
 
-def quoted(text: str) -> str:
-    """The text as a word of a shell command."""
-    import shlex
-
-    return shlex.quote(clean(text))
-
-
 def compact(value: Any) -> str:
     """A plain value as JSON on one line, as people read it."""
     from ..events import dump_json
 
     return clean(dump_json(value).decode())
-
-
-# ---- times -------------------------------------------------------------------------------------------------
-
-
-def instant(micros: int) -> str:
-    """'2026-01-31 09:00:00Z'."""
-    from ..clock import to_datetime
-
-    return to_datetime(micros).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def span(micros: int) -> str:
-    """A duration in at most two units: '12 ms', '3.4 s', '2 min 5 s', '3 d 4 h'."""
-    if micros < 1_000:
-        return f"{max(micros, 0)} µs"
-    if micros < 1_000_000:
-        return f"{micros // 1_000} ms"
-    seconds = micros / 1e6
-    if seconds < 60:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
-    whole = int(seconds)
-    for unit, size, smaller, small in (
-        ("d", 86_400, "h", 3_600),
-        ("h", 3_600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    raise AssertionError("60 s or more is at least one minute")
-
-
-def ago(then: int, now: int) -> str:
-    """'3 min ago', in one unit; 'now' within a second."""
-    seconds = (now - then) // 1_000_000
-    if seconds < 1:
-        return "now"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
-
-
-def due(then: int, now: int) -> str:
-    """'in 2 h 5 min', or '3 min overdue'."""
-    return f"in {span(then - now)}" if then > now else f"{span(now - then)} overdue"

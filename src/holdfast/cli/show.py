@@ -12,7 +12,7 @@ from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
 
 if TYPE_CHECKING:
     from ..events import Event, HookState, RunState, StepState
-    from ..store.base import Head, Store
+    from ..store.base import Head
 
 
 @command(LOOK, ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]))
@@ -26,39 +26,25 @@ def show(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -
 
 
 async def _show(url: str, run_id: str, as_json: bool) -> int:
+    from ..why import read_log
+    from .live import args_text
     from .look import run_as_json
     from .stores import existing, head_of
 
     async with existing(url) as store:
         head = await head_of(store, run_id)
         args: dict[str, str] = {}
-        state, end = await read_state(store, run_id, args)
+
+        def see(event: Event) -> None:
+            if event.type == "step_scheduled":
+                args[event.key] = args_text(event)
+
+        state, end = await read_log(store, run_id, see)
         if as_json:
             output.data_json({**run_as_json(head), **_as_json(state, end)})
         else:
             _print(head, state, end, args, store.clock.now())
     return 0
-
-
-async def read_state(
-    store: Store, run_id: str, args: dict[str, str] | None = None
-) -> tuple[RunState, Event | None]:
-    """What a run's log means, and the event that ended it; read page by page.
-
-    `args` takes the arguments of its steps, as text.
-    """
-    from ..events import ENDS, RunState, fold
-    from .follow import PAGE
-    from .live import args_text
-
-    state, end, after = RunState(run_id), None, 0
-    while page := await store.read(run_id, after, PAGE):
-        fold(page, state)
-        end = next((event for event in page if event.type in ENDS), end)
-        if args is not None:
-            args.update((e.key, args_text(e)) for e in page if e.type == "step_scheduled")
-        after = page[-1].position
-    return state, end
 
 
 # ---- for programs ------------------------------------------------------------------------------------------
@@ -111,13 +97,8 @@ def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
         ],
         "left_open": state.left_open,
         "received": state.received,
-        "unread": unread(state),
+        "unread": state.unread,
     }
-
-
-def unread(state: RunState) -> int | None:
-    """Payloads that came and were not read; known once the code has ended the run."""
-    return state.received - state.read if state.ended is not None else None
 
 
 def _ended_by(end: Event | None) -> str | None:
@@ -171,8 +152,8 @@ def _end_facts(state: RunState, end: Event | None) -> list[tuple[str, str]]:
         facts.append(("reason", output.clean(reason)))
     if state.left_open:
         facts.append(("left open", output.clean(", ".join(state.left_open))))
-    if unread(state):
-        facts.append(("unread", f"{unread(state)} of {state.received} payloads were not read"))
+    if state.unread:
+        facts.append(("unread", f"{state.unread} of {state.received} payloads were not read"))
     return facts
 
 
@@ -184,7 +165,7 @@ def _section(title: str, rows: Sequence[Sequence[str]], below: Sequence[str] = (
 
 
 def _step_row(step: StepState, state: RunState, args: dict[str, str], now: int) -> list[str]:
-    from .live import error_line
+    from ..phrases import error_line
 
     attempts = f"{step.attempt} attempt{'s' if step.attempt != 1 else ''}"
     took = "" if step.started is None else output.span((step.ended or state.ended or now) - step.started)
@@ -222,7 +203,7 @@ def _hook_row(hook: HookState, now: int) -> list[str]:
 
 
 def _error(state: RunState) -> None:
-    from .live import error_line
+    from ..phrases import error_line
 
     if state.error is None:
         return

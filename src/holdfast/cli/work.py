@@ -283,7 +283,7 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
         )
         return 0
     if status == "failed":
-        from .live import error_line
+        from ..phrases import error_line
 
         message = f"run {run_id} failed: {error_line(content.get('error') or {})}"
     else:
