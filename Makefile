@@ -16,6 +16,7 @@ help:
 	@echo 'make mutants            take protections out, one by one, and see which test notices'
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make bench              the measurements in bench/'
+	@echo 'make peers              the same shapes on DBOS and Restate, in turns with ours (fetches them)'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
 $(READY): pyproject.toml
@@ -77,7 +78,11 @@ interleavings: $(READY)
 
 .PHONY: bench
 bench: $(READY)
-	@set -e; for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in $(filter-out bench/peers.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: peers
+peers: $(READY)
+	@$(BIN)/python bench/peers.py
 
 .PHONY: clean
 clean:
