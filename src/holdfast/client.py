@@ -28,9 +28,10 @@ from .errors import (
     DeliveryConflict,
     PayloadError,
     RunExists,
+    RunNotFound,
     StaleLog,
 )
-from .events import dump_json, load_json, new
+from .events import dump_json, load_json, new, reader
 from .handle import PAGE, Run, RunSummary, summary
 from .schema import validate
 from .store.base import Hook, Status, Store, Timer
@@ -51,6 +52,15 @@ class Resumed(msgspec.Struct, frozen=True):
     run_id: str
     position: int
     duplicate: bool
+
+
+class _Created(msgspec.Struct):
+    workflow: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    attributes: dict[str, str] = {}
+
+
+_read_created = reader(_Created)
 
 
 def default_url() -> str:
@@ -152,8 +162,12 @@ class App:
         run_id: str | None = None,
         attributes: Mapping[str, str] | None = None,
         definition: Workflow[..., Any] | None = None,
+        origin: str | None = None,
     ) -> Run[Any]:
-        """Start a run by the workflow's name, with arguments as a JSON object: for those without its code."""
+        """Start a run by the workflow's name, with arguments as a JSON object: for those without its code.
+
+        `origin` is the run that this one repeats; it stands in the log and nothing rests on it.
+        """
         check_size(args, self.payload_limit, f"{name} arguments")
         check_attributes(attributes or {})
         run_id = ids.run_id() if run_id is None else _checked_id(run_id)
@@ -167,6 +181,8 @@ class App:
             data["version"] = definition.version
         if attributes:
             data["attributes"] = dict(attributes)
+        if origin is not None:
+            data["origin"] = origin
         created = new("run_created", data=data)
         run: Run[Any] = Run(self.store, self._ends, run_id, definition)
         worker = self._worker
@@ -202,6 +218,28 @@ class App:
             raise RunExists(
                 f"run {run_id!r} exists already, with another input: choose another run_id, or the same input"
             )
+
+    async def rerun(self, run_id: str, *, new_id: str | None = None) -> Run[Any]:
+        """Start a new run of the same workflow, with the same input and first attributes; it names its origin.
+
+        The old run stays as it is, whether it has ended or not. Raises RunNotFound, and RunExists where `new_id`
+        is the id of a run with another input.
+
+        Example:
+            again = await app.rerun("order-1")
+        """
+        log = await self.store.read(run_id, limit=1)
+        if not log:
+            raise RunNotFound(f"no run {run_id!r} in {self.store.url}")
+        created = _read_created(log[0].body)
+        return await self.start_raw(
+            created.workflow,
+            bytes(created.args),
+            run_id=new_id,
+            attributes=created.attributes,
+            definition=workflows.get(created.workflow),
+            origin=run_id,
+        )
 
     def run(self, run_id: str) -> Run[Any]:
         """A handle on a run; nothing is asked of the store until you use it."""

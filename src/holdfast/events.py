@@ -324,6 +324,7 @@ class RunState(msgspec.Struct):
     started: int | None = None
     ended: int | None = None
     version: str | None = None
+    origin: str | None = None
     cancel: str | None = None
     error: dict[str, Any] | None = None
     attributes: dict[str, str] = {}
@@ -380,6 +381,7 @@ def _fold_created(state: RunState, event: Event) -> None:
     data = event.data
     state.workflow = data.get("workflow", "")
     state.version = data.get("version")
+    state.origin = data.get("origin")
     state.created = event.time
     state.attributes.update(data.get("attributes") or {})
 

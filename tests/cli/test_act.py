@@ -1,4 +1,4 @@
-"""`resume`, `wake`, `cancel`, `terminate`: acting from outside."""
+"""`resume`, `wake`, `cancel`, `terminate`, `rerun`: acting from outside."""
 
 import io
 import json
@@ -97,3 +97,33 @@ def test_terminate(waiting: Command) -> None:
     assert waiting("terminate", "a-1").code == 1
     shown = json.loads(waiting("show", "a-1", "--json").out)
     assert (shown["status"], shown["ended_by"], shown["reason"]) == ("cancelled", "terminate", "over")
+
+
+def test_rerun_is_a_new_run_with_the_same_input_that_names_its_origin(holdfast: Command) -> None:
+    first = holdfast("run", "shop:fulfil", "7", "customer=ben", "--run-id", "o-1", "--attribute", "who=ben")
+    assert first.code == 0
+    again = holdfast("rerun", "o-1")
+    assert (again.code, again.err) == (0, "")
+    new = again.out.strip()
+    assert new != "o-1"
+    shown = json.loads(holdfast("show", new, "--json").out)
+    assert (shown["status"], shown["workflow"], shown["origin"]) == ("pending", "fulfil", "o-1")
+    assert shown["attributes"] == {"who": "ben"}
+    logs = [json.loads(holdfast("events", id, "--json").out.splitlines()[0])["data"] for id in ("o-1", new)]
+    assert logs[0]["args"] == logs[1]["args"]
+    assert logs[0]["seed"] != logs[1]["seed"]
+    served = holdfast("run", "shop:fulfil", "7", "customer=ben", "--run-id", new)
+    assert (served.code, served.out) == (0, first.out)
+    assert "o-1, of which it repeats the input" in holdfast("show", new).out
+
+
+def test_rerun_under_an_id_of_its_own(holdfast: Command) -> None:
+    holdfast("run", "shop:fulfil", "7", "--run-id", "o-1")
+    holdfast("run", "shop:fulfil", "8", "--run-id", "o-2")
+    named = holdfast("rerun", "o-1", "--run-id", "o-3", "--json")
+    assert json.loads(named.out) == {"run": "o-3", "workflow": "fulfil", "origin": "o-1"}
+    assert holdfast("rerun", "o-1", "--run-id", "o-3").code == 0
+    taken = holdfast("rerun", "o-1", "--run-id", "o-2")
+    assert (taken.code, "exists already, with another input" in taken.err) == (1, True)
+    unknown = holdfast("rerun", "o-9")
+    assert (unknown.code, "no run 'o-9'" in unknown.err) == (2, True)

@@ -1,4 +1,4 @@
-"""`resume`, `wake`, `cancel`, `terminate`: acting on runs from outside, without their code."""
+"""`resume`, `wake`, `cancel`, `terminate`, `rerun`: acting on runs from outside, without their code."""
 
 from __future__ import annotations
 
@@ -132,6 +132,45 @@ def terminate(
         return await handle.terminate(reason)
 
     return asyncio.run(_act(store, run, act, "is terminated", as_json))
+
+
+@command(
+    ACT,
+    ending(
+        {
+            0: "the new run is stored; its id is on stdout",
+            1: "the id is another run's",
+            **_NO_RUN,
+        },
+        ["rerun order-1", "rerun order-1 --run-id order-1-again"],
+    ),
+)
+def rerun(
+    run: RunId,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="The new run's id; a made one otherwise.")
+    ] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Start a new run with the workflow and the input of another one.
+
+    It goes by today's code, names its origin in its log, and is left to the workers. The old run stays as it is.
+    """
+    return asyncio.run(_rerun(store, run, run_id, as_json))
+
+
+async def _rerun(url: str, origin: str, new_id: str | None, as_json: bool) -> int:
+    from .stores import connected, head_of
+
+    async with connected(url) as connection:
+        head = await head_of(connection.store, origin)
+        started = await connection.rerun(origin, new_id=new_id)
+        if as_json:
+            output.data_json({"run": started.id, "workflow": head.workflow, "origin": origin})
+        else:
+            output.data(started.id)
+    return 0
 
 
 async def _act(url: str, run_id: str, act: Any, done: str, as_json: bool) -> int:

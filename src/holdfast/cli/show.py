@@ -59,6 +59,7 @@ def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
     content = end.data if end is not None else {}
     return {
         "version": state.version,
+        "origin": state.origin,
         "started_at": at(state.started),
         "result": content.get("value"),
         "error": state.error,
@@ -116,6 +117,8 @@ def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str],
         ("workflow", output.clean(head.workflow) + (f"  version {state.version}" if state.version else ""))
     ]
     facts.append(("created", f"{output.instant(head.created)}  ({output.ago(head.created, now)})"))
+    if state.origin is not None:
+        facts.append(("origin", f"{output.clean(state.origin)}, of which it repeats the input"))
     if head.ended is not None:
         facts.append(
             ("ended", f"{output.instant(head.ended)}  after {output.span(head.ended - head.created)}")
