@@ -26,7 +26,7 @@ SOURCE = ROOT / "src"
 
 STORE = ("tests/store",)
 ENGINE = ("tests/engine", "tests/laws/test_replay_laws.py")
-WORKER = ("tests/simulation", "tests/engine/test_counterexamples.py", "tests/worker", "tests/laws")
+WORKER = ("tests/simulation/test_simulation.py", "tests/engine/test_counterexamples.py", "tests/laws")
 
 
 class Mutant(NamedTuple):
@@ -210,7 +210,7 @@ MUTANTS = [
         "worker/advance.py",
         '            self._park("diverged", error)',
         "            self._fail(error)",
-        ("tests/worker", *WORKER),
+        WORKER,
     ),
     Mutant(
         "a lost answer is taken for a failure",

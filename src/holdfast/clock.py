@@ -13,6 +13,8 @@ from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Alarm(Protocol):
@@ -60,13 +62,16 @@ def to_datetime(micros: int) -> datetime:
 
 
 def from_datetime(when: datetime) -> int:
-    """Microseconds since 1970 of an aware datetime. Raises ValueError for a naive one."""
+    """Microseconds since 1970 of an aware datetime. Raises ValueError for a naive one, or one too far off."""
     if when.tzinfo is None:
         raise ValueError(
             f"expected an aware datetime, got the naive {when!r}: add a time zone, "
             "for example datetime(..., tzinfo=timezone.utc)"
         )
-    return (when - _EPOCH) // _MICROSECOND
+    micros = (when - _EPOCH) // _MICROSECOND
+    if not _FIRST <= micros <= _LAST:
+        raise ValueError(f"expected a time of the years 1 to 9999 in UTC, got {when.isoformat()}")
+    return micros
 
 
 def to_text(micros: int) -> str:

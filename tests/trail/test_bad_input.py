@@ -154,6 +154,8 @@ NO_TRAIL = {
     "a date without a zone": changed("startedAt", "2026-01-31T09:00:00"),
     "a date alone": changed("startedAt", "2026-01-31"),
     "no date": changed("startedAt", "yesterday"),
+    "before the year 1 in UTC": changed("startedAt", "0001-01-01T00:00:00+02:00"),
+    "an event after the year 9999": changed("chapters.0.startedAt", "9999-12-31T23:00:00-02:00"),
     "a title of 501": changed("task.title", "x" * 501),
     "no title": changed("task.title", ""),
     "no chapters' ids": changed("chapters.0.id", ""),
@@ -369,7 +371,12 @@ def test_a_pipe_and_a_folder_in_the_place_of_a_journal_hold_nobody_up(folder, go
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, part):
     folder = TrailFolder(tmp_path / ".trajectories")
     put(folder.root / part, "here")
-    assert folder.list() == []
+    if part:
+        assert folder.list() == []
+    else:
+        for call in (folder.list, TrailFolder(folder.root / "below").list, lambda: folder.search("x")):
+            with pytest.raises(TrailError, match=r"expected a folder, found a file|not a directory"):
+                call()
     with pytest.raises(TrailError, match=r"expected a folder, found a file|Not a directory|File exists"):
         folder.start("x").complete(summary="s")
     assert (folder.root / part).read_text() == "here"

@@ -33,7 +33,10 @@ class Writer:
     def line(self) -> str:
         """Its next line; "" when it has ended."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line = b""  # not by readline: what that reads ahead, `communicate` would not find any more
+        while not line.endswith(b"\n") and (byte := os.read(self.process.stdout.fileno(), 1)):
+            line += byte
+        return line.decode().strip()
 
     def go(self) -> None:
         """Let it begin, or end."""

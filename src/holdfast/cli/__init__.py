@@ -21,9 +21,8 @@ GROUPS = ("work", "serve", "look", "show", "why", "waiting", "act", "check", "tr
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if args is None else args)
-    if given[:1] == [
-        "trail"
-    ]:  # it reads its words itself, in a third of the time that the rest takes to import
+    if given and given[0] == "trail":
+        # It reads its words itself, in a third of the time that the rest takes to import.
         from . import trail
 
         return trail.run(given[1:])

@@ -34,7 +34,7 @@ from datetime import datetime
 from functools import partial, update_wrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar
 
 from ..clock import Clock
 from ..errors import HoldfastError
@@ -45,6 +45,7 @@ from .telling import Telling, TrailTelling
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound=around.Block)
 
 THREADS = 32
 """How many calls of one folder may wait for the disk or for a lock at the same time."""
@@ -118,17 +119,28 @@ def _unattended(future: Future[T], undo: Callable[[T], object] | None) -> None:
         log.error("after a cancelled await: %s", error)
 
 
-class Block(Protocol):
-    """What `async with` may surround."""
+class Block(Generic[S]):
+    """What `async with` surrounds: the handle of a trail or chapter, and whose turn it is to write in it."""
 
-    async def __aenter__(self) -> Self: ...
+    def __init__(self, sync: S, turns: Turns) -> None:
+        self.sync = sync
+        self._turns = turns
+
+    def __repr__(self) -> str:
+        return repr(self.sync)
+
+    async def __aenter__(self) -> Self:
+        self.sync.enter()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.sync.leave()
+        await self._turns.run(partial(self.sync.settle, error))
 
 
-B = TypeVar("B", bound=Block)
+B = TypeVar("B", bound=Block[Any])
 
 
 class Opening(Generic[B]):
@@ -152,18 +164,14 @@ class Opening(Generic[B]):
         await self._block.__aexit__(kind, error, tb)
 
 
-class OpenTrail(TrailTelling[Awaitable[str], Awaitable[None]]):
+class OpenTrail(Block[handle.OpenTrail], TrailTelling[Awaitable[str], Awaitable[None]]):
     """A trail to write in, with await. Several tasks may write at once."""
 
     def __init__(self, trail: handle.OpenTrail, turns: Turns) -> None:
+        super().__init__(trail, turns)
         trail.strand = around.strand()  # it was made in a thread, for this task
-        self.sync = trail
         self.id = trail.id
         self.agent = trail.agent
-        self._turns = turns
-
-    def __repr__(self) -> str:
-        return repr(self.sync)
 
     def chapter(self, title: str, *, agent: str | None = None) -> Opening[OpenChapter]:
         """Open a chapter, in the one around the code if there is one; `async with` closes it.
@@ -173,16 +181,6 @@ class OpenTrail(TrailTelling[Awaitable[str], Awaitable[None]]):
                 await trail.note("…")
         """
         return self._opening(self.sync.new_chapter(title, agent, self.sync.surrounding()))
-
-    async def __aenter__(self) -> Self:
-        self.sync.enter()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.sync.leave()
-        await self._turns.run(partial(self.sync.settle, error))
 
     def _opening(self, chapter: handle.OpenChapter) -> Opening[OpenChapter]:
         async def make() -> OpenChapter:
@@ -207,19 +205,15 @@ class OpenTrail(TrailTelling[Awaitable[str], Awaitable[None]]):
         return self._turns.run(partial(self.sync.end_with, self.sync.entry(type, data)))
 
 
-class OpenChapter(Telling[Awaitable[str]]):
+class OpenChapter(Block[handle.OpenChapter], Telling[Awaitable[str]]):
     """A chapter to write in, with await; `async with` makes it the current one and closes it."""
 
     def __init__(self, trail: OpenTrail, chapter: handle.OpenChapter, turns: Turns) -> None:
+        super().__init__(chapter, turns)
         self.trail = trail
-        self.sync = chapter
         self.id = chapter.id
         self.title = chapter.title
         self.agent = chapter.agent
-        self._turns = turns
-
-    def __repr__(self) -> str:
-        return repr(self.sync)
 
     def chapter(self, title: str, *, agent: str | None = None) -> Opening[OpenChapter]:
         """Open a chapter inside this one."""
@@ -228,16 +222,6 @@ class OpenChapter(Telling[Awaitable[str]]):
     async def close(self) -> None:
         """Say that the chapter is done. Further events of it are kept all the same."""
         await self._turns.run(self.sync.close)
-
-    async def __aenter__(self) -> Self:
-        self.sync.enter()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.sync.leave()
-        await self._turns.run(partial(self.sync.settle, error))
 
     def _record(
         self, type: str, data: dict[str, Any], agent: str | None, occurred_at: datetime | None

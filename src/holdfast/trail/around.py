@@ -20,7 +20,10 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from abc import ABC, abstractmethod
 from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Self
 from weakref import WeakKeyDictionary
 
 _blocks: ContextVar[tuple[Block, ...]] = ContextVar("holdfast_trail", default=())
@@ -30,7 +33,7 @@ _strands: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 _numbers = itertools.count(1)
 
 
-class Block:
+class Block(ABC):
     """What a `with` surrounds: a trail (it has no `outer`), or a chapter in a trail or in another chapter."""
 
     def __init__(self, key: tuple[str, str], outer: Block | None) -> None:
@@ -60,6 +63,20 @@ class Block:
         except ValueError:  # a generator was closed in another context: it stays in the one it was opened in
             self._lost = True
         _blocks.set(tuple(other for other in now if other is not self))
+
+    @abstractmethod
+    def settle(self, error: BaseException | None) -> None:
+        """What the end of the block does, with the exception that left it; never hides that exception."""
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.leave()
+        self.settle(error)
 
     def strands(self) -> list[int]:
         """Which tasks and threads have entered and not left it."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ..clock import from_text, to_datetime, to_text
+from ..clock import from_text, to_text
 from ..errors import PayloadError
 
 STRUCTURE = (
@@ -108,9 +108,9 @@ def decode(line: bytes) -> Entry:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
             entry = msgspec.convert(json.loads(line), Entry)  # lone surrogates
-        to_datetime(from_text(entry.recorded_at))
-        to_datetime(from_text(entry.occurred_at))  # some that can be written are before the year 1 in UTC
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        from_text(entry.recorded_at)
+        from_text(entry.occurred_at)
+    except (ValueError, TypeError, RecursionError) as error:
         raise PayloadError(f"journal line: {str(error)[:200]}") from None
     return entry
 

@@ -69,7 +69,7 @@ class Files:
         entries = self.index.read()
         if entries is not None and self.index.matches(scan, entries):
             return entries
-        if not os.path.isdir(self.places.root):
+        if not self.places.exists():
             return {}
         try:
             with self.locked():

@@ -67,7 +67,7 @@ def check(trail_id: str, entry: Entry) -> None:
                 _retrospective({"summary": "-"} | entry.data)
                 _widened(trail_id, entry.data.get("trail", {}))
         _event(entry, 1, late=False)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise PayloadError(f"{entry.type} {entry.id}: {error}") from None
 
 

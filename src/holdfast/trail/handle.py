@@ -13,8 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 from ..clock import from_datetime
@@ -81,16 +80,6 @@ class OpenTrail(around.Block, TrailTelling[str, None], Writer):
         """
         return self.open_chapter(self.new_chapter(title, agent, self.surrounding()))
 
-    def __enter__(self) -> Self:
-        self.enter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.leave()
-        self.settle(error)
-
     # ---- in two steps, for `aio`: what needs the caller's context, and what may wait for the disk -----------
 
     def surrounding(self) -> OpenChapter | None:
@@ -152,7 +141,7 @@ class OpenTrail(around.Block, TrailTelling[str, None], Writer):
             files.end(self.id, self._tail, ready)
 
     def settle(self, error: BaseException | None) -> None:
-        """What the end of its block does, with the exception that left it; never hides that exception."""
+        """Abandon the trail where an exception left its block; else bring what is derived up to date."""
         if error is None:
             self.folder.files.refresh([self.id])
             return
@@ -221,16 +210,6 @@ class OpenChapter(around.Block, Writer):
             self.trail._by_hand.pop(self, None)
             self.trail.write(self.trail.entry("chapter_closed", {}, self.agent, self.id))
 
-    def __enter__(self) -> Self:
-        self.enter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.leave()
-        self.settle(error)
-
     # ---- in two steps, for `aio` ----------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -245,7 +224,7 @@ class OpenChapter(around.Block, Writer):
         return self.trail.entry(type, data, agent or self.agent, self.id, occurred_at)
 
     def settle(self, error: BaseException | None) -> None:
-        """What the end of its block does: record the exception that left it, and close; never hides it."""
+        """Record the exception that left the block, if one did, and close the chapter."""
         if error is None or isinstance(
             error, GeneratorExit
         ):  # a generator that was not used up has not failed

@@ -41,7 +41,6 @@ class IndexEntry(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel
     agent: str | None = None
     session: str | None = None
     worktree: str | None = None
-    compacted_into: str | None = None
 
 
 class _File(msgspec.Struct, kw_only=True, rename="camel"):

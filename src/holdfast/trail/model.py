@@ -20,6 +20,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta, field
 
+from ..clock import from_datetime
+
 Status = Literal["active", "completed", "abandoned"]
 Significance = Literal["low", "medium", "high", "critical"]
 
@@ -61,6 +63,12 @@ class Part(msgspec.Struct, kw_only=True, rename="camel"):
     sparse: ClassVar[tuple[str, ...]] = ()
 
     extra: dict[str, Any] = field(default_factory=dict, name=EXTRA)
+
+    def __post_init__(self) -> None:
+        # With an offset, a time of the first or last day that a datetime can hold is none in UTC.
+        for name in self.__struct_fields__:
+            if isinstance(when := getattr(self, name), datetime):
+                from_datetime(when)
 
 
 class Source(Part, kw_only=True):

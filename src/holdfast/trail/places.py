@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -83,6 +84,23 @@ class Places:
     def path(self, relative: str) -> str:
         """The absolute path of a file of the folder."""
         return os.path.join(self.root, relative)
+
+    def exists(self) -> bool:
+        """Whether the folder is there. Raises TrailError where something else stands in its place."""
+        try:
+            mode = os.stat(self.root).st_mode
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise TrailError(
+                f"{self.root} cannot be a folder of trails: {reason}; name another one"
+            ) from None
+        if not stat.S_ISDIR(mode):
+            raise TrailError(
+                f"{self.root}: expected a folder, found a file; move it away or name another one"
+            )
+        return True
 
     def create(self) -> None:
         """Make the folder, where it is missing; any number of processes may do so at once."""

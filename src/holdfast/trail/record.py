@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import types
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 import msgspec
 
-from ..clock import from_datetime, to_text
+from ..clock import from_datetime, from_text, to_datetime, to_text
 from ..errors import PayloadError
 from .model import EXTRA, Part, Trail
 
@@ -94,13 +94,13 @@ def _plain(value: Any) -> Any:
 
 def instant(when: datetime) -> str:
     """'2026-01-31T09:00:00.250Z': milliseconds as other tools write them, microseconds where there are any."""
-    text = to_text(from_datetime(when.astimezone(UTC)))
+    text = to_text(from_datetime(when))
     return text[:-4] + "Z" if text.endswith("000Z") else text
 
 
 def moment(text: str) -> datetime:
     """The reverse of `instant`. Raises ValueError."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+    return to_datetime(from_text(text))
 
 
 def _refuse(word: str) -> Any:

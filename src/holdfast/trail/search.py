@@ -118,7 +118,7 @@ def _search(folder: TrailFolder, text: str, limit: int | None, *, snippets: bool
     query = query_of(text)
     if limit is not None and (not isinstance(limit, int) or limit < 0):
         raise PayloadError(f"limit: expected how many at most, from 0, got {limit!r:.80}")
-    if not query or not os.path.isdir(folder.files.places.root):
+    if not query or not folder.files.places.exists():
         return []
     import apsw
 

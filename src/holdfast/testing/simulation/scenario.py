@@ -105,7 +105,6 @@ class _Play:
         self.scenario = scenario
         self.sent: list[Sent] = []
         self.started: set[str] = set()
-        self.results: dict[str, Any] = {}
         self.peaceful = False
         self.pace = max(1.0, scenario.horizon / 3600)
         """How much slower than usual everybody looks about."""
@@ -293,9 +292,8 @@ class _Play:
         async with self.world.app(name) as app:
             for _ in range(20):
                 await asyncio.sleep(6 * self.pace)
-                for hook in [hook async for hook in app.hooks()]:
+                for _ in [hook async for hook in app.hooks()]:
                     await self._send(app, chance)
-                    del hook
             await asyncio.sleep(100 * self.pace)
             await invariants.check_not_stuck(self.world)
             for run_id in list(self.world.data.runs):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...clock import Clock
@@ -141,49 +141,20 @@ class SimulatedStore(MemoryStore):
         """The run's row, or None."""
         return await self._ask("head", lambda: super(SimulatedStore, self).head(run_id))
 
-    async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
-    ) -> list[Head]:
+    async def runs(self, **query: Any) -> list[Head]:
         """A page of runs."""
         ask = super().runs
-        return await self._ask(
-            "runs",
-            lambda: ask(
-                status=status,
-                workflow=workflow,
-                attributes=attributes,
-                parked=parked,
-                before=before,
-                limit=limit,
-            ),
-        )
+        return await self._ask("runs", lambda: ask(**query))
 
-    async def hooks(
-        self,
-        *,
-        run: str | None = None,
-        token: str | None = None,
-        open_only: bool = True,
-        after: tuple[str, str] | None = None,
-        limit: int = 100,
-    ) -> list[Hook]:
+    async def hooks(self, **query: Any) -> list[Hook]:
         """A page of hooks."""
         ask = super().hooks
-        return await self._ask(
-            "hooks", lambda: ask(run=run, token=token, open_only=open_only, after=after, limit=limit)
-        )
+        return await self._ask("hooks", lambda: ask(**query))
 
-    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+    async def timers(self, **query: Any) -> list[Timer]:
         """Pending timers."""
         ask = super().timers
-        return await self._ask("timers", lambda: ask(run=run, limit=limit))
+        return await self._ask("timers", lambda: ask(**query))
 
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps that owe an outcome."""
