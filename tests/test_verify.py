@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import holdfast as hf
+from holdfast.chunks import END, Part
 from holdfast.events import new
 from holdfast.logcheck import ExportedHead
 from holdfast.store import open_store
@@ -508,3 +509,33 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(workflows, "_known", own(type(plain)))
     monkeypatch.setattr(steps, "_known", own(type(double)))
+
+
+# ---- streams were changed
+
+
+async def test_an_edited_stream(path: Path) -> None:
+    """Density, hash, size, end, keys and strays; each edit is named."""
+    async with open_store(f"sqlite:///{path}") as store:
+        parts = [Part("text", b"one", "k1"), Part("text", b"two", "k2"), Part("text", b"three")]
+        await store.write_stream(WAITING, "s", parts)
+        await store.write_stream(WAITING, "s", [END])
+        await store.write_stream(WAITING, "t", parts)
+    assert await verify(path) == []
+    s, t = (f"(SELECT row FROM streams WHERE name = '{name}')" for name in "st")
+    edit(path, f"UPDATE chunks SET body = 'TWO' WHERE stream = {s} AND position = 2")
+    assert await verify(path) == ["waiting: stream 's': the hash of its row does not fit its chunks"]
+    edit(path, f"DELETE FROM chunks WHERE stream = {s} AND position = 2")
+    assert (await verify(path))[0] == "waiting: stream 's' position 3: position 2 is missing before it"
+    edit(
+        path,
+        f"DELETE FROM chunks WHERE stream = {s} AND position = 4",
+        f"UPDATE streams SET size = 1 WHERE row = {t}",
+    )
+    found = await verify(path)
+    assert "waiting: stream 's': its row says 4 chunks, the last one there is 3" in found
+    assert "waiting: stream 't': its row says 1 bytes and end 0, its chunks have 11 bytes" in found
+    edit(path, f"UPDATE streams SET position = 2 WHERE row = {t}")
+    assert "waiting: stream 't' position 3: lies beyond what its row says" in await verify(path)
+    edit(path, f"DELETE FROM streams WHERE row = {t}")
+    assert "the store: 3 rows of chunks belong to no run: a run's row was taken away" in await verify(path)

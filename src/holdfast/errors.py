@@ -11,6 +11,7 @@
     ├── RunNotFound           no run has this id
     ├── RunExists             a run has this id and another input
     ├── RunEnded              the run has ended and takes no more of this
+    ├── StreamEnded           the stream has its end mark and takes no more chunks
     ├── HookNotFound          no open hook has this token (`.reason` says why)
     ├── HookTaken             another run holds the token (`.owner`)
     ├── DeliveryConflict      one delivery id, two different payloads
@@ -28,7 +29,7 @@
         ├── StaleLog          an append rested on an old view of the log
         ├── FenceMissing      a command was appended without `after`
         ├── CommandMissing    a fact reports on a command that the log does not hold
-        ├── StepEnded         an attempt of a step that has its outcome
+        ├── StepEnded         an attempt of a step that has its outcome, or a later attempt
         ├── TooEarly          an attempt before its back-off is over
         ├── LeaseLost         a worker that others have declared dead
         ├── SchemaUnknown     the store was written by a newer Holdfast
@@ -138,6 +139,12 @@ class RunEnded(HoldfastError):
         self.recorded = list(recorded)
 
 
+class StreamEnded(HoldfastError):
+    """The stream was ended: write before its end, or to another stream."""
+
+    code = "stream_ended"
+
+
 class HookNotFound(HoldfastError):
     """No open hook has this token; `.reason` is 'unknown', 'closed' or 'run_ended'."""
 
@@ -245,7 +252,7 @@ class CommandMissing(StoreError):
 
 
 class StepEnded(StoreError):
-    """An attempt cannot start: the step has its outcome."""
+    """An attempt cannot start, or write to a stream: the step has its outcome, or a later attempt."""
 
     code = "step_ended"
 

@@ -8,6 +8,7 @@ For each run the log is read once, in pages, and everything is checked on the wa
 - its own order: positions 1..n without a gap or a double, times that do not go back, facts behind the
   commands they report on, unique keys, at most one end and nothing behind it but late outcomes;
 - the hash chain: each append's hash over the one before and its own events, and the head's in the run's row;
+- its streams: positions without a gap, keys, size and hash (`streamcheck.py`);
 - the projections: the run's row, open steps, pending timers and hooks, against what the log folds to;
 - with code: that today's workflows replay it;
 - with exported heads: that the log still holds what it held when they were exported. Only this proves
@@ -28,6 +29,7 @@ import msgspec
 from .errors import HoldfastError, StoreError
 from .logcheck import Difference, ExportedHead, LogCheck, Projections
 from .store.base import Head, Hook, Store
+from .streamcheck import check_streams
 
 PAGE = 1000
 _TRIES = 50
@@ -105,6 +107,7 @@ class Verification:
                 self.unsettled.append(head.run)
             else:
                 differences += log.check_projections(settled)
+                differences += [found async for found in check_streams(self._store, head.run)]
                 if log.state is not None and settled.head.workflow in self._workflows and not differences:
                     differences += await self._replay(head.run)
         except StoreError as error:

@@ -8,7 +8,8 @@ projections, written in the commit of the events they derive from:
     timers  the timers that are still to fire
     hooks   the tokens, open or not, and the deliveries they have had
 
-and, beside the log, what is not history: which worker owns a run, whether it is parked.
+and, beside the log, its streams (`streams.py`), and what is not history: which worker owns a run, whether it
+is parked.
 
 Whatever is written goes through `submit`: appends of different runs that wait at one moment are committed
 together (`group.py`), each judged by the same pure function (`rules.judge`). A backend brings only the
@@ -25,8 +26,10 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from ..chunks import Chunk, Part
 from ..clock import Clock, SystemClock
 from ..events import Draft, Event
+from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 
@@ -146,13 +149,17 @@ class WorkerRow(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """What a commit changed, for those who wait: told in process at once, to other processes after it."""
+    """What a commit changed, for those who wait: told in process at once, to other processes after it.
+
+    `stream` names the stream that has grown; such news say nothing about the run's log.
+    """
 
     run: str
     owner: str | None
     fact: bool
     ended: bool
     ready: bool
+    stream: str | None = None
 
 
 Listener = Callable[[Sequence[News]], None]
@@ -282,6 +289,46 @@ class Store(abc.ABC):
     async def strays(self) -> list[str]:
         """Rows that belong to no run, in words: there are none, unless a run's row was taken away by hand."""
         return []
+
+    # ---- streams
+
+    @abc.abstractmethod
+    async def write_stream(
+        self,
+        run_id: str,
+        name: str,
+        parts: Sequence[Part],
+        *,
+        author: Author | None = None,
+        batch: str | None = None,
+        limit: int | None = None,
+    ) -> Written:
+        """Append chunks to a stream of a run, all or nothing; they are durable when this returns.
+
+        Writes that wait at one moment share a commit with each other and with appends. Send a write whose
+        answer was lost again with the same `batch`. `streams.judge_write` says what is accepted.
+
+        Raises RunNotFound, RunEnded, StreamEnded, StepEnded (the author's attempt is over), PayloadError (over
+        `limit`, the bytes of the whole stream), StoreError.
+        """
+
+    @abc.abstractmethod
+    async def read_stream(
+        self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
+    ) -> list[Chunk]:
+        """A page of a stream beyond `after`: at most `limit` chunks and `PAGE_BYTES`, but one at least.
+
+        What is read is durable. An empty page means that nothing lies beyond `after` yet; wait for news of the
+        run with this `stream`, or for its end (`listen`), and read again.
+        """
+
+    @abc.abstractmethod
+    async def stream(self, run_id: str, name: str) -> StreamHead | None:
+        """A stream's row, or None where nothing was written to it yet."""
+
+    @abc.abstractmethod
+    async def streams(self, run_id: str) -> list[StreamHead]:
+        """The streams of a run, in the order of their first chunks."""
 
     # ---- who works on what (never needed for correctness; it saves work)
 

@@ -15,23 +15,39 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..chunks import Part
 from ..clock import Clock
-from ..errors import StoreError
+from ..errors import HoldfastError, StoreError
 from ..events import Draft, new
 from ..ids import BatchIds
 from .base import Append, Appended, News, Store
+from .streams import Author, Write, Written
 
 T = TypeVar("T")
+HEAVY = 64 * 1024
+"""Bytes of a write to a stream from which on it may hold up whoever shares its thread."""
 
 
 class Job(Generic[T]):
-    """A write that is no append: `work` runs inside the group's transaction, `answer` on the loop."""
+    """A write that is no append: `work` runs inside the group's transaction, `answer` on the loop.
 
-    __slots__ = ("answer", "work")
+    `news` says what its result is to others; `heavy` that it is too large for the loop's own thread.
+    """
 
-    def __init__(self, work: Callable[[], T], answer: Callable[[T | BaseException], None]) -> None:
+    __slots__ = ("answer", "heavy", "news", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], T],
+        answer: Callable[[T | BaseException], None],
+        news: Callable[[T], Sequence[News]] | None = None,
+        *,
+        heavy: bool = False,
+    ) -> None:
         self.work = work
         self.answer = answer
+        self.news = news
+        self.heavy = heavy
 
 
 Item = Append | Job[Any]
@@ -53,6 +69,10 @@ class GroupStore(Store):
         self._closed = True
 
     # ---- what a backend supplies
+
+    @abc.abstractmethod
+    def put_chunks(self, write: Write) -> Written | HoldfastError:
+        """Judge and write chunks of a stream, inside the group's transaction."""
 
     @abc.abstractmethod
     def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
@@ -96,11 +116,39 @@ class GroupStore(Store):
         self._put(Append("", [draft], None, self._batches.next(), _settle(future), token=token))
         return await future
 
-    async def job(self, work: Callable[[], T]) -> T:
+    async def job(
+        self,
+        work: Callable[[], T],
+        news: Callable[[T], Sequence[News]] | None = None,
+        *,
+        heavy: bool = False,
+    ) -> T:
         """Run a write that is no append in the next group's transaction."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._put(Job(work, _settle(future)))
+        self._put(Job(work, _settle(future), news, heavy=heavy))
         return await future
+
+    async def write_stream(
+        self,
+        run_id: str,
+        name: str,
+        parts: Sequence[Part],
+        *,
+        author: Author | None = None,
+        batch: str | None = None,
+        limit: int | None = None,
+    ) -> Written:
+        """Append chunks to a stream, in the next group's transaction."""
+        write = Write(run_id, name, parts, batch or self._batches.next(), author, limit)
+        grown = [News(run_id, None, False, False, False, name)]
+        answer = await self.job(
+            lambda: self.put_chunks(write),
+            lambda answer: grown if isinstance(answer, Written) and answer.last else (),
+            heavy=sum(len(part.body) for part in parts) > HEAVY,
+        )
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def next_batch(self) -> str:
         """A batch id for an append that is made by hand (law L12)."""
@@ -159,6 +207,7 @@ class GroupStore(Store):
                 item.answer(outcome)
         else:
             answers, news = outcome
+            news += news_of_jobs(group, answers)
             for item, answer in zip(group, answers, strict=True):
                 item.answer(answer)
             if news:
@@ -174,6 +223,16 @@ class GroupStore(Store):
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Pass news on to other processes, where the backend has any."""
+
+
+def news_of_jobs(group: Sequence[Item], answers: Answers) -> list[News]:
+    """What the jobs of a group, now committed, have changed for others."""
+    return [
+        told
+        for item, answer in zip(group, answers, strict=True)
+        if isinstance(item, Job) and item.news is not None and not isinstance(answer, BaseException)
+        for told in item.news(answer)
+    ]
 
 
 def _settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:

@@ -10,13 +10,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from .. import faults
+from ..chunks import Chunk
 from ..clock import Clock
-from ..errors import LeaseLost, RunNotFound, StoreError
+from ..errors import HoldfastError, LeaseLost, RunNotFound, StoreError
 from ..events import Event, dump_json, load_json, token_of
 from .base import Append, Appended, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
 from .group import Answers, GroupStore, Item, Job
 from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
+from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
+from .streams import Found as StreamFound
 
 
 class _Run:
@@ -30,6 +35,17 @@ class _Run:
         self.appends: list[tuple[int, bytes]] = []
         self.steps: dict[str, tuple[int, int | None]] = {}
         self.timers: dict[str, int] = {}
+        self.streams: dict[str, _Stream] = {}
+
+
+class _Stream:
+    """One stream of a run, with what its writes are found again by."""
+
+    def __init__(self, head: StreamHead) -> None:
+        self.head = head
+        self.chunks: list[Chunk] = []
+        self.keys: dict[str, int] = {}
+        self.batches: dict[str, tuple[int, int]] = {}
 
 
 class _Data:
@@ -183,6 +199,46 @@ class MemoryStore(GroupStore):
         self._data.hooks[hook.run, hook.key] = Hook(
             hook.token, hook.run, hook.key, status, hook.opened, hook.schema, hook.metadata
         )
+
+    # ---- streams
+
+    def put_chunks(self, write: Write) -> Written | HoldfastError:
+        """Judge and write chunks of a stream."""
+        run = self._data.runs.get(write.run)
+        stream = None if run is None else run.streams.get(write.name)
+        found = StreamFound(run is not None, run is not None and run.head.ended is not None)
+        author = write.author
+        if author is not None and author.run in self._data.runs:
+            found.open = self._data.runs[author.run].steps.get(author.step)
+        if stream is not None:
+            found.stream, found.keys, found.batch = stream.head, stream.keys, stream.batches.get(write.batch)
+        verdict = judge_write(write, found, self.clock.now())
+        if verdict.head is not None and run is not None:
+            stream = run.streams.setdefault(write.name, _Stream(verdict.head))
+            stream.head = verdict.head
+            stream.chunks += verdict.chunks
+            stream.keys.update((c.key, c.position) for c in verdict.chunks if c.key is not None)
+            stream.batches[write.batch] = (verdict.chunks[0].position, verdict.chunks[-1].position)
+        return verdict.answer
+
+    async def read_stream(
+        self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
+    ) -> list[Chunk]:
+        """A page of a stream beyond `after`."""
+        run = self._data.runs.get(run_id)
+        stream = None if run is None else run.streams.get(name)
+        return [] if stream is None else first_page(stream.chunks[after : after + limit])
+
+    async def stream(self, run_id: str, name: str) -> StreamHead | None:
+        """A stream's row, or None."""
+        run = self._data.runs.get(run_id)
+        stream = None if run is None else run.streams.get(name)
+        return None if stream is None else msgspec.structs.replace(stream.head)
+
+    async def streams(self, run_id: str) -> list[StreamHead]:
+        """The streams of a run."""
+        run = self._data.runs.get(run_id)
+        return [] if run is None else [msgspec.structs.replace(s.head) for s in run.streams.values()]
 
     # ---- reading
 

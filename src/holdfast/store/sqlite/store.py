@@ -17,17 +17,20 @@ from typing import Any, TypeVar
 
 import apsw
 
+from holdfast.chunks import Chunk
 from holdfast.clock import Clock
-from holdfast.errors import StoreError
+from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
 from holdfast.store.base import Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
-from holdfast.store.group import Answers, GroupStore, Item
+from holdfast.store.group import Answers, GroupStore, Item, Job
 from holdfast.store.peers import Peers
+from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
 from . import ownership
 from .appends import GroupWriter
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
 from .lookups import to_head, to_hook
+from .streams import put_chunks, read_chunks, to_stream
 from .thread import WriterThread
 
 T = TypeVar("T")
@@ -87,7 +90,7 @@ class SqliteStore(GroupStore):
 
     def start_commit(self, group: Sequence[Item]) -> None:
         """Commit a group: here where it is alone, else in the thread."""
-        alone = len(group) == 1 and self._last_size <= 1 and self._pace < SLOW
+        alone = len(group) == 1 and self._last_size <= 1 and self._pace < SLOW and not _heavy(group[0])
         self._last_size = len(group)
         if alone:
             try:
@@ -140,7 +143,7 @@ class SqliteStore(GroupStore):
         useful = [
             item
             for item in news
-            if item.fact or item.ended or (item.ready and item.owner not in self._enlisted)
+            if item.fact or item.ended or item.stream or (item.ready and item.owner not in self._enlisted)
         ]
         if useful:
             self._peers.send(useful)
@@ -255,6 +258,32 @@ class SqliteStore(GroupStore):
         except apsw.Error as error:
             raise translate(error, self.path) from error
 
+    # ---- streams
+
+    def put_chunks(self, write: Write) -> Written | HoldfastError:
+        """Judge and write chunks of a stream, inside the group's transaction."""
+        return put_chunks(self._db, write, self.clock.now())
+
+    async def read_stream(
+        self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
+    ) -> list[Chunk]:
+        """A page of a stream beyond `after`."""
+        if self._reader is None:
+            raise StoreError(f"{self.url} is not open: use it inside `async with`")
+        try:
+            return read_chunks(self._reader, run_id, name, after, limit)
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+
+    async def stream(self, run_id: str, name: str) -> StreamHead | None:
+        """A stream's row, or None."""
+        rows = self._query("stream", (run_id, name))
+        return to_stream(rows[0]) if rows else None
+
+    async def streams(self, run_id: str) -> list[StreamHead]:
+        """The streams of a run."""
+        return [to_stream(row) for row in self._query("streams", (run_id,))]
+
     # ---- who works on what
 
     async def enlist(self, worker: WorkerRow) -> None:
@@ -311,3 +340,7 @@ class SqliteStore(GroupStore):
     def _db(self) -> apsw.Connection:
         assert self._writer is not None, "a job runs while the store is open"
         return self._writer.db
+
+
+def _heavy(item: Item) -> bool:
+    return isinstance(item, Job) and item.heavy

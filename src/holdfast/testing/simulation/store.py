@@ -15,7 +15,7 @@ from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
 from ...store.base import Append, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
-from ...store.group import Item
+from ...store.group import Item, news_of_jobs
 from ...store.memory import MemoryStore, _Data
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class SimulatedStore(MemoryStore):
         if isinstance(outcome, Exception):
             return outcome
         [answer], news = outcome
+        news += news_of_jobs([item], [answer])
         self._world.note(f"{self._name}: {what} -> {_short(answer)}")
         if news:
             self._spread(news)

@@ -255,8 +255,62 @@ SELECT key, attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run 
 SELECT name, count(*) FROM (
     SELECT 'events' AS name, run FROM events UNION ALL SELECT 'steps', run FROM steps
     UNION ALL SELECT 'timers', run FROM timers UNION ALL SELECT 'hooks', run FROM hooks
-    UNION ALL SELECT 'deliveries', run FROM deliveries)
-WHERE run NOT IN (SELECT row FROM runs) GROUP BY name ORDER BY name;
+    UNION ALL SELECT 'deliveries', run FROM deliveries UNION ALL SELECT 'streams', run FROM streams
+    UNION ALL SELECT 'chunks', (SELECT streams.run FROM streams WHERE streams.row = chunks.stream) FROM chunks)
+WHERE run IS NULL OR run NOT IN (SELECT row FROM runs) GROUP BY name ORDER BY name;
+
+-- ==== streams
+
+-- name: stream_run
+-- A stream's run: its row, and whether it has ended.
+SELECT row, ended IS NOT NULL FROM runs WHERE run = ?1;
+
+-- name: author
+-- The attempt of a step that owes an outcome, by its run's id.
+SELECT attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) AND key = ?2;
+
+-- name: stream
+-- A stream's row, by the run's id, in the order of the fields of `StreamHead`.
+SELECT runs.run, streams.name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt,
+       attempts, streams.row
+FROM runs JOIN streams ON streams.run = runs.row WHERE runs.run = ?1 AND streams.name = ?2;
+
+-- name: streams
+-- The rows of all streams of a run.
+SELECT runs.run, streams.name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt,
+       attempts, streams.row
+FROM runs JOIN streams ON streams.run = runs.row WHERE runs.run = ?1 ORDER BY streams.row;
+
+-- name: chunk_key
+-- Where the chunk with this key stands.
+SELECT key, position FROM chunks WHERE stream = ?1 AND key = ?2;
+
+-- name: chunk_batch
+-- First and last position of what was written under this batch id.
+SELECT first, position FROM chunks WHERE stream = ?1 AND batch = ?2;
+
+-- name: create_stream
+-- A stream's row, at its first chunks.
+INSERT INTO streams (run, name, position, size, time, ended, chain, step, attempt, attempts)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING row;
+
+-- name: advance_stream
+-- A stream has grown.
+UPDATE streams SET position = ?2, size = ?3, time = ?4, ended = ?5, chain = ?6, step = ?7, attempt = ?8,
+    attempts = ?9
+WHERE row = ?1;
+
+-- name: add_chunk
+-- One chunk of a stream.
+INSERT INTO chunks (stream, position, kind, body, time, step, attempt, key, batch, first)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10);
+
+-- name: read_stream
+-- A part of a stream, by the run's id.
+SELECT position, kind, CAST(body AS BLOB), time, step, attempt, key FROM chunks
+WHERE stream = (
+    SELECT streams.row FROM runs JOIN streams ON streams.run = runs.row WHERE runs.run = ?1 AND streams.name = ?2)
+  AND position > ?3 ORDER BY position LIMIT ?4;
 
 -- ==== who works on what
 
