@@ -33,6 +33,7 @@ from .errors import (
 )
 from .events import dump_json, load_json, new, reader
 from .handle import PAGE, Run, RunSummary, summary
+from .keys import Keys
 from .schema import validate
 from .store.base import Hook, Status, Store, Timer
 from .store.url import open_store
@@ -68,17 +69,24 @@ def default_url() -> str:
     return os.environ.get("HOLDFAST_URL") or "sqlite:///.holdfast/holdfast.db"
 
 
-def connect(url: str | None = None, *, payload_limit: int = DEFAULT_LIMIT, clock: Clock | None = None) -> App:
+def connect(
+    url: str | None = None,
+    *,
+    payload_limit: int = DEFAULT_LIMIT,
+    clock: Clock | None = None,
+    keys: Keys | None = None,
+) -> App:
     """An app on a store: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
 
     Use it with `async with`. Without `url`: $HOLDFAST_URL, else sqlite:///.holdfast/holdfast.db.
-    `payload_limit` bounds one argument list, result or payload, in bytes.
+    `payload_limit` bounds one argument list, result or payload, in bytes. `keys` seals payloads at rest
+    (default: the key file that $HOLDFAST_KEYS names, if any).
 
     Example:
         async with hf.connect("sqlite:///app.db") as app:
             run = await app.start(fulfil, order)
     """
-    return App(open_store(url or default_url(), clock=clock), payload_limit=payload_limit)
+    return App(open_store(url or default_url(), clock=clock, keys=keys), payload_limit=payload_limit)
 
 
 class App:

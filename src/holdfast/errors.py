@@ -32,6 +32,7 @@
         ├── StepEnded         an attempt of a step that has its outcome, or a later attempt
         ├── TooEarly          an attempt before its back-off is over
         ├── LeaseLost         a worker that others have declared dead
+        ├── KeyMissing        a sealed payload, and no key that opens it
         ├── SchemaUnknown     the store was written by a newer Holdfast
         └── StoreBroken       the file is no store, or it is corrupt
 
@@ -267,6 +268,12 @@ class LeaseLost(StoreError):
     """The worker was declared dead while it could not say that it lives: its runs are others' now."""
 
     code = "lease_lost"
+
+
+class KeyMissing(StoreError):
+    """A payload is sealed and no key at hand opens it, or a key file cannot be used."""
+
+    code = "key_missing"
 
 
 class SchemaUnknown(StoreError):

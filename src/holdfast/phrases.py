@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .clock import to_datetime
+from .keys import MARK
+
+SEALED = "(sealed: HOLDFAST_KEYS opens it)"
 
 
 def clean(text: object, *, lines: bool = False) -> str:
@@ -25,6 +28,8 @@ def quoted(text: str) -> str:
 
 def error_line(error: dict[str, Any]) -> str:
     """A recorded error on one line: 'ValueError: no such card'."""
+    if MARK in error:
+        return SEALED
     kind = str(error.get("type", "?")).rpartition(":")[2]
     message = " ".join(str(error.get("message", "")).split())
     return clean(f"{kind}: {message}" if message else kind)

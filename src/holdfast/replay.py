@@ -21,8 +21,9 @@ import msgspec
 
 from .clock import from_text
 from .engine.tick import replay
-from .errors import DefinitionError, PayloadError, ReplayDivergence, RunNotFound
+from .errors import DefinitionError, KeyMissing, PayloadError, ReplayDivergence, RunNotFound
 from .events import ENDS, TYPES, Event, dump_json
+from .keys import is_sealed
 from .store.base import Store
 from .workflow import Workflow, workflows
 
@@ -75,6 +76,8 @@ def check_run(events: Sequence[Event], workflow: Workflow[..., Any] | None = Non
         raise DefinitionError(
             f"{events[0].run}: no workflow {name!r} is defined here: import the module that defines it"
         )
+    if is_sealed(events[0].body):
+        raise KeyMissing(f"{events[0].run}: its payloads are sealed: give the keys ($HOLDFAST_KEYS)")
     ended = any(event.type in ENDS for event in events)
     outcome = Replayed(events[0].run, name, events[-1].position, ended)
     try:

@@ -62,7 +62,8 @@ class Verification:
         exported: Iterable[ExportedHead] = (),
         keep_heads: bool = False,
     ) -> None:
-        self._store = store
+        self._store = store.at_rest  # proofs are about what is stored, sealed or not
+        self._open_store = store
         self._run_id = run_id
         self._workflows = workflows
         self._exported: dict[str, list[ExportedHead]] = {}
@@ -159,7 +160,7 @@ class Verification:
 
         self.replayed += 1
         try:
-            divergence = check_run(await self._store.read(run_id)).divergence
+            divergence = check_run(await self._open_store.read(run_id)).divergence
         except HoldfastError as error:
             return [Difference(run_id, 0, f"cannot be replayed: {error}")]
         if divergence is None:

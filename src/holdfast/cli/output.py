@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from ..keys import MARK
+from ..phrases import SEALED
 from ..phrases import ago as ago
 from ..phrases import clean as clean
 from ..phrases import due as due
@@ -141,4 +143,5 @@ def compact(value: Any) -> str:
     """A plain value as JSON on one line, as people read it."""
     from ..events import dump_json
 
-    return clean(dump_json(value).decode())
+    sealed = isinstance(value, dict) and MARK in value
+    return SEALED if sealed else clean(dump_json(value).decode())

@@ -182,6 +182,11 @@ class Store(abc.ABC):
         self.clock: Clock = clock or SystemClock()
         self._listeners: list[Listener] = []
 
+    @property
+    def at_rest(self) -> Store:
+        """The store as it holds its data: without the seal, where there is one. What proofs read."""
+        return self
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
@@ -230,8 +235,13 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def deliver(self, token: str, payload: bytes, delivery: str) -> Appended:
+    async def deliver(
+        self, token: str, payload: bytes, delivery: str, *, digest: str | None = None
+    ) -> Appended:
         """Append a payload (JSON text) to the run that has this hook open; `.run` of the answer is its id.
+
+        By `digest` a payload that is sent again is told from another one under the same delivery id; it is
+        computed from the payload where it is not given.
 
         Raises HookNotFound and DeliveryConflict.
         """

@@ -15,8 +15,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from ..chunks import Part
 from ..clock import Clock
+from ..codec import digest as digest_of
 from ..errors import HoldfastError, StoreError
 from ..events import Draft, new
 from ..ids import BatchIds
@@ -104,14 +107,13 @@ class GroupStore(Store):
         self._put(Append(run_id, events, after, batch or self._batches.next(), _settle(future), owner=owner))
         return await future
 
-    async def deliver(self, token: str, payload: bytes, delivery: str) -> Appended:
+    async def deliver(
+        self, token: str, payload: bytes, delivery: str, *, digest: str | None = None
+    ) -> Appended:
         """Append a payload to the run that has this hook open."""
-        import msgspec
-
-        from ..codec import digest
-
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        data = {"delivery": delivery, "payload": msgspec.Raw(payload), "digest": digest(payload)}
+        digest = digest or digest_of(payload)
+        data = {"delivery": delivery, "payload": msgspec.Raw(payload), "digest": digest}
         draft = new("hook_received", key=f"{token}#0", data=data)
         self._put(Append("", [draft], None, self._batches.next(), _settle(future), token=token))
         return await future

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from ..clock import Clock
 from ..errors import StoreError
+from ..keys import Keys, keys_of_environment
 from .base import Store
 
 
-def open_store(url: str, *, clock: Clock | None = None) -> Store:
+def open_store(url: str, *, clock: Clock | None = None, keys: Keys | None = None) -> Store:
     """A store for a URL: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
+
+    With `keys` (default: those of the file that $HOLDFAST_KEYS names), payloads are sealed (`sealed.py`).
 
     Example:
         async with open_store("memory://") as store: ...
 
-    Raises StoreError for a URL that no backend knows.
+    Raises StoreError for a URL that no backend knows, KeyMissing for keys that cannot be used.
     """
+    store = _backend(url, clock)
+    keys = keys or keys_of_environment()
+    if keys is None:
+        return store
+    from .sealed import SealedStore
+
+    return SealedStore(store, keys)  # type: ignore[abstract]  # see the end of sealed.py
+
+
+def _backend(url: str, clock: Clock | None) -> Store:
     scheme = url.partition("://")[0]
     if scheme == "memory":
         from .memory import open_memory

@@ -34,6 +34,7 @@ from ..errors import (
     CommandMissing,
     FenceMissing,
     HoldfastError,
+    KeyMissing,
     ReplayDivergence,
     Runaway,
     RunEnded,
@@ -45,6 +46,7 @@ from ..errors import (
     TooManyEvents,
 )
 from ..events import ENDS, Draft, Event, new
+from ..keys import is_sealed
 from ..store.base import Append, Appended, OpenStep
 from ..workflow import Workflow
 from .attempts import Attempts
@@ -288,6 +290,8 @@ class Advance:
             self._reload(keep=list(request.drafts))
         elif self.closed and self._on_created is None:
             log.debug("%s: %s", self.run_id, answer)
+        elif isinstance(answer, KeyMissing):
+            self._park("sealed", answer)  # what it missed cannot be read
         elif isinstance(answer, StoreError) and not isinstance(answer, CommandMissing | FenceMissing):
             log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
             self._send_again(request, answer)
@@ -405,6 +409,9 @@ class Advance:
         self._news = False
         try:
             events = await self.worker.store.read(self.run_id, self.after)
+        except KeyMissing as error:
+            self._park("sealed", error)
+            return
         except StoreError as error:
             log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self._news = True
@@ -433,6 +440,11 @@ class Advance:
         try:
             events = await store.read(self.run_id)
             open_steps = {step.key: step for step in await store.open_steps(self.run_id)}
+            if events and is_sealed(events[0].body):
+                raise KeyMissing("its payloads are sealed: give this worker the keys ($HOLDFAST_KEYS)")
+        except KeyMissing as error:
+            self._park("sealed", error)
+            return
         except StoreError as error:
             log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self.worker.later(self._retry, self._unbusy)
