@@ -60,12 +60,16 @@ def help_of(*words: str) -> str:
 
 
 def commands() -> list[str]:
-    """The names of all commands, in the order of the help."""
+    """The names of all commands, in the order of the help; those of a group behind its name."""
     from holdfast.cli.frame import app
 
     help_of()  # adds the commands
     names = [str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands]
-    return [name for name in names if name != "trail"]
+    names = [name for name in names if name != "trail"]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        names += [f"{group.name} {info.name}" for info in group.typer_instance.registered_commands]
+    return names
 
 
 def trail_commands() -> list[str]:
@@ -78,7 +82,7 @@ def trail_commands() -> list[str]:
 def page() -> str:
     """The whole page."""
     parts = [INTRO, f"```text\n{help_of()}\n```\n"]
-    parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands()]
+    parts += [f"## {name}\n\n```text\n{help_of(*name.split())}\n```\n" for name in commands()]
     parts.append(f"{TRAIL}\n```text\n{help_of('trail')}\n```\n")
     parts += [f"### trail {name}\n\n```text\n{help_of('trail', name)}\n```\n" for name in trail_commands()]
     return "\n".join(parts)

@@ -22,7 +22,8 @@ from holdfast.cli.options import DEFAULT_STORE
 
 COMMANDS = {
     *("run", "start", "worker", "serve", "runs", "show", "events", "why", "hooks", "timers"),
-    *("resume", "wake", "cancel", "terminate", "verify", "replay"),
+    *("resume", "wake", "cancel", "terminate", "rerun", "verify", "replay"),
+    *("stress hook-sleep", "stress step-storm", "stress hook-storm"),
 }
 READING = ("runs", "show x", "events x", "why x", "hooks", "timers", "verify", "verify x", "replay shop")
 ACTING = ("resume x 1", "wake x", "cancel x", "terminate x")
@@ -45,7 +46,7 @@ def test_the_reference_is_what_the_help_says() -> None:
 def test_every_command_has_help_with_its_exit_codes() -> None:
     assert set(make_cli.commands()) == COMMANDS
     for command in COMMANDS:
-        text = make_cli.help_of(command)
+        text = make_cli.help_of(*command.split())
         assert "\n  Exit codes:\n    0    " in text
         assert "--store URL" in text
         assert "--json" in text

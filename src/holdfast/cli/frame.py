@@ -73,13 +73,29 @@ app = typer.Typer(
 )
 
 
-def command(section: str, ending: str, *, any_words: bool = False) -> Callable[[_Function], _Function]:
-    """Make a function that returns an exit code a command, in a section of the help.
+def command(
+    section: str, ending: str, *, name: str | None = None, of: typer.Typer = app, any_words: bool = False
+) -> Callable[[_Function], _Function]:
+    """Make a function that returns an exit code a command, in a section of the help, or of a group.
 
     With `any_words`, words like -5 are arguments, not options that nobody knows.
     """
     settings = {"ignore_unknown_options": True} if any_words else None
-    return app.command(cls=Described, rich_help_panel=section, epilog=ending, context_settings=settings)
+    return of.command(name, cls=Described, rich_help_panel=section, epilog=ending, context_settings=settings)
+
+
+def group(section: str, name: str, help: str) -> typer.Typer:
+    """A command that is followed by the name of one of its own: `holdfast stress hook-sleep`."""
+    made = typer.Typer(
+        cls=Sections,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        no_args_is_help=True,
+        help=help,
+    )
+    app.add_typer(made, name=name, rich_help_panel=section)
+    return made
 
 
 def _print_version(wanted: bool) -> None:
