@@ -126,7 +126,11 @@ class Runtime(abc.ABC):
 class Attempt(abc.ABC):
     """What a running step can ask of its executor."""
 
-    info: StepInfo
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def info(self) -> StepInfo: ...
 
     @abc.abstractmethod
     def heartbeat(self) -> None: ...

@@ -339,7 +339,7 @@ async def test_kill_9_around_a_commit_loses_nothing_that_was_answered(tmp_path, 
         assert len(await assert_sound(store, "r")) == 6
 
 
-async def test_one_run_commits_on_the_loop_and_many_in_the_thread(tmp_path, monkeypatch):
+async def test_groups_commit_on_the_loop_and_what_would_hold_it_up_in_the_thread(tmp_path, monkeypatch):
     """HOTPATH 3: handing a single commit over would cost a quarter of it."""
     where = []
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
@@ -352,6 +352,8 @@ async def test_one_run_commits_on_the_loop_and_many_in_the_thread(tmp_path, monk
             last = (await store.append("r", [noted(f"n#{n + 1}")], after=last)).last
         assert where == []
         await asyncio.gather(*(store.append("r", [woken(f"{n}")]) for n in range(10)))
+        assert where == []
+        await store.append("r", [woken(f"many {n}") for n in range(1001)])
         assert where == ["thread"]
 
 

@@ -1,9 +1,10 @@
 """Group commit: what waits at one moment is committed together, with one fsync (DESIGN: the store).
 
 `submit` puts an append into `pending` and asks the loop to flush at the end of this turn, so that all that
-became ready in the turn forms one group; while a group is being committed elsewhere (a writer thread), the
-next one gathers. A refused append does not fail its neighbours: each has its own verdict. A store that
-cannot commit at all fails the whole group, and nothing of it is stored.
+became ready in the turn forms one group, or several where it is much: nobody waits for the whole of a crowd.
+While a group is being committed elsewhere (a writer thread), the next one gathers. A refused append does not
+fail its neighbours: each has its own verdict. A store that cannot commit at all fails the whole group, and
+nothing of it is stored.
 
 Other writes (claims, leases, parking) go through the same door as `Job`s, so a backend has one writer.
 """
@@ -29,6 +30,9 @@ from .streams import Author, Write, Written
 T = TypeVar("T")
 HEAVY = 64 * 1024
 """Bytes of a write to a stream from which on it may hold up whoever shares its thread."""
+LARGEST = 128
+"""Writes in a group. A commit's price is spread thin over so many already, and the loop is held up by no more
+than their work (some milliseconds)."""
 
 
 class Job(Generic[T]):
@@ -191,7 +195,7 @@ class GroupStore(Store):
     def _flush(self) -> None:
         if self._committing or not self.pending:
             return
-        group, self.pending = self.pending, []
+        group, self.pending = self.pending[:LARGEST], self.pending[LARGEST:]
         self._committing = True
         self.start_commit(group)
 

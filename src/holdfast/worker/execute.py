@@ -3,14 +3,20 @@
 An attempt runs only after its `step_started` is committed, so that a body which kills its process counts as
 an attempt. Whatever it comes to (a result, an error, a time-out, a cancellation) goes back to its run as one
 draft: a fact where the step is over, a record where it will be retried.
+
+Each body has a context of its own, and from its first suspension on a task of its own. Those that never
+suspend are run one after the other by one task, the *runner*: a task and a turn of the loop for each would
+cost as much as the rest of a short step. A body that suspends keeps the task, and another becomes the runner.
+The runner lets the loop have a turn when it has done what was there at first, or a few more (`_CHAIN`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,18 +33,31 @@ from ..workflow import Attempt, StepInfo, _attempt
 Outcome = Callable[["RunningStep", Draft], None]
 
 
+_CHAIN = 8
+"""Bodies that the runner does in one turn of the loop although each came of the one before."""
+_THREADS = 10_000
+"""Threads at most: attempts bound how many work; those that a time-out gave up on come on top."""
+
+
 class RunningStep(Attempt):
     """One attempt of a step, from its start to its outcome."""
 
+    __slots__ = ("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "task")
+
     def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome) -> None:
+        self.run_id = run_id
         self.call = call
         self.attempt = attempt
-        self.info = StepInfo(run_id, call.step.name, f"{run_id}/{call.key}", attempt)
         self.outcome = outcome
-        self.task: asyncio.Task[None] | None = None
-        self.begun = False
+        self.task: asyncio.Task[None] | None = None  # while its body runs
         self.cancelled = False
         self.beaten = 0
+
+    @property
+    def info(self) -> StepInfo:
+        """What `hf.step_info()` gives."""
+        call = self.call
+        return StepInfo(self.run_id, call.step.name, f"{self.run_id}/{call.key}", self.attempt)
 
     def heartbeat(self) -> None:
         """The body says that it is alive."""
@@ -47,7 +66,7 @@ class RunningStep(Attempt):
     def cancel(self) -> None:
         """Nobody waits for it any more: interrupt the body."""
         self.cancelled = True
-        if self.task is not None and self.begun:  # a task that is cancelled before never runs: no outcome
+        if self.task is not None:
             self.task.cancel()
 
 
@@ -74,6 +93,7 @@ class Executor:
         self._running: set[RunningStep] = set()
         self._waiting: deque[RunningStep] = deque()
         self._threads: ThreadPoolExecutor | None = None
+        self._runner: asyncio.Task[None] | None = None
         self._idle: asyncio.Event | None = None
 
     @property
@@ -83,18 +103,14 @@ class Executor:
 
     def start(self, attempt: RunningStep) -> None:
         """Run an attempt whose start is committed, now or when there is room."""
-        if len(self._running) >= self._concurrency:
-            self._waiting.append(attempt)
-            return
-        self._running.add(attempt)
-        context = self._base.copy()
-        context.run(_attempt.set, attempt)
-        attempt.task = self._loop.create_task(self._run(attempt), context=context)
+        self._waiting.append(attempt)
+        if self._runner is None:
+            self._continue()
 
     async def drain(self) -> None:
         """Wait until every attempt has its outcome."""
         self._idle = asyncio.Event()
-        if self._running:
+        if self._running or self._waiting:
             await self._idle.wait()
 
     def close(self) -> None:
@@ -102,28 +118,85 @@ class Executor:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, attempt: RunningStep) -> None:
-        attempt.begun = True
+    def _continue(self) -> None:
+        """See to it that somebody takes what waits."""
+        if self._runner is None and self._waiting and len(self._running) < self._concurrency:
+            self._runner = asyncio.Task(self._take(), loop=self._loop, context=self._base.copy())
+
+    async def _take(self) -> None:
+        """Be the runner, until a body suspends."""
+        me = asyncio.current_task()
+        assert me is not None
+        waiting, running = self._waiting, self._running
+        left = max(len(waiting), _CHAIN)
+        try:
+            while waiting and len(running) < self._concurrency:
+                if not left:
+                    await asyncio.sleep(0)
+                    left = max(len(waiting), _CHAIN)
+                left -= 1
+                attempt = waiting.popleft()
+                running.add(attempt)
+                attempt.task = me
+                context = self._base.copy()
+                context.run(_attempt.set, attempt)
+                try:
+                    draft = await self._within(context, self._perform(attempt), me)
+                except GeneratorExit as error:  # Python closes what is inside, and raises it out here
+                    draft = self._failed(attempt, error)
+                finally:
+                    attempt.task = None
+                    running.discard(attempt)
+                attempt.outcome(attempt, draft)
+                if self._runner is not me or me.cancelling():
+                    break
+        finally:
+            if self._runner is me:
+                self._runner = None
+            self._continue()
+            if self._idle is not None and not running and not waiting:
+                self._idle.set()
+
+    @types.coroutine
+    def _within(
+        self, context: contextvars.Context, body: Coroutine[Any, Any, Draft], me: asyncio.Task[None]
+    ) -> Generator[Any, Any, Draft]:
+        """Await `body`, each of its parts in `context`; as soon as it suspends, another task is the runner."""
+        try:
+            awaited = context.run(body.send, None)
+            if self._runner is me:
+                self._runner = None
+                self._continue()
+            while True:
+                try:
+                    sent = yield awaited
+                except BaseException as error:  # noqa: BLE001 - it is the body's
+                    awaited = context.run(body.throw, error)
+                else:
+                    awaited = context.run(body.send, sent)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    async def _perform(self, attempt: RunningStep) -> Draft:
+        """Run the body; what it comes to."""
         faults.point("worker.step.before")
         call = attempt.call
-        arguments = call.step.arguments
+        step = call.step
         try:
             if attempt.cancelled:
                 raise asyncio.CancelledError
-            args, kwargs = arguments.decode(call.args)
-            if call.step.plain:
-                result = await call.step.fn(*args, **kwargs)
+            args, kwargs = step.arguments.decode(call.args)
+            if step.plain:
+                result = await step.fn(*args, **kwargs)
             else:
                 result = await self._guarded(attempt, args, kwargs)
             draft = self._completed(attempt, result)
-        except BaseException as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the step has failed of it
             draft = self._failed(attempt, error)
-            if isinstance(error, KeyboardInterrupt):
-                self._ended(attempt)
-                raise
         faults.point("worker.step.after")
-        self._ended(attempt)
-        attempt.outcome(attempt, draft)
+        return draft
 
     def _completed(self, attempt: RunningStep, result: Any) -> Draft:
         key, returns = attempt.call.key, attempt.call.step.arguments.returns
@@ -137,20 +210,11 @@ class Executor:
         draft.value = value
         return draft
 
-    def _ended(self, attempt: RunningStep) -> None:
-        self._running.discard(attempt)
-        while self._waiting and len(self._running) < self._concurrency:
-            self.start(self._waiting.popleft())
-        if not self._running and self._idle is not None:
-            self._idle.set()
-
     async def _call(self, fn: Any, is_async: bool, args: Any, kwargs: Any) -> Any:
         if is_async:
             return await fn(*args, **kwargs)
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                max_workers=self._concurrency, thread_name_prefix="holdfast-step"
-            )
+            self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="holdfast-step")
         context = contextvars.copy_context()
         return await self._loop.run_in_executor(
             self._threads, lambda: context.run(_run_sync, fn, args, kwargs)

@@ -11,12 +11,14 @@ There are two ways to judge an append.
   indexes find out. Only plain acceptance is believed; every other verdict is judged again, slowly.
 - *Slow*: after looking everything up.
 
-The rows of the whole group are inserted table by table at the end. If an index refuses one, the group is
-rolled back and done again carefully: each append slowly, in a savepoint of its own.
+The rows of the whole group are written table by table at the end. If an index refuses one, or a run's row is
+not the remembered one, the group is rolled back and done again carefully: each append slowly, in a savepoint
+of its own.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,8 +40,9 @@ REMEMBERED = 10_000
 """How many runs a process remembers."""
 
 _BEGIN, _COMMIT = SQL["begin"], SQL["commit"]
-_ADVANCE, _TURN, _CREATE = SQL["advance_run"], SQL["turn_run"], SQL["create_run"]
-_BATCHED = ("add_event", "put_step", "drop_step", "put_timer", "drop_timer")
+_CREATE = SQL["create_run"]
+_HEADS = ("advance_run", "turn_run")
+_BATCHED = (*_HEADS, "add_event", "put_step", "drop_step", "put_timer", "drop_timer")
 
 _FAST = frozenset(
     {
@@ -50,6 +53,10 @@ _FAST = frozenset(
     }
 )
 """The types that need nothing looked up but the head, the open steps and the pending timers."""
+
+
+class _Moved(Exception):
+    """A run's row is not the one that we remember."""
 
 
 class GroupWriter:
@@ -65,6 +72,8 @@ class GroupWriter:
         self._touched: set[str] = set()
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _BATCHED}
         self._ended: list[tuple[int]] = []
+        self.sync = 0.0
+        """Seconds that the latest commit took to become durable."""
 
     def commit(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
         """Judge and write a group, and make it durable.
@@ -93,7 +102,9 @@ class GroupWriter:
             answers = write(group, news)
             if answers is not None:
                 faults.point("store.commit.before")
+                begun = time.perf_counter()
                 execute(_COMMIT)
+                self.sync = time.perf_counter() - begun
         except BaseException:
             self._forget()
             raise
@@ -183,7 +194,7 @@ class GroupWriter:
         answer = verdict.answer
         if not isinstance(answer, Appended) or not verdict.rows or answer.duplicates:
             return None
-        return answer if self._write(request, verdict, known, news) else None
+        return answer if self._write(request, verdict, known, news) else None  # its id is taken
 
     def _slow(self, request: Append, news: list[News]) -> Appended | BaseException:
         """Look up, judge, write."""
@@ -207,7 +218,7 @@ class GroupWriter:
         verdict = judge(request, found, self._clock.now())
         if verdict.rows:
             written = self._write(request, verdict, known, news)
-            assert written, "the write lock is ours, and so is what was just looked up"
+            assert written, "the write lock is ours, and the run's row was just looked up"
         elif known is not None:
             self._remember(request.run, known)
         return verdict.answer
@@ -215,18 +226,19 @@ class GroupWriter:
     # ---- writing
 
     def _write(self, request: Append, verdict: Verdict, known: Known | None, news: list[News]) -> bool:
-        """Write a verdict; False where the log is not the one that it was judged on."""
+        """Write a verdict with the next flush; False where it creates a run that is there already."""
         head, changes = verdict.head, verdict.changes
         assert head is not None
         assert changes is not None
+        if head.run in self._touched:
+            self._flush()  # the statements of a flush have no order among the appends of one run
         if known is None:
             if not self._create(head):
                 return False
             known, was_fact = Known(head, {}, {}), 0
         else:
             was_fact = known.head.fact
-            if not self._advance(head, known.head):
-                return False
+            self._advance(head, known.head)
         whole = isinstance(verdict.answer, Appended)
         self._add_events(head, verdict.rows, request, whole=whole)
         self._project(head, known, changes)
@@ -251,7 +263,7 @@ class GroupWriter:
             head.row = made[0][0]
         return bool(made)
 
-    def _advance(self, head: Head, before: Head) -> bool:
+    def _advance(self, head: Head, before: Head) -> None:
         attributes = None
         if head.attributes is not before.attributes:
             attributes = dump_json(head.attributes).decode()
@@ -261,11 +273,9 @@ class GroupWriter:
             before.chain, before.owner, before.parked, before.delivered, before.crashes,
         )  # fmt: skip
         if head.status == before.status and head.ended == before.ended:
-            self._cursor.execute(_ADVANCE, values)
+            self._rows["advance_run"].append(values)
         else:
-            values += (head.status, head.ended, head.owner, head.parked)
-            self._cursor.execute(_TURN, values)
-        return self.db.changes() == 1
+            self._rows["turn_run"].append((*values, head.status, head.ended, head.owner, head.parked))
 
     def _add_events(self, head: Head, rows: Sequence[Row], request: Append, *, whole: bool) -> None:
         run, add = head.row, self._rows["add_event"].append
@@ -310,10 +320,13 @@ class GroupWriter:
             self.db.execute(SQL["add_delivery"], (unique, row, position, digest))
 
     def _flush(self) -> None:
-        """Write what has been gathered, table by table."""
+        """Write what has been gathered, table by table. Raises _Moved."""
         for name, rows in self._rows.items():
             if rows:
+                before = self.db.total_changes()
                 self._cursor.executemany(SQL[name], rows)
+                if name in _HEADS and self.db.total_changes() - before != len(rows):
+                    raise _Moved
                 rows.clear()
         if self._ended:
             for name in ("drop_steps", "drop_timers", "end_hooks"):

@@ -1,9 +1,10 @@
 """The SQLite store: where its writes run, and its reads.
 
-A group of one, while nothing else is going on, is committed on the loop's own thread: handing it over costs
-a quarter of the commit. Everything else goes to the writer thread, and the next group gathers meanwhile: with
-a thousand runs at work the loop then lags by a few milliseconds instead of fifty. A lock held by another
-process and a slow disk send single writes to the thread as well, so that neither ever holds up the loop.
+A group is committed on the loop's own thread: handing it over costs a quarter of a single commit, and of a
+crowd's work a fifth, for two threads that compute take the interpreter's lock from each other. Groups are
+small enough (`group.LARGEST`) that the loop lags by milliseconds only. What would hold it up goes to the
+writer thread, and the next group gathers meanwhile: a lock that another process holds, a slow disk, and
+appends of many events.
 
 Reads have a connection of their own on the loop's thread; long ones let the loop go on between pages.
 """
@@ -11,7 +12,6 @@ Reads have a connection of their own on the loop's thread; long ones let the loo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,8 +21,8 @@ from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
-from holdfast.store.base import Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
-from holdfast.store.group import Answers, GroupStore, Item, Job
+from holdfast.store.base import Append, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
@@ -37,7 +37,9 @@ T = TypeVar("T")
 PAGE = 2000
 """Events that are read before the loop gets a turn (about 1 ms)."""
 SLOW = 0.002
-"""Seconds: where single commits take longer than this on average, they leave the loop's thread."""
+"""Seconds: where the disk takes longer than this for a commit on average, commits leave the loop's thread."""
+CROWD = 1000
+"""Events: a group of more than these is no work for the loop's thread."""
 _LATEST = (1 << 63) - 1
 
 
@@ -50,7 +52,6 @@ class SqliteStore(GroupStore):
         self._writer: GroupWriter | None = None
         self._reader: apsw.Connection | None = None
         self._thread: WriterThread | None = None
-        self._last_size = 0
         self._pace = 0.0
         self._waits = True
         self._enlisted: set[str] = set()
@@ -89,10 +90,8 @@ class SqliteStore(GroupStore):
     # ---- where writes run
 
     def start_commit(self, group: Sequence[Item]) -> None:
-        """Commit a group: here where it is alone, else in the thread."""
-        alone = len(group) == 1 and self._last_size <= 1 and self._pace < SLOW and not _heavy(group[0])
-        self._last_size = len(group)
-        if alone:
+        """Commit a group: here, or in the thread where that would hold up the loop."""
+        if self._pace < SLOW and not _is_heavy(group):
             try:
                 outcome = self._timed_commit(group, wait=False)
             except apsw.BusyError:
@@ -121,10 +120,8 @@ class SqliteStore(GroupStore):
         if wait is not self._waits:
             wait_for_lock(self._writer.db, wait)
             self._waits = wait
-        begun = time.perf_counter()
         outcome = self._writer.commit(group)
-        if len(group) == 1:
-            self._pace += 0.1 * (time.perf_counter() - begun - self._pace)
+        self._pace += 0.1 * (self._writer.sync - self._pace)
         return outcome
 
     def _failure(self, error: Exception) -> Exception:
@@ -342,5 +339,6 @@ class SqliteStore(GroupStore):
         return self._writer.db
 
 
-def _heavy(item: Item) -> bool:
-    return isinstance(item, Job) and item.heavy
+def _is_heavy(group: Sequence[Item]) -> bool:
+    events = sum(len(item.drafts) for item in group if isinstance(item, Append))
+    return events > CROWD or any(not isinstance(item, Append) and item.heavy for item in group)
