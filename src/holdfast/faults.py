@@ -54,9 +54,17 @@ def arm(name: str, action: Callable[[], None]) -> None:
     _armed[name] = action
 
 
-def disarm() -> None:
-    """Forget every armed point."""
-    _armed.clear()
+def is_armed(name: str) -> bool:
+    """Whether something is armed at this point."""
+    return name in _armed
+
+
+def disarm(name: str | None = None) -> None:
+    """Forget what is armed at a point, or everywhere."""
+    if name is None:
+        _armed.clear()
+    else:
+        _armed.pop(name, None)
 
 
 def kill() -> None:

@@ -31,7 +31,7 @@ from holdfast import faults
 from holdfast.client import App
 from holdfast.errors import StoreError
 from holdfast.events import Event
-from holdfast.testing import replay_check
+from holdfast.replay import replay_run
 from holdfast.worker.advance import Advance
 
 
@@ -73,7 +73,7 @@ async def test_a_retry_is_not_lost_where_facts_are_only_recorded(app: App) -> No
         assert await run.result(timeout=10) == ["plain", "flaky"]
     events = await log_of(app, run.id)
     assert keys(events, "step_retried") == ["fails_once#1"]
-    replay_check(events)
+    replay_run(events)
 
 
 @hf.step(retries=0)
@@ -111,7 +111,7 @@ async def test_a_result_that_is_delivered_again_is_as_the_step_gave_it(app: App)
         advance.ring("retry-2 fails_for_an_hour#1")  # it was due all the same: StepEnded refuses the append
         gate("end").set()
         assert await run.result(timeout=10) == ["x", "changed"]
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 @hf.workflow
@@ -155,7 +155,7 @@ async def test_the_loss_of_every_answer_costs_nothing_but_time(app: App) -> None
         faults.disarm()
         assert worker.refusals == 0
     assert bodies == [0, 1, 2]
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 @pytest.mark.parametrize("point", ["store.commit.before", "store.commit.after"])
@@ -178,7 +178,7 @@ async def test_a_commit_that_fails_once_is_made_good(app: App, point: str, nth: 
     assert bodies == [0, 1]
     events = await log_of(app, run.id)
     assert keys(events, "step_completed") == ["free#1", "free#2"]
-    replay_check(events)
+    replay_run(events)
 
 
 def assert_dense(events: list[Event]) -> None:

@@ -20,7 +20,8 @@ import holdfast as hf
 from holdfast.client import App
 from holdfast.engine import loop
 from holdfast.engine.tick import Execution
-from holdfast.testing import Rehearsal, replay_check
+from holdfast.replay import replay_run
+from holdfast.testing import Rehearsal
 
 ran: list[str] = []
 """The step bodies that have run: none may, for nobody executes steps here."""
@@ -171,7 +172,7 @@ async def test_an_eviction_runs_no_step_body_and_asks_for_nothing(workflow: Any)
         await asyncio.sleep(0)
     assert [draft.key for draft in run.execution.asked] == before
     assert run.log == log
-    replay_check(log, workflow)
+    replay_run(log, workflow)
 
 
 @pytest.mark.parametrize("workflow", SUSPENDED, ids=lambda workflow: workflow.name)
@@ -228,7 +229,7 @@ def test_tasks_left_behind_at_the_end_ask_for_nothing_more() -> None:
     run = Rehearsal(leaves_a_task)
     assert run.result() == "done"
     assert [command.type for command in run.commands] == ["step_scheduled", "run_completed"]
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 def test_a_buried_run_takes_no_more_facts() -> None:
@@ -266,7 +267,7 @@ async def test_runs_that_a_worker_has_no_room_for_go_on_when_something_happens(a
                 await app.resume(f"w{runs.index(run)}-{number}", "!")
         for run in runs:
             assert await run.result(timeout=10) == "0!1!2!"
-            replay_check(await log_of(app, run.id))
+            replay_run(await log_of(app, run.id))
 
 
 def test_a_dead_execution_is_dead_before_its_first_event() -> None:

@@ -43,9 +43,10 @@ from holdfast.client import App
 from holdfast.engine.tick import replay, tick
 from holdfast.errors import CommandMissing, ReplayDivergence, StaleLog
 from holdfast.events import Event, new
+from holdfast.replay import replay_run
 from holdfast.store.base import Appended
 from holdfast.store.memory import MemoryStore
-from holdfast.testing import ManualClock, Rehearsal, replay_check
+from holdfast.testing import ManualClock, Rehearsal
 from holdfast.verify import Verification
 
 
@@ -84,7 +85,7 @@ def assert_true_to_itself(events: list[Event]) -> None:
     assert [event.position for event in events] == list(range(1, len(events) + 1))
     commands = [(event.type, event.key) for event in events if event.cls == "command"]
     assert len(commands) == len(set(commands))
-    replay_check(events)
+    replay_run(events)
 
 
 # ---- A: what CPython does by address
@@ -695,7 +696,7 @@ async def test_an_end_from_outside_needs_no_fence_and_stops_the_replay(app: App)
         await until_logged(app, run.id, "step_started", count=2)
         assert await run.terminate("enough")
         assert await run.status() == "cancelled"
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 async def test_of_two_attempts_that_both_end_the_first_in_the_log_counts(app: App) -> None:
@@ -796,14 +797,14 @@ def test_a_new_field_and_the_order_of_a_set_are_no_divergence() -> None:
     run = Rehearsal(code(small))
     log = run.log
     run.close()
-    replay_check(log, code(grown))
+    replay_run(log, code(grown))
     called = log[1]
     turned = called.body.replace(b"limit", b"limit")
     assert called.type == "step_scheduled"
     assert replay(code(grown), [log[0], Event("r", 2, called.type, called.key, called.time, turned)])
     other = Event("r", 2, called.type, called.key, called.time, b'{"args":{"items":[1]}}')
     with pytest.raises(ReplayDivergence, match="position 2"):
-        replay_check([log[0], other], code(grown))
+        replay_run([log[0], other], code(grown))
 
 
 async def test_seed_and_python_version_stand_in_the_log(app: App) -> None:

@@ -31,7 +31,8 @@ from holdfast.client import App
 from holdfast.engine.tick import Execution, replay, tick
 from holdfast.errors import DefinitionError, NotDeterministic
 from holdfast.events import Event, new
-from holdfast.testing import ManualClock, Rehearsal, replay_check, run_workflow
+from holdfast.replay import replay_run
+from holdfast.testing import ManualClock, Rehearsal, run_workflow
 
 # ---- L
 
@@ -62,7 +63,7 @@ async def test_two_sleeps_of_one_deadline_both_fire_under_conflict(url: str) -> 
             assert worker.refusals + second.refusals > 0
         events = await log_of(app, run.id)
     assert sorted(keys(events, "timer_fired")) == sorted(f"sleep#{n}" for n in range(1, 21))
-    replay_check(events)
+    replay_run(events)
 
 
 @hf.workflow
@@ -97,7 +98,7 @@ def test_names_are_the_same_on_each_replay_of_an_interleaving(order: tuple[int, 
         steps = run.steps
         run.complete(steps[order[0] % len(steps)], "x")
         run.evict()
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @hf.workflow
@@ -125,7 +126,7 @@ def test_branches_with_equal_step_names_survive_a_crash_at_each_position() -> No
             run.complete(key, named(run.log)[key])
             facts += 1
         right += run.result() == RIGHT
-        replay_check(run.log)
+        replay_run(run.log)
     assert right == 100
 
 
@@ -148,7 +149,7 @@ async def test_branches_with_equal_step_names_survive_the_loss_of_the_live_run(a
         run = await app.start(same_names)
         assert await run.result(timeout=10) == RIGHT
         faults.disarm()
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 # ---- R
@@ -191,7 +192,7 @@ def test_results_are_delivered_in_the_order_of_the_log() -> None:
         run.complete(key, name)  # all three before any command is committed
     assert run.result() == ["c", "c later", "a", "a later", "b", "b later"]
     run.commit()
-    replay_check(run.log, listeners)
+    replay_run(run.log, listeners)
 
 
 def test_the_clock_is_that_of_the_fact_delivered_last() -> None:
@@ -296,7 +297,7 @@ def test_except_exception_around_each_await_swallows_no_suspension() -> None:
     run.evict()
     run.complete("free#2")
     assert run.result() == ["ValueError"]
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 def test_a_task_group_with_a_failing_child_ends_its_parent() -> None:
@@ -407,7 +408,7 @@ async def test_an_append_gives_back_what_lies_in_front_of_it(app: App) -> None:
         await app.resume("T", "third")
         assert await run.result(timeout=10) == ["first", "between", "third"]
         assert worker.refusals == 0
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 @hf.workflow
@@ -503,7 +504,7 @@ async def test_a_hook_opened_twice_is_itself_and_close_then_open_keeps_its_order
         assert hooks == [("hook_opened", "T#1"), ("hook_closed", "T#1"), ("hook_opened", "T#2")]
         await app.resume("T", "payload")
         assert await run.result(timeout=10) == ["payload", []]
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 @hf.step(retries=3)
@@ -534,4 +535,4 @@ async def test_two_deciders_on_one_run_write_one_log(app: App) -> None:
         assert worker.refusals + second.refusals > 0
     events = await log_of(app, run.id)
     assert sorted(keys(events, "step_scheduled")) == [f"repeatable#{n}" for n in range(1, 7)]
-    replay_check(events)
+    replay_run(events)

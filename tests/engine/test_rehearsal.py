@@ -11,7 +11,8 @@ import pytest
 
 import holdfast as hf
 from holdfast.errors import PayloadError, ReplayDivergence
-from holdfast.testing import ManualClock, Rehearsal, replay_check, run_workflow
+from holdfast.replay import replay_run
+from holdfast.testing import ManualClock, Rehearsal, run_workflow
 
 
 @hf.step
@@ -86,7 +87,7 @@ def test_a_run_is_played_by_hand() -> None:
     assert run.steps == ["remind#1"]
     run.complete("remind#1")
     assert run.result() == "reminded"
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 def test_changed_code_is_found_out() -> None:
@@ -99,7 +100,7 @@ def test_changed_code_is_found_out() -> None:
         return "reminded"
 
     with pytest.raises(ReplayDivergence) as found:
-        replay_check(run.log, changed)
+        replay_run(run.log, changed)
     assert found.value.expected.startswith("timer_started sleep#1")
     assert found.value.asked.startswith("step_scheduled remind#1")
 

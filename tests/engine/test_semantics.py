@@ -25,7 +25,8 @@ from holdfast.engine.hooks import OpenHook
 from holdfast.engine.tick import replay, tick
 from holdfast.errors import DefinitionError, NotDeterministic, PayloadError, ReplayDivergence
 from holdfast.events import Event
-from holdfast.testing import Rehearsal, replay_check, run_workflow
+from holdfast.replay import replay_run
+from holdfast.testing import Rehearsal, run_workflow
 
 # ---- cancellation
 
@@ -51,7 +52,7 @@ def test_a_cancelled_workflow_may_tidy_up_with_steps() -> None:
     run.complete("free#3")
     assert run.status == "cancelled"
     assert run.log[-1].data["reason"] == "out of stock"
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @hf.workflow
@@ -84,7 +85,7 @@ async def test_cancelling_interrupts_the_steps_body(app: App) -> None:
             await run.result(timeout=10)
         assert cancelled.value.reason == "enough"
         assert not gate("x").is_set()
-    replay_check(await log_of(app, run.id))
+    replay_run(await log_of(app, run.id))
 
 
 interrupted: list[str] = []
@@ -121,7 +122,7 @@ async def test_a_time_out_around_a_step_interrupts_its_body_while_the_run_goes_o
         assert await run.result(timeout=10) == "y"
     events = await log_of(app, run.id)
     assert keys(events, "step_retried") == []
-    replay_check(events)
+    replay_run(events)
 
 
 @hf.workflow
@@ -216,7 +217,7 @@ def test_a_new_run_takes_the_new_way_and_says_so_in_its_log() -> None:
     run = run_workflow(new, steps={"free": None})
     assert run.result() == [True, True]
     assert keys(run.log, "patched") == ["mail#1"]
-    replay_check(run.log, new)
+    replay_run(run.log, new)
 
 
 def test_a_run_that_has_not_come_to_the_place_takes_the_new_way() -> None:
@@ -255,7 +256,7 @@ def test_attributes_have_limits_and_none_removes_one() -> None:
     run = Rehearsal(sets_attributes, attributes={"first": "1"})
     assert run.result() == {"first": "1", "customer": "ana", "odd key": "x" * 256}
     assert keys(run.log, "attributes_set") == ["attributes#1", "attributes#2"]
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 # ---- hooks
@@ -359,7 +360,7 @@ def test_a_refused_hook_can_be_opened_again() -> None:
     run.send("lock", "it")
     assert run.result() == "got it"
     assert keys(run.log, "hook_opened") == ["lock#1", "lock#2"]
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @hf.workflow
@@ -419,7 +420,7 @@ async def test_a_payload_that_its_type_refuses_is_raised_at_the_await(app: App) 
         assert await run.result(timeout=10) == [1, "T#1 payload: negative", 2]
     events = await log_of(app, run.id)
     assert events[-1].data["read"] == 3
-    replay_check(events)
+    replay_run(events)
 
 
 def test_payloads_that_are_kept_are_read_in_the_order_in_which_they_came() -> None:
@@ -493,7 +494,7 @@ def test_whatever_a_workflow_raises_is_how_its_run_failed(how: str, type_: type[
     assert run.status == "failed"
     with pytest.raises(type_):
         run.result()
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @hf.workflow
@@ -589,7 +590,7 @@ def test_odd_characters_survive_argument_result_and_payload(odd: str) -> None:
     run.evict()
     run.send("T", odd)
     assert run.result() == odd * 3
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @pytest.mark.parametrize("odd", ["\x00", "\ud800"])
@@ -614,7 +615,7 @@ def test_odd_characters_survive_in_exceptions() -> None:
     run.evict()
     with pytest.raises(ValueError, match="\ud800"):
         run.result()
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 @hf.workflow
@@ -670,7 +671,7 @@ def test_a_divergence_names_position_both_sides_and_the_line() -> None:
     run = run_workflow(old, steps={"free": None})
     run.log[3] = Event("rehearsal", 4, "step_scheduled", "free#9", 0, b'{"args":{"name":"b"}}')
     with pytest.raises(ReplayDivergence) as found:
-        replay_check(run.log, new)
+        replay_run(run.log, new)
     assert found.value.position == 4
     assert found.value.expected.startswith("step_scheduled free#9")
     assert found.value.asked.startswith("step_scheduled free#2")
@@ -727,7 +728,7 @@ def test_wake_ends_sleeps_and_no_time_outs() -> None:
     run.wake()
     assert run.result() == ["slept", "slept twice"]
     assert keys(run.log, "timer_fired") == []
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 # ---- tasks, contexts, generators
@@ -815,7 +816,7 @@ def test_as_completed_gives_results_in_the_order_of_the_log() -> None:
     for number in order:
         run.complete(f"free#{number + 1}", number)
     assert run.result() == order
-    replay_check(run.log)
+    replay_run(run.log)
 
 
 # ---- what a loop of a workflow cannot do

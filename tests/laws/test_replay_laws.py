@@ -20,8 +20,7 @@ from durable import asked_by, commands, durable, play_through, plays, seeds, wov
 
 from holdfast.engine.tick import replay, tick
 from holdfast.errors import ReplayDivergence
-from holdfast.replay import dump_history
-from holdfast.testing import replay_check
+from holdfast.replay import dump_history, replay_run
 
 HERE = Path(__file__).parent
 
@@ -74,7 +73,7 @@ def test_whatever_order_facts_arrive_in_the_log_replays_to_itself(
     for facts in (first, second):
         run = play_through(woven(program), facts)
         run.close()
-        replay_check(run.log, durable)
+        replay_run(run.log, durable)
         assert asked_by(tick(durable, run.log)) == []
 
 
@@ -88,7 +87,7 @@ def test_a_log_whose_commands_are_tampered_with_does_not_replay(program: int, fa
     for position in at[:-1][::7]:
         log = [event for event in run.log if event.position != position]
         with pytest.raises(ReplayDivergence):
-            replay_check(log, durable)
+            replay_run(log, durable)
 
 
 # ---- another process, another hash seed

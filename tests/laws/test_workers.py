@@ -30,7 +30,8 @@ from holdfast.client import App
 from holdfast.engine.tick import tick
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, fold
-from holdfast.testing import ManualClock, replay_check
+from holdfast.replay import replay_run
+from holdfast.testing import ManualClock
 from holdfast.verify import Verification
 from holdfast.worker import advance
 from holdfast.worker.worker import Worker
@@ -163,7 +164,7 @@ async def assert_sound(app: App, run_id: str) -> None:
     log: list[Event] = await app.store.read(run_id)
     commands = Counter((event.type, event.key) for event in log if event.cls == "command")
     assert set(commands.values()) <= {1}
-    replay_check(log, toiling)
+    replay_run(log, toiling)
     differs = [str(difference) async for difference in Verification(app.store, run_id=run_id).run()]
     assert differs == []
 

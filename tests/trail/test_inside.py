@@ -20,7 +20,8 @@ import holdfast as hf
 from holdfast.codec import DEFAULT_LIMIT
 from holdfast.errors import PayloadError
 from holdfast.events import Event
-from holdfast.testing import Rehearsal, checking, replay_check, run_workflow
+from holdfast.replay import replay_run
+from holdfast.testing import Rehearsal, checking, run_workflow
 from holdfast.trail import TrailFolder
 from holdfast.trail.recorder import entries_of, record
 
@@ -97,7 +98,7 @@ def test_the_branch_takes_no_part_in_the_match() -> None:
     """Logs from before have none; and it is for people, nothing follows from it."""
     run = run_workflow(three_agents, 2, steps={"read": lambda agent, page: Report(agent, page)})
     assert any("branch" in e.data for e in run.log if e.type == "step_scheduled")
-    replay_check([without_branch(event) for event in run.log], three_agents)
+    replay_run([without_branch(event) for event in run.log], three_agents)
 
 
 # ---- commands -----------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def test_a_note_that_changes_diverges_and_says_so() -> None:
     run = run_workflow(notes, steps={"read": Report("ana", 0)})
     texts[0] = "second"
     with pytest.raises(hf.ReplayDivergence, match=r"first.*second") as raised:
-        replay_check(run.log, notes)
+        replay_run(run.log, notes)
     assert raised.value.position == 2
 
 
@@ -149,7 +150,7 @@ def test_a_note_that_is_left_out_diverges() -> None:
     run = run_workflow(maybe, steps={"read": Report("ana", 0)})
     wanted[0] = False
     with pytest.raises(hf.ReplayDivergence, match="step_scheduled read#1"):
-        replay_check(run.log, maybe)
+        replay_run(run.log, maybe)
 
 
 async def test_a_run_that_is_taken_over_doubles_nothing(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_evicted_code_writes_nothing() -> None:
     assert touched == ["finally"]
     run.send("t", 1)
     assert [d["kind"] for d in noted(run.log)] == ["chapter_opened", "note", "note", "chapter_closed"]
-    replay_check(run.log, waits)
+    replay_run(run.log, waits)
 
 
 def test_an_old_history_still_replays_and_gives_a_trail() -> None:
@@ -289,7 +290,7 @@ def test_an_exception_is_recorded_where_it_left_and_once() -> None:
     closed = [d for d in noted(run.log) if d["kind"] == "chapter_closed"]
     assert closed[0]["error"] == {"type": "ValueError", "message": "broken"}
     assert "error" not in closed[1]
-    replay_check(run.log, fails)
+    replay_run(run.log, fails)
     events = [e for e in entries_of("r", run.log) if e.type == "error"]
     assert [e.data["content"] for e in events] == ["ValueError: broken"]
     inner = next(e.chapter for e in entries_of("r", run.log) if e.data.get("title") == "inner")
@@ -307,10 +308,10 @@ def test_an_exceptions_message_may_differ_on_replay_its_type_may_not() -> None:
 
     run = Rehearsal(fails)
     errors[0] = ValueError("<object at 0x2>")
-    replay_check(run.log, fails)
+    replay_run(run.log, fails)
     errors[0] = KeyError("x")
     with pytest.raises(hf.ReplayDivergence):
-        replay_check(run.log, fails)
+        replay_run(run.log, fails)
 
 
 def test_a_failing_branch_leaves_its_own_chapter_and_cancels_the_others() -> None:
@@ -330,7 +331,7 @@ def test_a_failing_branch_leaves_its_own_chapter_and_cancels_the_others() -> Non
     run = Rehearsal(group)
     run.complete("read#1", Report("ana", 0))
     assert run.status == "failed"
-    replay_check(run.log, group)
+    replay_run(run.log, group)
     told = [(e.agent, e.type, e.data["content"]) for e in entries_of("r", run.log) if "content" in e.data]
     assert ("ana", "error", "RuntimeError: no") in told
     assert ("ben", "note", "Cancelled") in told
@@ -457,6 +458,7 @@ def test_the_first_use_may_be_inside_a_tick() -> None:
     script = """
 import sys
 import holdfast as hf
+from holdfast.replay import replay_run
 from holdfast.testing import run_workflow
 assert "holdfast.trail" not in sys.modules
 

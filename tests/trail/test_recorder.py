@@ -23,8 +23,8 @@ from trail_flows import Report, everything, three_agents, waits_in_a_chapter
 
 import holdfast as hf
 from holdfast.events import Event, dump_json, new
-from holdfast.replay import load_history
-from holdfast.testing import ManualClock, Rehearsal, replay_check
+from holdfast.replay import load_history, replay_run
+from holdfast.testing import ManualClock, Rehearsal
 from holdfast.trail import TrailFolder
 from holdfast.trail import entry as line
 from holdfast.trail.fold import fold
@@ -61,7 +61,7 @@ def rich_log() -> list[Event]:
         run.complete(key, Report("x", 0))
     run.complete("publish#1", "published pages")
     assert run.ended
-    replay_check(run.log, everything)
+    replay_run(run.log, everything)
     return run.log
 
 

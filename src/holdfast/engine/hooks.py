@@ -37,6 +37,11 @@ class OpenHook(Hook[Any]):
         """Whether payloads can still come: neither closed nor refused."""
         return not self.closed and self._owner is None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the next payload."""
+        return any(not waiter.done() for waiter in self._waiters)
+
     async def next(self) -> Any:
         """The next payload."""
         if self._context.loop.dead:

@@ -14,21 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
-import json
-import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..client import App
 from ..errors import HoldfastError
 from ..events import Event
-from ..replay import check_run, read_history, workflow_name
+from ..replay import check_run, workflow_name
 from ..store.base import News
 from ..workflow import workflows
+from .elsewhere import Task, elsewhere
 
 
 @contextlib.asynccontextmanager
@@ -51,22 +46,18 @@ async def checking(app: App) -> AsyncIterator[None]:
         yield
     finally:
         unlisten()
-    problems = await _check(app, list(dict.fromkeys(ended)))
+    logs = [await app.store.read(run) for run in dict.fromkeys(ended)]
+    problems = await asyncio.to_thread(differences, logs)
     assert not problems, "runs that do not replay to themselves:\n" + "\n".join(problems)
 
 
-async def _check(app: App, runs: Sequence[str]) -> list[str]:
+def differences(logs: Sequence[Sequence[Event]]) -> list[str]:
+    """What a process with another hash seed says of these logs: a line for each that it replays differently."""
     problems: list[str] = []
-    tasks: list[dict[str, Any]] = []
-    for run in runs:
-        events = await app.store.read(run)
-        place = _importable(workflow_name(events))
-        if place is None:
-            problems += _replay(events)
-        else:
-            tasks.append({**place, "log": [event.to_json().decode() for event in events]})
-    if tasks:
-        problems += await _elsewhere(tasks)
+    for log in logs:
+        task = _task(log)
+        answer = None if task is None else elsewhere.ask(task)
+        problems += _replay(log) if answer is None else answer
     return problems
 
 
@@ -78,52 +69,12 @@ def _replay(events: Sequence[Event]) -> list[str]:
     return [str(outcome.divergence)] if outcome.divergence is not None else []
 
 
-def _importable(name: str) -> dict[str, str] | None:
-    """Where another process finds a workflow: its file, under its module's name."""
-    workflow = workflows.get(name)
+def _task(log: Sequence[Event]) -> Task | None:
+    """The log, and where another process finds its workflow: a file, under its module's name."""
+    workflow = workflows.get(workflow_name(log))
     if workflow is None or "<locals>" in workflow.fn.__qualname__:
         return None
     file = workflow.code.co_filename
-    return {"module": workflow.fn.__module__, "file": file} if Path(file).is_file() else None
-
-
-async def _elsewhere(tasks: list[dict[str, Any]]) -> list[str]:
-    """Hand logs to a process with another hash seed; what it says of them."""
-    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from holdfast.testing.check import main; main()",
-        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    lines = "".join(json.dumps(task) + "\n" for task in tasks)
-    out, _ = await process.communicate(lines.encode())
-    if process.returncode != 0:
-        return [f"the checking process failed with exit code {process.returncode}"]
-    return [str(problem) for line in out.splitlines() for problem in json.loads(line)]
-
-
-def main() -> None:
-    """The other process: logs on standard input, problems on standard output, a line for each."""
-    for line in sys.stdin:
-        task = json.loads(line)
-        _load(task["module"], task["file"])
-        print(json.dumps(_replay(read_history(task["log"], task["module"]))), flush=True)  # noqa: T201
-
-
-def _load(module: str, file: str) -> None:
-    """Import a file under its module's name (a script's `__main__` is only another name for it)."""
-    name = module if module != "__main__" else Path(file).stem
-    if name in sys.modules:
-        return
-    with contextlib.suppress(ImportError):
-        if getattr(importlib.import_module(name), "__file__", None) == file:
-            return
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
+    if not Path(file).is_file():
+        return None
+    return Task(workflow.fn.__module__, file, [event.to_json().decode() for event in log])

@@ -4,13 +4,14 @@
 saw them, a fact is delivered one at a time, and what is in the log can be replayed. It rests on the engine
 alone, so it is quick, and nothing of it has to be waited for.
 
-What it does not show: retries, time-outs of steps, several workers, and what a store refuses. Use
-`hf.connect("memory://", clock=ManualClock())` for these.
+What it does not show: retries, time-outs of steps, several workers, and what a store refuses. `Stage` is for
+these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -23,6 +24,10 @@ from ..engine.tick import Execution, replay
 from ..events import Draft, Event, dump_json, load_json, name_of, new, token_of
 from ..replay import replay_run
 from ..workflow import Workflow
+
+Answers = Mapping[str, Any]
+"""What each step gives, by its name: a value, an exception (which the workflow sees), or a plain function of the
+step's arguments."""
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,24 +43,30 @@ class Rehearsal:
         assert run.result() == ...
 
     Commands are committed (appended to `log`) after each fact; with `hold=True` only when `commit` is called,
-    as by a slow decider: facts that come meanwhile stand before them in the log.
+    as by a slow decider: facts that come meanwhile stand before them in the log. `steps` says what `play` and
+    `until_hook` answer for steps, by their names. With `crash_after`, the code is dropped when the log has come
+    to that position, and replayed from there, as `evict` does.
     """
 
     def __init__(
         self,
         workflow: Workflow[..., Any],
         *args: Any,
+        steps: Answers | None = None,
         run_id: str = "rehearsal",
         seed: str = "rehearsal",
         start: datetime = _START,
         attributes: Mapping[str, str] | None = None,
         payload_limit: int = DEFAULT_LIMIT,
         hold: bool = False,
+        crash_after: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.workflow = workflow
         self.log: list[Event] = []
         self.hold = hold
+        self._answers = steps or {}
+        self._crash_after = crash_after
         self._run_id = run_id
         self._limit = payload_limit
         self._clock = from_datetime(start)
@@ -112,6 +123,11 @@ class Rehearsal:
     def hooks(self) -> list[str]:
         """Tokens of the open hooks."""
         return list(self._hooks)
+
+    @property
+    def awaited(self) -> list[str]:
+        """Tokens of the open hooks at which the code waits for a payload just now."""
+        return [token for token, key in self._hooks.items() if self.execution.hooks[key].awaited]
 
     def calls(self, step: str) -> list[Any]:
         """The arguments of each call of a step so far, by parameter name, as plain JSON values."""
@@ -193,14 +209,70 @@ class Rehearsal:
             self.fire()
         self._clock = max(self._clock, until)
 
+    # ---- what happens by itself
+
+    def play(self, payloads: Iterable[tuple[str, Any]] = ()) -> Self:
+        """Play it to its end: steps give what `steps` says, payloads are sent in order, time jumps.
+
+        A payload (token, payload) is sent as soon as its hook is open and no step owes an outcome. At the end the
+        log is replayed. Raises LookupError for a step that `steps` does not name, RuntimeError where the run waits
+        for ever.
+        """
+        left = list(payloads)
+        while not self.ended:
+            if not self.steps and left and left[0][0] in self.hooks:
+                self.send(*left.pop(0))
+            else:
+                self._go_on()
+        replay_run(self.log, self.workflow)
+        return self
+
+    def until_hook(self, token: str | None = None) -> Self:
+        """Play it until its code waits for a payload: of this token, or of any. Raises what `play` raises."""
+        while self.steps or not (self.awaited if token is None else token in self.awaited):
+            if self.ended:
+                which = "a payload" if token is None else f"a payload at hook {token!r}"
+                raise RuntimeError(f"{self.workflow.name} {self.status} without waiting for {which}")
+            self._go_on()
+        return self
+
+    def _go_on(self) -> None:
+        """The next thing: a step's outcome, else the earliest timer."""
+        if self.steps:
+            self._answer(self.steps[0])
+        elif self.timers:
+            self.fire()
+        else:
+            raise RuntimeError(f"{self.workflow.name} does not go on: it waits for {self.waiting()}")
+
+    def _answer(self, key: str) -> None:
+        name = name_of(key)
+        if name not in self._answers:
+            raise LookupError(f"{name} was called, and steps={{…}} does not say what it gives")
+        outcome = self._answers[name]
+        if inspect.iscoroutinefunction(outcome):
+            raise TypeError(f"steps={{…}}: expected a plain function for {name}, got an async one")
+        if callable(outcome):
+            call = self.execution.calls[key]
+            args, kwargs = call.step.arguments.decode(call.args)
+            try:
+                outcome = outcome(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the outcome that the test wants
+                outcome = error
+        if isinstance(outcome, BaseException):
+            self.fail(key, outcome)
+        else:
+            self.complete(key, outcome)
+
     # ---- the log
 
     def commit(self) -> None:
         """Append to the log what the code has asked for."""
-        asked = list(self.execution.asked)
-        for draft in asked:
-            self._append(draft)
-        self.execution.accepted(len(asked))
+        while self.execution.asked:
+            event = self._append(self.execution.asked[0])
+            self.execution.accepted(1)
+            if event.position == self._crash_after:
+                self.evict()
 
     def evict(self) -> None:
         """Drop the live code and replay it from the log, as a worker does that has lost it."""
@@ -225,7 +297,11 @@ class Rehearsal:
             execution.bury()
 
     def _happen(self, fact: Draft) -> None:
-        self.execution.feed(self._append(fact))
+        event = self._append(fact)
+        if event.position == self._crash_after:
+            self.evict()
+        else:
+            self.execution.feed(event)
         if not self.hold:
             self.commit()
 
@@ -278,64 +354,3 @@ _NOTES: dict[str, Callable[[Rehearsal, Event], None]] = {
 
 def _data(draft: Draft) -> Any:
     return load_json(draft.body)
-
-
-def run_workflow(
-    workflow: Workflow[..., Any],
-    *args: Any,
-    steps: Mapping[str, Any] | None = None,
-    payloads: Iterable[tuple[str, Any]] = (),
-    **kwargs: Any,
-) -> Rehearsal:
-    """Play a whole run in virtual time; returns it, ended: `.result()`, `.status`, `.calls(…)`, `.log`.
-
-    `steps` says what each step gives, by its name: a value, an exception (which the workflow sees), or a
-    plain function of the step's arguments. `payloads` are (token, payload), sent in this order as soon as the
-    hook is open. When nothing else can happen, time jumps to the next timer. At the end the log is replayed.
-
-    Raises LookupError for a step that `steps` does not name, RuntimeError where the run waits for ever.
-
-    Example:
-        run = run_workflow(fulfil, order, steps={"charge": hf.FatalError("declined")})
-        assert run.status == "failed"
-    """
-    run = Rehearsal(workflow, *args, **kwargs)
-    left = list(payloads)
-    while not run.ended:
-        if run.steps:
-            _play_step(run, run.steps[0], steps or {})
-        elif left and left[0][0] in run.hooks:
-            run.send(*left.pop(0))
-        elif run.timers:
-            run.fire()
-        else:
-            raise RuntimeError(f"{workflow.name} does not go on: it waits for {run.waiting()}")
-    replay_check(run.log, workflow)
-    return run
-
-
-def _play_step(run: Rehearsal, key: str, steps: Mapping[str, Any]) -> None:
-    name = name_of(key)
-    if name not in steps:
-        raise LookupError(f"{name} was called, and steps={{…}} does not say what it gives")
-    outcome = steps[name]
-    call = run.execution.calls[key]
-    if callable(outcome):
-        args, kwargs = call.step.arguments.decode(call.args)
-        try:
-            outcome = outcome(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the outcome that the test wants
-            outcome = error
-    if isinstance(outcome, BaseException):
-        run.fail(key, outcome)
-    else:
-        run.complete(key, outcome)
-
-
-def replay_check(events: Sequence[Event], workflow: Workflow[..., Any] | None = None) -> None:
-    """Prove that today's code asks for what the log holds. Raises ReplayDivergence, with position and place.
-
-    Example:
-        replay_check([event async for event in run.events()])
-    """
-    replay_run(events, workflow)

@@ -101,6 +101,11 @@ class Executor:
         """How many attempts run or wait."""
         return len(self._running) + len(self._waiting)
 
+    @property
+    def running(self) -> list[str]:
+        """The keys of the steps whose attempts run."""
+        return sorted(attempt.info.key for attempt in self._running)
+
     def start(self, attempt: RunningStep) -> None:
         """Run an attempt whose start is committed, now or when there is room."""
         self._waiting.append(attempt)

@@ -15,7 +15,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import faults, ids
 from ..errors import DefinitionError, HoldfastError, StoreError
@@ -28,6 +28,9 @@ from .execute import Executor
 from .maintain import Maintain
 from .presence import Presence
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from ..engine.tick import Execution
 
 log = logging.getLogger("holdfast.worker")
 
@@ -112,7 +115,7 @@ class Worker:
     async def _hand_back(self) -> None:
         await self._maintain.stop()
         self.agenda.close()
-        while self._working:
+        while self.working:
             await self.executor.drain()
             await asyncio.sleep(0.001)
         marks = dict(self._owned)
@@ -127,7 +130,7 @@ class Worker:
             log.warning("worker %s could not hand its runs back: %s", self.id, error)
 
     @property
-    def _working(self) -> bool:
+    def working(self) -> bool:
         """Whether a step runs, an append is under way or something runs beside."""
         return bool(self.executor.busy or self._tasks or any(advance.busy for advance in self._live.values()))
 
@@ -188,6 +191,11 @@ class Worker:
     def unsure(self) -> None:
         """A write about ownership was not answered: look soon what the store has this worker down for."""
         self._maintain.unsure()
+
+    def execution(self, run_id: str) -> Execution | None:
+        """The live code of a run, where it is in memory here."""
+        advance = self._live.get(run_id)
+        return None if advance is None else advance.execution
 
     def take(self, claim: Claim) -> None:
         """A run that the store has given to this worker."""
