@@ -39,6 +39,7 @@ from .errors import (
     TooManyEvents,
 )
 from .workflow import (
+    ChildRun,
     Hook,
     RunInfo,
     StepInfo,
@@ -79,6 +80,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "App",
     "Backoff",
+    "ChildRun",
     "DefinitionError",
     "DeliveryConflict",
     "FatalError",

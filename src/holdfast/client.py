@@ -38,7 +38,7 @@ from .schema import validate
 from .store.base import Hook, Status, Store, Timer
 from .store.url import open_store
 from .worker import Worker
-from .workflow import Workflow, check_attributes, workflows
+from .workflow import Workflow, check_attributes, check_run_id, workflows
 
 if TYPE_CHECKING:
     from .trail.folder import TrailFolder
@@ -178,7 +178,7 @@ class App:
         """
         check_size(args, self.payload_limit, f"{name} arguments")
         check_attributes(attributes or {})
-        run_id = ids.run_id() if run_id is None else _checked_id(run_id)
+        run_id = ids.run_id() if run_id is None else check_run_id(run_id)
         data: dict[str, Any] = {
             "workflow": name,
             "args": msgspec.Raw(args),
@@ -260,9 +260,13 @@ class App:
         workflow: str | None = None,
         attributes: Mapping[str, str] | None = None,
         parked: bool | None = None,
+        parent: str | None = None,
+        root: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[RunSummary]:
         """Runs, newest first. The cursor is stable: runs that start meanwhile do not shift it.
+
+        `parent`: the child runs of one run; `root`: a run and all that is below it.
 
         Example:
             async for run in app.runs(status="running", workflow="fulfil"): ...
@@ -276,6 +280,8 @@ class App:
                 workflow=workflow,
                 attributes=attributes,
                 parked=parked,
+                parent=parent,
+                root=root,
                 before=before,
                 limit=size,
             )
@@ -363,12 +369,6 @@ def _check_text(text: str, what: str) -> None:
         text.encode()
     except (AttributeError, UnicodeEncodeError):
         raise PayloadError(f"{what}: expected text, got {text!r:.80}") from None
-
-
-def _checked_id(run_id: str) -> str:
-    if not isinstance(run_id, str) or not 1 <= len(run_id) <= 512 or not run_id.isprintable():
-        raise PayloadError(f"run_id: expected 1–512 printable characters, got {run_id!r:.80}")
-    return run_id
 
 
 def execute(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from .errors import RunNotFound, StoreBroken
-from .events import ENDS, Event
+from .events import Event
 from .store.base import News, Store
 
 _LOOK_AGAIN = 5.0
@@ -37,7 +36,7 @@ class Ends:
             waiting = self._waiting.setdefault(run_id, set())
             waiting.add(future)
             try:
-                end = await self._end(run_id)
+                end = await self._store.end_of(run_id)
                 if end is not None:
                     return end
                 with contextlib.suppress(TimeoutError):
@@ -46,19 +45,6 @@ class Ends:
                 waiting.discard(future)
                 if not waiting:
                     self._waiting.pop(run_id, None)
-
-    async def _end(self, run_id: str) -> Event | None:
-        head = await self._store.head(run_id)
-        if head is None:
-            raise RunNotFound(f"no run {run_id!r} in {self._store.url}")
-        if head.ended is None:
-            return None
-        # The end is last but for late outcomes: look at the tail first, at the whole log if need be.
-        for after in (max(0, head.position - 4), 0):
-            for event in await self._store.read(run_id, after):
-                if event.type in ENDS:
-                    return event
-        raise StoreBroken(f"run {run_id!r} has ended, but its log holds no end: see `holdfast verify`")
 
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:

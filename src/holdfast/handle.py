@@ -30,7 +30,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     """A run as it stands: `await run.info()`, `app.runs()`.
 
     `parked` is why it was set aside ({"kind", "message"}), or None. `unread` counts the payloads that came and
-    were not read; it is known once the run has ended.
+    were not read; it is known once the run has ended. `parent` and `root` are as in `hf.run_info()`.
     """
 
     id: str
@@ -43,6 +43,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     worker: str | None
     parked: dict[str, str] | None
     crashes: int
+    parent: str | None
+    root: str
 
 
 class Run(Generic[R]):
@@ -191,4 +193,6 @@ def summary(head: Head) -> RunSummary:
         head.owner,
         None if head.parked is None else json.loads(head.parked),
         head.crashes,
+        head.parent,
+        head.root or head.run,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 
 random_bytes: Callable[[int], bytes] = os.urandom
 wall_nanoseconds: Callable[[], int] = time.time_ns
@@ -31,6 +33,27 @@ def sortable(prefix: str) -> str:
 def run_id() -> str:
     """A new run's id, where the caller gave none."""
     return sortable("run")
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+LONGEST = 200
+"""Characters of a child run's id, which grows with each level of nesting; a longer one is cut and hashed."""
+
+
+def child_id(parent: str, name: str, ordinal: int) -> str:
+    """The id of the nth child run of this name: 'order-1.pay.2', the same whoever computes it.
+
+    Two children never share one: a name that holds more than letters, digits, '_' and '-' is written without
+    the rest, and with a hash of the whole name behind a '~', which no other name can contain.
+    """
+    word = _UNSAFE.sub("_", name)[:60]
+    if word != name:
+        word = f"{word[:40]}~{blake2b(name.encode(), digest_size=5).hexdigest()}"
+    whole = f"{parent}.{word}.{ordinal}"
+    if len(whole) <= LONGEST:
+        return whole
+    exact = f"{parent}\0{name}\0{ordinal}".encode()
+    return f"{parent[:120]}~{blake2b(exact, digest_size=12).hexdigest()}.{word}.{ordinal}"
 
 
 def worker_id() -> str:

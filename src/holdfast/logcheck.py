@@ -48,6 +48,7 @@ class Projections(msgspec.Struct):
     head: Head
     steps: dict[str, tuple[int, int | None]]
     timers: dict[str, int]
+    children: dict[str, tuple[str, int, str]]
     hooks: dict[str, Hook]
     chain: list[tuple[int, bytes]]
 
@@ -221,6 +222,9 @@ class LogCheck:
         )
         pending = {t.key: t.due for t in state.timers.values() if going_on and t.status == "pending"}
         yield "timers", stored.timers, pending
+        if going_on:  # those of an ended run go when a worker has seen to them: no log says when
+            open_ = {c.key: (c.run, c.position, c.status) for c in state.children.values() if c.ended is None}
+            yield "children", stored.children, open_
         yield (
             "hooks",
             {
@@ -260,6 +264,9 @@ def _row_of_state(state: RunState, time: int) -> dict[str, object]:
         "fact": state.fact,
         "steps": state.open_steps,
         "timers": state.pending_timers,
+        "children": state.open_children,
+        "parent": state.parent,
+        "root": state.root,
         "created": state.created,
         "ended": state.ended,
         "attributes": state.attributes,
@@ -275,6 +282,9 @@ def _row(head: Head) -> dict[str, object]:
         "fact",
         "steps",
         "timers",
+        "children",
+        "parent",
+        "root",
         "created",
         "ended",
         "attributes",

@@ -148,12 +148,13 @@ class Verification:
         store = self._store
         steps = {step.key: (step.attempt, step.due) for step in await store.open_steps(run_id)}
         timers = {timer.key: timer.due for timer in await store.timers(run=run_id, limit=_ALL)}
+        children = {c.key: (c.child, c.position, c.status) for c in await store.children(run_id)}
         hooks: dict[str, Hook] = {}
         after: tuple[str, str] | None = None
         while page := await store.hooks(run=run_id, open_only=False, after=after, limit=PAGE):
             hooks.update((hook.key, hook) for hook in page)
             after = (page[-1].token, page[-1].run)
-        return Projections(head, steps, timers, hooks, await store.chain(run_id))
+        return Projections(head, steps, timers, children, hooks, await store.chain(run_id))
 
     async def _replay(self, run_id: str) -> list[Difference]:
         from .replay import check_run

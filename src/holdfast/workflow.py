@@ -27,13 +27,25 @@ T = TypeVar("T")
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """The run that asks: `hf.run_info()`."""
+    """The run that asks: `hf.run_info()`.
+
+    `parent` is the id of the run that started this one as its child, or None. `root` is the run at the top
+    of the tree: the parent's parent and so on, of a run without a parent the run itself.
+    """
 
     run_id: str
     workflow: str
     started_at: datetime
     version: str | None
     attributes: dict[str, str]
+    parent: str | None
+    root: str
+
+
+class ChildRun(msgspec.Struct, frozen=True):
+    """A child run that was started and goes its own way: what `workflow.start(…)` gives. `id` is its run id."""
+
+    id: str
 
 
 class StepInfo(msgspec.Struct, frozen=True):
@@ -88,11 +100,24 @@ class Hook(abc.ABC, Generic[T]):
     def _iterate(self) -> AsyncIterator[T]: ...
 
 
+class ChildOptions(msgspec.Struct, frozen=True):
+    """How a child run is to be started: under which id, with which attributes, and whether it is detached."""
+
+    run_id: str | None = None
+    attributes: Mapping[str, str] | None = None
+    detached: bool = False
+
+
 class Runtime(abc.ABC):
     """What workflow code needs of an engine."""
 
     @abc.abstractmethod
     def step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Coroutine[Any, Any, Any]: ...
+
+    @abc.abstractmethod
+    def child(
+        self, workflow: Workflow[..., Any], args: Any, kwargs: Any, options: ChildOptions
+    ) -> Coroutine[Any, Any, Any]: ...
 
     @abc.abstractmethod
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
@@ -157,10 +182,10 @@ reaches into another run; tasks inherit it, which is how parallel branches find 
 _attempt: ContextVar[Attempt | None] = ContextVar("holdfast_attempt", default=None)
 
 
-def _inside(what: str) -> Runtime:
+def _inside(what: str, remedy: str = "call it in an @hf.workflow function") -> Runtime:
     runtime = here.runtime
     if runtime is None:
-        raise DefinitionError(f"hf.{what} works in workflow code only: call it in an @hf.workflow function")
+        raise DefinitionError(f"{what} works in workflow code only: {remedy}")
     return runtime
 
 
@@ -186,7 +211,16 @@ class Step(Definition[P, R]):
 
 
 class Workflow(Definition[P, R]):
-    """A durable function: start it with `app.start(fulfil, order)`; outside of runs it is the plain function."""
+    """A durable function: start it with `app.start(fulfil, order)`; outside of runs it is the plain function.
+
+    Called in a workflow it is a *child run*: a run of its own, whose result, or whose exception, comes out of
+    the await. To cancel the await cancels the child, as does the end of its parent.
+
+    Example:
+        receipt = await pay(order)                                    # a child run
+        receipt = await pay.run(order, run_id=f"pay-{order.id}")      # the same, under an id of your choice
+        audit = await audit_order.start(order)                        # detached: it outlives this run
+    """
 
     kind = "workflow"
 
@@ -201,12 +235,43 @@ class Workflow(Definition[P, R]):
         workflows.add(self)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if here.runtime is not None:
-            raise DefinitionError(
-                f"{self.name}: a workflow inside a workflow (a child run) is not supported yet; "
-                "call its function with .fn(…) to run it as part of this run, or start it from a step"
-            )
-        return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+        runtime = here.runtime
+        if runtime is None:
+            return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+        return runtime.child(self, args, kwargs, _PLAIN_CHILD)
+
+    def run(
+        self,
+        *args: Any,
+        run_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, R]:
+        """In a workflow: a child run, as by calling it, with a run id or attributes of your choice.
+
+        Raises RunExists where another run has this id; otherwise what the child raises, RunCancelled where it
+        was cancelled.
+        """
+        options = ChildOptions(run_id, attributes)
+        return _inside(f"{self.name}.run()", _START).child(self, args, kwargs, options)
+
+    def start(
+        self,
+        *args: Any,
+        run_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildRun]:
+        """In a workflow: start a *detached* child, which outlives its parent; it is there when this returns.
+
+        Raises RunExists where another run has this id.
+        """
+        options = ChildOptions(run_id, attributes, detached=True)
+        return _inside(f"{self.name}.start()", _START).child(self, args, kwargs, options)
+
+
+_PLAIN_CHILD = ChildOptions()
+_START = "elsewhere, start it with app.start(…)"
 
 
 steps: Registry[Step[..., Any]] = Registry("step")
@@ -329,12 +394,12 @@ def hook(token: str, *, type: Any = Any, metadata: Any = None) -> Hook[Any]:
     Example:
         answer = await hf.hook("approve:1", type=Approval)
     """
-    return _inside("hook()").hook(token, type, metadata)
+    return _inside("hf.hook()").hook(token, type, metadata)
 
 
 def now() -> datetime:
     """The workflow's clock: when the event that it sees now was recorded (aware, UTC); same on replay."""
-    return _inside("now()").now()
+    return _inside("hf.now()").now()
 
 
 def random() -> _random.Random:
@@ -343,12 +408,12 @@ def random() -> _random.Random:
     Example:
         pick = hf.random().choice(candidates)
     """
-    return _inside("random()").random()
+    return _inside("hf.random()").random()
 
 
 def uuid4() -> UUID:
     """A random UUID that is the same on replay."""
-    return _inside("uuid4()").uuid4()
+    return _inside("hf.uuid4()").uuid4()
 
 
 def patched(id: str) -> bool:
@@ -363,7 +428,7 @@ def patched(id: str) -> bool:
         else:
             await fax(order)
     """
-    return _inside("patched()").patched(id)
+    return _inside("hf.patched()").patched(id)
 
 
 def set_attributes(attributes: Mapping[str, str | None] | None = None, /, **more: str | None) -> None:
@@ -374,7 +439,14 @@ def set_attributes(attributes: Mapping[str, str | None] | None = None, /, **more
     Example:
         hf.set_attributes(customer="ana", stage="paid")
     """
-    _inside("set_attributes()").set_attributes({**(attributes or {}), **more})
+    _inside("hf.set_attributes()").set_attributes({**(attributes or {}), **more})
+
+
+def check_run_id(run_id: str) -> str:
+    """A run id that somebody chose. Raises PayloadError where it is none."""
+    if not isinstance(run_id, str) or not 1 <= len(run_id) <= 512 or not run_id.isprintable():
+        raise PayloadError(f"run_id: expected 1–512 printable characters, got {run_id!r:.80}")
+    return run_id
 
 
 MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 64, 256, 256
@@ -399,7 +471,7 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
 
 def run_info() -> RunInfo:
     """Id, workflow, start and attributes of the run that asks."""
-    return _inside("run_info()").info()
+    return _inside("hf.run_info()").info()
 
 
 # ---- inside a step ------------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ async def test_migrating_equals_creating(tmp_path, monkeypatch):
     every = [*load_migrations("sqlite"), extra]
     for count in range(1, len(every) + 1):
         monkeypatch.setattr(connect, "load_migrations", lambda _, count=count: every[:count])
-        await opened(tmp_path / "old.db")
+        connect.close(list(connect.connect(str(tmp_path / "old.db"), 0)))
         assert [row[0] for row in applied(tmp_path / "old.db")] == [m.number for m in every[:count]]
     await opened(tmp_path / "new.db")
     assert schema(tmp_path / "old.db") == schema(tmp_path / "new.db")

@@ -24,10 +24,24 @@ from ..clock import from_datetime, to_datetime
 from ..codec import UNTYPED, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, Event, check_noted, dump_json, new, numbered
+from ..ids import child_id
 from ..schema import json_schema
-from ..workflow import Hook, RunInfo, Step, Workflow, chapter_here, check_attributes, here, steps
+from ..workflow import (
+    ChildOptions,
+    Hook,
+    RunInfo,
+    Step,
+    Workflow,
+    chapter_here,
+    check_attributes,
+    check_run_id,
+    here,
+    steps,
+    workflows,
+)
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
+from .children import ChildCall
 from .history import payload_size
 from .hooks import OpenHook
 from .loop import DurableTimer, Evicted, Loop, Timers
@@ -66,6 +80,8 @@ class RunContext(Timers):
         self.created = 0
         self.seed = ""
         self.version: str | None = None
+        self.parent: str | None = None
+        self.root = run_id
         self.attributes: dict[str, str] = {}
         self.loop: Loop
         self.asked: deque[Draft] = deque()
@@ -73,6 +89,7 @@ class RunContext(Timers):
         self.places: dict[int, str] | None = {} if locate else None
         self.calls: dict[str, StepCall] = {}
         self.abandoned: list[str] = []
+        self.children: dict[str, ChildCall] = {}
         self.sleepers: dict[str, DurableTimer] = {}
         self.hooks: dict[str, OpenHook] = {}
         self.read = 0
@@ -88,6 +105,8 @@ class RunContext(Timers):
         self.clock = self.created = time
         self.seed = created.get("seed") or self.run_id
         self.version = created.get("version")
+        self.parent = (created.get("parent") or {}).get("run")
+        self.root = created.get("root") or self.run_id
         self.attributes.update(created.get("attributes") or {})
         salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
         self.loop = Loop(self, salt)  # type: ignore[abstract] # what it lacks is refused at the call
@@ -170,6 +189,56 @@ class RunContext(Timers):
         call = StepCall(key, step, raw, self.loop.create_step_future())
         self.calls[key] = call
         self.ask("step_scheduled", key, self._credited({"args": msgspec.Raw(raw)}))
+        return call
+
+    # ---- child runs
+
+    async def child(self, workflow: Workflow[..., Any], args: Any, kwargs: Any, options: ChildOptions) -> Any:
+        """Start a child run and wait for its end; of a detached one, until it is there."""
+        if self.loop.dead:
+            self.loop.tell()
+            await self.loop.create_future()
+        watching = guard.pause()
+        try:
+            call = self._start_child(workflow, args, kwargs, options)
+            try:
+                return await call.future
+            except asyncio.CancelledError:
+                if call.future.cancelled() and not call.detached:
+                    # A command, as for a timer: whoever has this log knows that the child is to be cancelled.
+                    self.ask("child_cancelled", call.key, {})
+                raise
+        finally:
+            guard.resume(watching and here.runtime is self and not self.loop.dead)
+
+    def _start_child(
+        self, workflow: Workflow[..., Any], args: Any, kwargs: Any, options: ChildOptions
+    ) -> ChildCall:
+        self.alive()
+        workflows.check(workflow)
+        raw = workflow.arguments.encode(args, kwargs)
+        workflow.arguments.decode(raw)  # what it could not read, its caller is told here
+        ordinal = self._ordinals.get(("child", workflow.name), 0) + 1
+        what = f"{workflow.name} arguments"
+        self.check_limit(raw, "child_started", numbered(workflow.name, ordinal), what)
+        data: dict[str, Any] = {
+            "run": child_id(self.run_id, workflow.name, ordinal),
+            "workflow": workflow.name,
+            "args": msgspec.Raw(raw),
+        }
+        if options.run_id is not None:
+            data["run"], data["chosen"] = check_run_id(options.run_id), True
+        if workflow.version is not None:
+            data["version"] = workflow.version
+        if options.attributes:
+            check_attributes(options.attributes)
+            data["attributes"] = dict(options.attributes)
+        if options.detached:
+            data["detached"] = True
+        key = self._key("child", workflow.name)
+        call = ChildCall(key, workflow, data, self.loop.create_step_future())
+        self.children[key] = call
+        self.ask("child_started", key, self._credited(dict(data)))
         return call
 
     # ---- timers
@@ -303,6 +372,8 @@ class RunContext(Timers):
             to_datetime(self.created),
             self.version,
             dict(self.attributes),
+            self.parent,
+            self.root,
         )
 
 

@@ -79,7 +79,8 @@ class _End(msgspec.Struct):
 
 def payload_size(event: Event) -> int:
     """The bytes of a command that count against the payload limit."""
-    return len(bytes(_args(event.body).args) if event.type == "step_scheduled" else event.body)
+    with_args = event.type in ("step_scheduled", "child_started")
+    return len(bytes(_args(event.body).args) if with_args else event.body)
 
 
 def _same(execution: Execution, asked: Draft, event: Event) -> bool:
@@ -90,6 +91,9 @@ def _same(execution: Execution, asked: Draft, event: Event) -> bool:
         if call is None:
             return False  # its outcome was delivered before the command: the log itself is out of order
         return call.step.arguments.same(bytes(_args(event.body).args), call.args)
+    if event.type == "child_started":
+        child = execution.children.get(event.key)
+        return child is not None and child.matches(event)
     if event.type == "noted":
         return _essence(event.data) == _essence(load_json(asked.body))
     if event.type == "timer_started":

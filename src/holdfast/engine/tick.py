@@ -24,6 +24,7 @@ from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
 from ..events import ENDS, Draft, Event, load_json, new, reader
 from ..workflow import Workflow
+from .children import settle
 from .context import RunContext
 from .history import commands_of, diverged, match
 
@@ -33,6 +34,8 @@ class _Created(msgspec.Struct):
     seed: str | None = None
     version: str | None = None
     attributes: dict[str, str] | None = None
+    parent: dict[str, str] | None = None
+    root: str | None = None
 
 
 class _Outcome(msgspec.Struct):
@@ -158,6 +161,15 @@ class Execution(RunContext):
         if call is not None and not call.future.done():
             call.future.set_result(fact.value)
 
+    def child_ended(self, event: Event) -> None:
+        call = self.children.pop(event.key, None)
+        if call is None:
+            return
+        try:
+            settle(call, event)
+        except PayloadError as error:
+            raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
+
     def timer_fired(self, event: Event) -> None:
         timer = self.sleepers.pop(event.key, None)
         if timer is not None:
@@ -194,7 +206,8 @@ class Execution(RunContext):
     def _finish(self, main: asyncio.Task[Any]) -> None:
         self.ended = True
         data: dict[str, Any] = {"read": self.read}
-        still = [*self.calls, *self.sleepers, *(h.key for h in self._tokens.values() if h.open)]
+        waited_for = (child.key for child in self.children.values() if not child.future.done())
+        still = [*self.calls, *waited_for, *self.sleepers, *(h.key for h in self._tokens.values() if h.open)]
         if still:
             data["open"] = still
         if main.cancelled():
@@ -221,6 +234,7 @@ _DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
     "run_created": Execution.run_created,
     "step_completed": Execution.step_ended,
     "step_failed": Execution.step_ended,
+    "child_ended": Execution.child_ended,
     "timer_fired": Execution.timer_fired,
     "hook_received": Execution.hook_received,
     "hook_refused": Execution.hook_refused,

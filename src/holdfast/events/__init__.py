@@ -14,12 +14,13 @@ from .event import (
     reader,
     token_of,
 )
-from .fold import HookState, RunState, StepState, TimerState, fold
+from .fold import ChildState, HookState, RunState, StepState, TimerState, fold
 from .notes import Noted, check_noted
 
 __all__ = [
     "ENDS",
     "TYPES",
+    "ChildState",
     "Class",
     "Draft",
     "Event",

@@ -174,6 +174,7 @@ _SPECS: dict[str, _Spec] = {
     "hook_opened": _Spec("command", _of("hook")),
     "hook_closed": _Spec("command", _of("hook", " closed")),
     "child_started": _Spec("command", _of("child")),
+    "child_cancelled": _Spec("command", _of("child", " cancelled")),
     "attributes_set": _Spec("command", _of("attributes")),
     "noted": _Spec("command", _of("note")),
     "patched": _Spec("command", _of("patch")),

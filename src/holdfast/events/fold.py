@@ -51,6 +51,23 @@ class HookState(msgspec.Struct):
     owner: str | None = None
 
 
+class ChildState(msgspec.Struct):
+    """A child run as its parent's log tells it.
+
+    `status`: open, cancelling, detached (asked for, not started yet); then completed, failed, cancelled,
+    refused (its id was another run's), started (a detached one, which goes its own way).
+    """
+
+    key: str
+    run: str
+    workflow: str
+    started: int
+    position: int
+    status: str = "open"
+    ended: int | None = None
+    error: dict[str, Any] | None = None
+
+
 class RunState(msgspec.Struct):
     """What a log means: made by `fold`, compared with the projections by `verify`."""
 
@@ -62,12 +79,15 @@ class RunState(msgspec.Struct):
     ended: int | None = None
     version: str | None = None
     origin: str | None = None
+    parent: str | None = None
+    root: str | None = None
     cancel: str | None = None
     error: dict[str, Any] | None = None
     attributes: dict[str, str] = {}
     steps: dict[str, StepState] = {}
     timers: dict[str, TimerState] = {}
     hooks: dict[str, HookState] = {}
+    children: dict[str, ChildState] = {}
     left_open: list[str] = []
     received: int = 0
     read: int = 0
@@ -89,6 +109,11 @@ class RunState(msgspec.Struct):
     def pending_timers(self) -> int:
         """How many timers are still to fire."""
         return 0 if self.ended else sum(t.status == "pending" for t in self.timers.values())
+
+    @property
+    def open_children(self) -> int:
+        """How many child runs it still waits to hear of."""
+        return 0 if self.ended else sum(child.ended is None for child in self.children.values())
 
 
 def fold(events: Iterable[Event], state: RunState | None = None) -> RunState:
@@ -120,6 +145,8 @@ def _fold_created(state: RunState, event: Event) -> None:
     state.version = data.get("version")
     state.origin = data.get("origin")
     state.created = event.time
+    state.parent = (data.get("parent") or {}).get("run")
+    state.root = data.get("root")
     state.attributes.update(data.get("attributes") or {})
 
 
@@ -205,6 +232,30 @@ def _fold_hook_received(state: RunState, event: Event) -> None:
     state.received += 1
 
 
+def _fold_child_started(state: RunState, event: Event) -> None:
+    data = event.data
+    state.children[event.key] = ChildState(
+        event.key,
+        data.get("run", ""),
+        data.get("workflow", ""),
+        event.time,
+        event.position,
+        "detached" if data.get("detached") else "open",
+    )
+
+
+def _fold_child_cancelled(state: RunState, event: Event) -> None:
+    child = state.children[event.key]
+    if child.status == "open":
+        child.status = "cancelling"
+
+
+def _fold_child_ended(state: RunState, event: Event) -> None:
+    data, child = event.data, state.children[event.key]
+    child.status, child.ended = data.get("status", "completed"), event.time
+    child.error = data.get("error")
+
+
 def _fold_attributes(state: RunState, event: Event) -> None:
     for name, value in event.data["attributes"].items():
         if value is None:
@@ -237,8 +288,9 @@ _FOLDS: dict[str, Callable[[RunState, Event], None]] = {
     "hook_refused": _fold_hook_refused,
     "hook_received": _fold_hook_received,
     "attributes_set": _fold_attributes,
-    "child_started": _fold_nothing,
-    "child_ended": _fold_nothing,
+    "child_started": _fold_child_started,
+    "child_cancelled": _fold_child_cancelled,
+    "child_ended": _fold_child_ended,
     "woken": _fold_nothing,
     "noted": _fold_nothing,
     "patched": _fold_nothing,

@@ -1,12 +1,14 @@
 """The contract of a store: logs, what is derived from them, and who works on what.
 
-A store keeps for every run an append-only log (law L1: positions 1, 2, 3 … given inside the commit) and four
+A store keeps for every run an append-only log (law L1: positions 1, 2, 3 … given inside the commit) and five
 projections, written in the commit of the events they derive from:
 
     runs    one row a run: status, attributes, the log's head and marks (`Head`)
     steps   the steps that still owe an outcome
     timers  the timers that are still to fire
     hooks   the tokens, open or not, and the deliveries they have had
+    children  the child runs of which their parent has not heard the end; those of a parent that has ended
+            (its *orphans*) stay until a worker has seen to them
 
 and, beside the log, its streams (`streams.py`), and what is not history: which worker owns a run, whether it
 is parked.
@@ -28,7 +30,8 @@ import msgspec
 
 from ..chunks import Chunk, Part
 from ..clock import Clock, SystemClock
-from ..events import Draft, Event
+from ..errors import RunNotFound, StoreBroken
+from ..events import ENDS, Draft, Event
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -66,22 +69,26 @@ class Head(msgspec.Struct, gc=False):
     delivered: int = 0
     steps: int = 0
     timers: int = 0
+    children: int = 0
     created: int = 0
     ended: int | None = None
     attributes: dict[str, str] = {}
     owner: str | None = None
     parked: str | None = None
     crashes: int = 0
+    parent: str | None = None
+    root: str | None = None
     row: int = 0
 
     @property
     def ready(self) -> bool:
         """Whether a worker has something to do or to hold for it (law L14)."""
-        return (
-            self.ended is None
-            and self.parked is None
-            and (self.status == "pending" or self.fact > self.delivered or self.steps > 0 or self.timers > 0)
-        )
+        return self.ended is None and self.parked is None and (self.to_load or self.timers > 0)
+
+    @property
+    def to_load(self) -> bool:
+        """Whether there is more to do than to wait for a timer."""
+        return self.status == "pending" or self.fact > self.delivered or self.steps > 0 or self.children > 0
 
 
 class Append(msgspec.Struct):
@@ -128,6 +135,22 @@ class OpenStep(msgspec.Struct, frozen=True):
     key: str
     attempt: int
     due: int | None
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A child run of which its parent, `run`, has not heard the end.
+
+    `position` is that of its `child_started` in the parent's log. `status`: open, cancelling (its parent does
+    not wait for it any more), detached (it is to be started, and then goes its own way). `ended`: whether a
+    run with its id is there and has ended.
+    """
+
+    run: str
+    key: str
+    child: str
+    position: int
+    status: str
+    ended: bool
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -264,10 +287,15 @@ class Store(abc.ABC):
         workflow: str | None = None,
         attributes: Mapping[str, str] | None = None,
         parked: bool | None = None,
+        parent: str | None = None,
+        root: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Head]:
-        """A page of runs, newest first. `before` is (created, run) of the last row of the page before."""
+        """A page of runs, newest first. `before` is (created, run) of the last row of the page before.
+
+        `parent`: its child runs; `root`: that run and all below it.
+        """
 
     @abc.abstractmethod
     async def hooks(
@@ -291,6 +319,24 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps of a run that still owe an outcome."""
+
+    @abc.abstractmethod
+    async def children(self, run_id: str) -> list[Child]:
+        """The child runs of which this run has not heard the end; of an ended run, its orphans."""
+
+    async def end_of(self, run_id: str) -> Event | None:
+        """The event that ended a run, or None. Raises RunNotFound, StoreBroken."""
+        head = await self.head(run_id)
+        if head is None:
+            raise RunNotFound(f"no run {run_id!r} in {self.url}")
+        if head.ended is None:
+            return None
+        # The end is last but for late outcomes: look at the tail first, at the whole log if need be.
+        for after in (max(0, head.position - 4), 0):
+            for event in await self.read(run_id, after):
+                if event.type in ENDS:
+                    return event
+        raise StoreBroken(f"run {run_id!r} has ended, but its log holds no end: see `holdfast verify`")
 
     @abc.abstractmethod
     async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
@@ -382,6 +428,18 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """(run, last fact) of this worker's runs whose log holds facts beyond the delivered mark."""
+
+    @abc.abstractmethod
+    async def ended_children(self, worker: str) -> list[Child]:
+        """The children of this worker's runs that have ended, and whose parent has not been told."""
+
+    @abc.abstractmethod
+    async def orphans(self, limit: int = 100) -> list[Child]:
+        """Children whose parent has ended: to be cancelled, or (detached ones) to be started all the same."""
+
+    @abc.abstractmethod
+    async def bury_orphan(self, run_id: str, key: str) -> None:
+        """An orphan has been seen to: forget it."""
 
     async def changed(self) -> bool:
         """Whether anything was written since this was last asked: what makes the slow poll cheap."""

@@ -17,7 +17,7 @@ from ..chunks import Chunk
 from ..clock import Clock
 from ..errors import HoldfastError, LeaseLost, RunNotFound, StoreError
 from ..events import Event, dump_json, load_json, token_of
-from .base import Append, Appended, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
+from .base import Append, Appended, Child, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
 from .group import Answers, GroupStore, Item, Job
 from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
@@ -35,6 +35,7 @@ class _Run:
         self.appends: list[tuple[int, bytes]] = []
         self.steps: dict[str, tuple[int, int | None]] = {}
         self.timers: dict[str, int] = {}
+        self.children: dict[str, tuple[str, int, str]] = {}
         self.streams: dict[str, _Stream] = {}
 
 
@@ -59,6 +60,8 @@ class _Data:
         """Of each token, its hooks (run, key) in the order in which they opened."""
         self.deliveries: dict[str, tuple[str, int, str]] = {}
         self.workers: dict[str, WorkerRow] = {}
+        self.orphaned: dict[str, _Run] = {}
+        """Ended runs with children that nobody has seen to."""
         self.handles: list[MemoryStore] = []
 
 
@@ -143,7 +146,7 @@ class MemoryStore(GroupStore):
             return found
         found.batch = run.batches.get(request.batch)
         found.uniques = {key: run.uniques[key] for key in wanted(request.drafts) if key in run.uniques}
-        found.steps, found.timers = run.steps, run.timers
+        found.steps, found.timers, found.children = run.steps, run.timers, run.children
         found.beyond = run.log[request.after :] if request.after is not None else ()
         return found
 
@@ -165,6 +168,7 @@ class MemoryStore(GroupStore):
         run.appends.append((head.position, head.chain))
         _apply(run.steps, changes.steps)
         _apply(run.timers, changes.timers)
+        _apply(run.children, changes.children)
         for change in changes.hooks:
             self._change_hook(head, change)
         for unique, position, digest in changes.deliveries:
@@ -172,6 +176,8 @@ class MemoryStore(GroupStore):
         if changes.ended:
             run.steps.clear()
             run.timers.clear()
+            if run.children:
+                data.orphaned[head.run] = run
             self._end_hooks(head.run)
         # Facts that come back to their writer with the answer are no news; those of a refused one are.
         outside = head.fact > was_fact and not (whole and request.after is not None)
@@ -261,6 +267,8 @@ class MemoryStore(GroupStore):
         workflow: str | None = None,
         attributes: Mapping[str, str] | None = None,
         parked: bool | None = None,
+        parent: str | None = None,
+        root: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Head]:
@@ -271,6 +279,8 @@ class MemoryStore(GroupStore):
             if (status is None or run.head.status == status)
             and (workflow is None or run.head.workflow == workflow)
             and (parked is None or (run.head.parked is not None) == parked)
+            and (parent is None or run.head.parent == parent)
+            and (root is None or root in (run.head.root, run.head.run))
             and all(run.head.attributes.get(k) == v for k, v in (attributes or {}).items())
             and (before is None or (run.head.created, run.head.run) < before)
         ]
@@ -313,6 +323,18 @@ class MemoryStore(GroupStore):
         if run is None:
             return []
         return [OpenStep(run_id, key, *run.steps[key]) for key in sorted(run.steps)]
+
+    async def children(self, run_id: str) -> list[Child]:
+        """The child runs of which this run has not heard the end."""
+        run = self._data.runs.get(run_id)
+        return [] if run is None else self._children_of(run)
+
+    def _children_of(self, run: _Run) -> list[Child]:
+        def ended(child: str) -> bool:
+            return child in self._data.runs and self._data.runs[child].head.ended is not None
+
+        rows = sorted(run.children.items())
+        return [Child(run.head.run, key, *child, ended(child[0])) for key, child in rows]
 
     async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
         """(last position, hash) of each append of the run."""
@@ -368,7 +390,7 @@ class MemoryStore(GroupStore):
                     if parked:
                         head.parked = None
                     due = min(run.timers.values(), default=None)
-                    claims.append(Claim(head.run, head.workflow, due, parked or _to_load(head)))
+                    claims.append(Claim(head.run, head.workflow, due, parked or head.to_load))
             return claims
 
         return await self.job(work)
@@ -376,7 +398,7 @@ class MemoryStore(GroupStore):
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         return [
-            Claim(run.head.run, run.head.workflow, min(run.timers.values(), default=None), _to_load(run.head))
+            Claim(run.head.run, run.head.workflow, min(run.timers.values(), default=None), run.head.to_load)
             for run in self._data.runs.values()
             if run.head.owner == worker and run.head.ended is None
         ]
@@ -385,6 +407,27 @@ class MemoryStore(GroupStore):
         """This worker's runs with facts beyond the delivered mark."""
         heads = [run.head for run in self._data.runs.values()]
         return [(h.run, h.fact) for h in heads if h.owner == worker and h.fact > h.delivered]
+
+    async def ended_children(self, worker: str) -> list[Child]:
+        """The children of this worker's runs that have ended."""
+        runs = [run for run in self._data.runs.values() if run.head.owner == worker and run.children]
+        return [child for run in runs for child in self._children_of(run) if child.ended]
+
+    async def orphans(self, limit: int = 100) -> list[Child]:
+        """Children whose parent has ended."""
+        return [child for run in self._data.orphaned.values() for child in self._children_of(run)][:limit]
+
+    async def bury_orphan(self, run_id: str, key: str) -> None:
+        """An orphan has been seen to."""
+
+        def work() -> None:
+            run = self._data.orphaned.get(run_id)
+            if run is not None:
+                run.children.pop(key, None)
+                if not run.children:
+                    del self._data.orphaned[run_id]
+
+        await self.job(work)
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""
@@ -431,11 +474,6 @@ def _to_take_up(head: Head) -> bool:
     if head.parked is None or head.ended is not None:
         return False
     return bool(load_json(head.parked.encode()).get("kind") != "runaway")
-
-
-def _to_load(head: Head) -> bool:
-    """Ready for more than a timer that is still to come."""
-    return head.status == "pending" or head.fact > head.delivered or head.steps > 0
 
 
 def _freed(heads: Sequence[Head]) -> list[News]:

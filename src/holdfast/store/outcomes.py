@@ -270,7 +270,10 @@ class Writing:
         if kind == "step":
             if key in self.found.steps or key in self.changes.steps:
                 return True
-        elif kind == "timer" and (key in self.found.timers or key in self.changes.timers):
+        elif kind == "timer":
+            if key in self.found.timers or key in self.changes.timers:
+                return True
+        elif kind == "child" and (key in self.found.children or key in self.changes.children):
             return True
         command = f"{kind} {key}"
         return command in self.found.uniques or command in self.here
@@ -354,6 +357,8 @@ class Writing:
         self.head.created = self.head.time
         self.head.attributes = dict(data.get("attributes") or {})
         self.head.owner = self.request.owner
+        self.head.parent = (data.get("parent") or {}).get("run")
+        self.head.root = data.get("root")
 
     def started(self, _data: Mapping[str, Any], _key: str) -> None:
         self.head.status = "running"
@@ -386,6 +391,25 @@ class Writing:
             self.head.timers -= 1
             self.changes.timers[key] = None
 
+    def child_started(self, data: Mapping[str, Any], key: str) -> None:
+        self.head.children += 1
+        status = "detached" if data.get("detached") else "open"
+        self.changes.children[key] = (data.get("run", ""), self.head.position, status)
+
+    def child_cancelled(self, _data: Mapping[str, Any], key: str) -> None:
+        child = self._open_child(key)
+        if child is not None and child[2] == "open":
+            self.changes.children[key] = (child[0], child[1], "cancelling")
+
+    def child_ended(self, _data: Mapping[str, Any], key: str) -> None:
+        if self._open_child(key) is not None:
+            self.head.children -= 1
+            self.changes.children[key] = None
+
+    def _open_child(self, key: str) -> tuple[str, int, str] | None:
+        children = self.changes.children
+        return children[key] if key in children else self.found.children.get(key)
+
     def hook_opened(self, data: Mapping[str, Any], key: str) -> None:
         self.changes.hooks.append(HookChange(key, data, self.head.time))
 
@@ -408,7 +432,7 @@ class Writing:
         type_ = self.rows[-1].draft.type
         self.head.status = type_.removeprefix("run_")  # type: ignore[assignment]
         self.head.ended = self.head.time
-        self.head.steps = self.head.timers = 0
+        self.head.steps = self.head.timers = self.head.children = 0
         self.head.owner = self.head.parked = None
         self.changes.ended = True
 
@@ -424,6 +448,9 @@ _CHANGES = {
     "timer_started": Writing.timer_started,
     "timer_fired": Writing.timer_ended,
     "timer_cancelled": Writing.timer_ended,
+    "child_started": Writing.child_started,
+    "child_cancelled": Writing.child_cancelled,
+    "child_ended": Writing.child_ended,
     "hook_opened": Writing.hook_opened,
     "hook_closed": Writing.hook_closed,
     "hook_refused": Writing.hook_refused,

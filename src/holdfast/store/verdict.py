@@ -31,6 +31,8 @@ class Found(msgspec.Struct, gc=False):
     """Of the steps that the drafts name, those that owe an outcome: key -> (attempt, due)."""
     timers: Mapping[str, int] = {}
     """Of the timers that the drafts name, those that are pending: key -> due."""
+    children: Mapping[str, tuple[str, int, str]] = {}
+    """Of the children that the drafts name, those not ended: key -> (child, position, status)."""
     holders: Mapping[str, tuple[str, str]] = {}
     """Of the tokens that the drafts name, those that are open: token -> (run, key)."""
     former: Mapping[str, str] = {}
@@ -50,15 +52,16 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Changes(msgspec.Struct, gc=False):
-    """What an append changes in the projections; None in `steps` and `timers` means: no longer there."""
+    """What an append changes in the projections; None in `steps`, `timers`, `children`: no longer there."""
 
     steps: dict[str, tuple[int, int | None] | None] = {}
     timers: dict[str, int | None] = {}
+    children: dict[str, tuple[str, int, str] | None] = {}
     hooks: list[HookChange] = []
     deliveries: list[tuple[str, int, str]] = []
     """(unique key, position, digest) of each payload."""
     ended: bool = False
-    """The run's steps and timers go, its open hooks become run_ended."""
+    """The run's steps and timers go, its open hooks become run_ended, its children orphans."""
 
 
 class HookChange(msgspec.Struct, frozen=True, gc=False):
@@ -112,6 +115,7 @@ RESTS_ON = {
     "hook_received": "hook",
     "child_ended": "child",
     "timer_cancelled": "timer",
+    "child_cancelled": "child",
     "hook_closed": "hook",
 }
 """The types that rest on a command of this kind and the same key."""

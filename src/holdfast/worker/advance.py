@@ -50,6 +50,7 @@ from ..keys import is_sealed
 from ..store.base import Append, Appended, OpenStep
 from ..workflow import Workflow
 from .attempts import Attempts
+from .children import Children
 from .execute import RunningStep
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Advance:
         self._has_fact = False
         self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
         self._attempts = Attempts(worker, run_id, self.outcome)
+        self.children = Children(worker, run_id, self._child_ended)
         self._retry = _RETRY_FIRST
         self._on_created: Callable[[BaseException | None], None] | None = None
 
@@ -118,6 +120,13 @@ class Advance:
         self._inbox.append(draft)
         self.turn()
 
+    def _child_ended(self, draft: Draft) -> None:
+        """A child run of this one has ended (or was refused, or, detached, is started)."""
+        if self.closed or self.execution is None or draft.key not in self.execution.children:
+            return  # whoever reads the log next finds it again
+        self._inbox.append(draft)
+        self.turn()
+
     def ring(self, what: str) -> None:
         """A timer of the run is due, or a step's next attempt."""
         kind, _, key = what.partition(" ")
@@ -131,7 +140,7 @@ class Advance:
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
         waiting = self._out or self._inbox or self._attempts.running or self._news
-        return self.execution is not None and not self.busy and not waiting
+        return self.execution is not None and not (self.busy or self.children.busy or waiting)
 
     @property
     def mark(self) -> int:
@@ -144,6 +153,7 @@ class Advance:
         A run that is another worker's now, or parked, still wants their outcome, and not a cancellation.
         """
         self.closed = True
+        self.children.close()
         self.drop()
         for draft in self._inbox:
             if draft.type in OUTCOMES:
@@ -349,6 +359,11 @@ class Advance:
             elif draft.type == "timer_started":
                 if key in self._live.sleepers:
                     agenda.add(data["due"], self.run_id, f"timer {key}")
+            elif draft.type == "child_started":
+                if key in self._live.children:
+                    self.children.started(self._live.children[key], self._live.root)
+            elif draft.type == "child_cancelled":
+                self.children.cancelled(key)
             elif draft.type == "timer_cancelled":
                 agenda.remove(self.run_id, f"timer {key}")
             elif draft.type == "step_retried":
@@ -440,6 +455,7 @@ class Advance:
         try:
             events = await store.read(self.run_id)
             open_steps = {step.key: step for step in await store.open_steps(self.run_id)}
+            children = await store.children(self.run_id)
             if events and is_sealed(events[0].body):
                 raise KeyMissing("its payloads are sealed: give this worker the keys ($HOLDFAST_KEYS)")
         except KeyMissing as error:
@@ -460,6 +476,7 @@ class Advance:
         if not any(event.type == "run_started" for event in events[:3]):
             self._out.append(self._started())
         self._take_up(open_steps)
+        self.children.take_up(self._live.children, children, self._live.root)
         self.busy = False
         self.turn()
 
@@ -480,8 +497,8 @@ class Advance:
     def _still_counts(self, draft: Draft, open_steps: Mapping[str, OpenStep]) -> bool:
         if draft.type == "timer_fired":
             return draft.key in self._live.sleepers
-        if draft.type == "step_started":
-            return False  # asked for anew, where it is still due
+        if draft.type in ("step_started", "child_ended"):
+            return False  # looked for anew, where it is still due
         if draft.type == "step_retried":
             step = open_steps.get(draft.key)
             return step is not None and step.attempt == draft.data["attempt"] and step.due is None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, LeaseLost, StoreError
 from ..store.base import WorkerRow
+from .children import see_to_orphans
 from .presence import Others
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Maintain:
         self._claim_again = False
         self._unseen = False
         self._unsure = False
+        self._orphans = False
         self._dead: deque[tuple[str, str | None]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
@@ -46,6 +48,7 @@ class Maintain:
         await self._bury_expired()
         await self._claim_all(parked=True)
         await self._claim_all()
+        self.orphans_soon()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._every(self._poll, self._look)),
@@ -67,6 +70,19 @@ class Maintain:
             return
         self._claiming = True
         self._worker.spawn(self._claim_now())
+
+    def orphans_soon(self) -> None:
+        """A run has ended before its children: see to them."""
+        if not self._orphans:
+            self._orphans = True
+            self._worker.spawn(self._see_to_orphans())
+
+    async def _see_to_orphans(self) -> None:
+        self._orphans = False
+        try:
+            await see_to_orphans(self._worker.store)
+        except HoldfastError as error:
+            log.warning("cannot see to children whose parent has ended: %s", error)
 
     def unsure(self) -> None:
         """The store may have this worker down for runs that it does not know of: an answer was lost."""
@@ -119,6 +135,9 @@ class Maintain:
         await self._claim_all()
         for run_id, fact in await worker.store.behind(worker.id):
             worker.check(run_id, fact)
+        for child in await worker.store.ended_children(worker.id):
+            worker.child_ended(child.child, child.run)
+        await see_to_orphans(worker.store)
         self._unseen = False  # only now: where the store fails in between, the change is still to be seen
 
     async def _reconcile(self) -> None:

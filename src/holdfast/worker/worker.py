@@ -82,6 +82,7 @@ class Worker:
         self._live: OrderedDict[str, Advance] = OrderedDict()
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
+        self._parents: dict[str, str] = {}  # child runs that runs of this worker wait for -> the parent
         self._tasks: set[asyncio.Task[None]] = set()
         self._ambiguous: set[str] = set()
         self._presence: Presence | None = None
@@ -148,7 +149,7 @@ class Worker:
 
     def workflow_names(self) -> list[str]:
         """The workflows of this process; a name that two of them share is nobody's."""
-        return [name for name in workflows.names() if self._definition(name) is not None]
+        return [name for name in workflows.names() if self.definition(name) is not None]
 
     def begin(self, workflow: Workflow[..., Any], run_id: str, created: Draft) -> asyncio.Future[None]:
         """Start a run here: its first tick is in the commit that creates it."""
@@ -179,6 +180,28 @@ class Worker:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiting.append(waiter)
             await waiter
+
+    @property
+    def has_room(self) -> bool:
+        """Whether this worker can take on one more run without letting others wait."""
+        busy = self.executor.busy >= self._concurrency or len(self._live) >= self._keep
+        return not (busy or self.stopping)
+
+    def listen_for(self, child: str, parent: str) -> None:
+        """Tell the parent when the child has ended."""
+        self._parents[child] = parent
+
+    def listen_no_more(self, child: str) -> None:
+        """The parent knows."""
+        self._parents.pop(child, None)
+
+    def child_ended(self, child: str, parent: str) -> None:
+        """A child of one of this worker's runs has ended."""
+        advance = self._live.get(parent)
+        if advance is not None:
+            advance.children.heard(child)
+        elif parent in self._owned:
+            self.wake(parent)
 
     def has(self, run_id: str) -> bool:
         """Whether the run is live here."""
@@ -232,7 +255,15 @@ class Worker:
         if self._live.get(advance.run_id) is advance:
             del self._live[advance.run_id]
             self._owned.pop(advance.run_id, None)
+            if advance.children.open:
+                self._leave_children(advance, ended=ended)
         advance.close(ended=ended)
+
+    def _leave_children(self, advance: Advance, *, ended: bool) -> None:
+        for child in advance.children.open:
+            self.listen_no_more(child)
+        if ended:
+            self._maintain.orphans_soon()
 
     async def park(self, advance: Advance, kind: str, message: str) -> None:
         """Set a run aside with a reason that people can read."""
@@ -274,7 +305,7 @@ class Worker:
             self._presence.rename(self.id)
 
     def _load(self, run_id: str, workflow: str) -> None:
-        definition = self._definition(workflow)
+        definition = self.definition(workflow)
         if definition is None:
             self._owned.pop(run_id, None)
             self.spawn(self.store.release(self.id, {run_id: 0}))
@@ -284,7 +315,8 @@ class Worker:
         advance.load()
         self._make_room()
 
-    def _definition(self, name: str) -> Workflow[..., Any] | None:
+    def definition(self, name: str) -> Workflow[..., Any] | None:
+        """The workflow of this name, where this worker serves it."""
         try:
             return workflows.get(name)
         except DefinitionError as error:
@@ -318,6 +350,9 @@ class Worker:
                 if advance is not None:
                     advance.news()
                 self._owned.pop(item.run, None)
+                parent = self._parents.pop(item.run, None)
+                if parent is not None:
+                    self.child_ended(item.run, parent)
             elif item.fact and (item.owner == self.id or item.run in self._live):
                 self.wake(item.run)
             elif item.ready and item.owner is None and not self.stopping:

@@ -42,17 +42,27 @@ REMEMBERED = 10_000
 _BEGIN, _COMMIT = SQL["begin"], SQL["commit"]
 _CREATE = SQL["create_run"]
 _HEADS = ("advance_run", "turn_run")
-_BATCHED = (*_HEADS, "add_event", "put_step", "drop_step", "put_timer", "drop_timer")
+_BATCHED = (
+    *_HEADS,
+    "add_event",
+    "put_step",
+    "drop_step",
+    "put_timer",
+    "drop_timer",
+    "put_child",
+    "drop_child",
+)
 
 _FAST = frozenset(
     {
         *("run_created", "run_started", "run_completed", "run_failed", "run_cancelled", "cancel_requested"),
         *("step_scheduled", "step_started", "step_retried", "step_completed", "step_failed"),
         *("timer_started", "timer_cancelled", "timer_fired"),
-        *("child_started", "attributes_set", "noted", "patched", "woken"),
+        *("child_started", "child_cancelled", "child_ended"),
+        *("attributes_set", "noted", "patched", "woken"),
     }
 )
-"""The types that need nothing looked up but the head, the open steps and the pending timers."""
+"""The types that need nothing looked up but the head, the open steps, the pending timers and the children."""
 
 
 class _Moved(Exception):
@@ -187,7 +197,7 @@ class GroupWriter:
         else:
             if after is not None and after != known.head.position:
                 return None
-            found = Found(known.head, steps=known.steps, timers=known.timers)
+            found = Found(known.head, steps=known.steps, timers=known.timers, children=known.children)
         if not all(draft.type in _FAST for draft in drafts):
             return None
         verdict = judge(request, found, self._clock.now())
@@ -213,7 +223,7 @@ class GroupWriter:
             known.head = found.head
         else:
             # Worth reading in full for a decider, who will be back, and where there is little to read.
-            small = found.head.steps + found.head.timers <= 32
+            small = found.head.steps + found.head.timers + found.head.children <= 32
             known = self._lookups.known(found.head, full=request.after is not None or small)
         verdict = judge(request, found, self._clock.now())
         if verdict.rows:
@@ -235,7 +245,7 @@ class GroupWriter:
         if known is None:
             if not self._create(head):
                 return False
-            known, was_fact = Known(head, {}, {}), 0
+            known, was_fact = Known(head, {}, {}, {}), 0
         else:
             was_fact = known.head.fact
             self._advance(head, known.head)
@@ -255,8 +265,8 @@ class GroupWriter:
     def _create(self, head: Head) -> bool:
         values = (
             head.run, head.workflow, head.status, head.position, head.time, head.chain, head.command,
-            head.fact, head.delivered, head.steps, head.timers, head.created, head.ended,
-            dump_json(head.attributes).decode(), head.owner,
+            head.fact, head.delivered, head.steps, head.timers, head.children, head.created, head.ended,
+            dump_json(head.attributes).decode(), head.owner, head.parent, head.root,
         )  # fmt: skip
         made: list[Any] = self._cursor.execute(_CREATE, values).fetchall()
         if made:
@@ -269,7 +279,7 @@ class GroupWriter:
             attributes = dump_json(head.attributes).decode()
         values: tuple[Any, ...] = (
             head.position, head.time, head.chain, head.command, head.fact, head.delivered,
-            head.steps, head.timers, head.crashes, attributes, head.row,
+            head.steps, head.timers, head.children, head.crashes, attributes, head.row,
             before.chain, before.owner, before.parked, before.delivered, before.crashes,
         )  # fmt: skip
         if head.status == before.status and head.ended == before.ended:
@@ -307,6 +317,13 @@ class GroupWriter:
             else:
                 rows["put_timer"].append((row, key, due))
                 known.timers[key] = due
+        for key, child in changes.children.items():
+            if child is None:
+                rows["drop_child"].append((row, key))
+                known.children.pop(key, None)
+            else:
+                rows["put_child"].append((row, key, *child))
+                known.children[key] = child
         for change in changes.hooks:
             if change.data is None:
                 self.db.execute(SQL["close_hook"], (row, change.key))
@@ -329,7 +346,7 @@ class GroupWriter:
                     raise _Moved
                 rows.clear()
         if self._ended:
-            for name in ("drop_steps", "drop_timers", "end_hooks"):
+            for name in ("drop_steps", "drop_timers", "end_hooks", "orphan_children"):
                 self._cursor.executemany(SQL[name], self._ended)
             self._ended.clear()
 

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from holdfast.events import Draft, Event, dump_json, load_json, token_of
-from holdfast.store.base import Append, Head, Hook
+from holdfast.store.base import Append, Child, Head, Hook
 from holdfast.store.rules import Found, wanted
 
 from .connect import SQL
@@ -17,7 +17,7 @@ from .connect import SQL
 def to_head(row: Sequence[Any]) -> Head:
     """A row of `runs`, in the order of the queries."""
     head = Head(*row)
-    head.attributes = {} if row[13] == "{}" else load_json(row[13].encode())
+    head.attributes = {} if row[14] == "{}" else load_json(row[14].encode())
     return head
 
 
@@ -25,6 +25,12 @@ def to_hook(row: Sequence[Any]) -> Hook:
     """A row of `hooks`, in the order of the queries."""
     token, run, key, status, opened, schema, metadata = row
     return Hook(token, run, key, status, opened, from_json(schema), from_json(metadata))
+
+
+def to_child(row: Sequence[Any]) -> Child:
+    """A row of `children` with its parent's id and whether it has ended."""
+    run, key, child, position, status, ended = row
+    return Child(run, key, child, position, status, bool(ended))
 
 
 def to_json(value: object) -> str | None:
@@ -38,18 +44,19 @@ def from_json(text: str | None) -> Any:
 
 
 class Known:
-    """What one run's log came to when this process last saw it: head, open steps, pending timers.
+    """What one run's log came to when this process last saw it: head, open steps, pending timers, children.
 
     It is never trusted: it is used under the condition that the log's hash is still the same.
     """
 
-    __slots__ = ("full", "head", "steps", "timers")
+    __slots__ = ("children", "full", "head", "steps", "timers")
 
     def __init__(
         self,
         head: Head,
         steps: dict[str, tuple[int, int | None]],
         timers: dict[str, int],
+        children: dict[str, tuple[str, int, str]],
         *,
         full: bool = True,
     ) -> None:
@@ -57,6 +64,7 @@ class Known:
         self.head = head
         self.steps = steps
         self.timers = timers
+        self.children = children
 
 
 class Lookups:
@@ -73,9 +81,10 @@ class Lookups:
     def known(self, head: Head, *, full: bool) -> Known:
         """All open steps and pending timers of a run; without `full`, none of them and nothing to keep."""
         if not full:
-            return Known(head, {}, {}, full=False)
+            return Known(head, {}, {}, {}, full=False)
         steps = {key: (attempt, due) for key, attempt, due in self._rows("steps", head.row)}
-        return Known(head, steps, dict(self._rows("timers", head.row)))
+        children = {key: (child, at, status) for key, child, at, status in self._rows("children", head.row)}
+        return Known(head, steps, dict(self._rows("timers", head.row)), children)
 
     def tokens(self, request: Append, found: Found) -> None:
         """Who holds the tokens that an append names, who held them, and which deliveries are known."""
@@ -111,9 +120,9 @@ class Lookups:
         there: list[Any] = self._db.executemany(SQL["unique"], keys).fetchall()
         found.uniques = dict(there)
         if known is not None and known.head.chain == head.chain:
-            found.steps, found.timers = known.steps, known.timers
+            found.steps, found.timers, found.children = known.steps, known.timers, known.children
         else:
-            found.steps, found.timers = self._named(head.row, request.drafts)
+            self._named(found, head.row, request.drafts)
         if request.after is not None and request.after < head.position:
             found.beyond = self.beyond(head, request.after)
         return found
@@ -122,16 +131,18 @@ class Lookups:
         """The events that a decider has not read."""
         return [Event(head.run, *row) for row in self._rows("beyond", head.row, after)]
 
-    def _named(
-        self, row: int, drafts: Iterable[Draft]
-    ) -> tuple[dict[str, tuple[int, int | None]], dict[str, int]]:
+    def _named(self, found: Found, row: int, drafts: Iterable[Draft]) -> None:
         keys = {draft.key for draft in drafts}
         steps: dict[str, tuple[int, int | None]] = {}
         timers: dict[str, int] = {}
+        children: dict[str, tuple[str, int, str]] = {}
         for name in keys:
             steps.update((k, (attempt, due)) for k, attempt, due in self._rows("step", row, name))
             timers.update(self._rows("timer", row, name))
-        return steps, timers
+            children.update(
+                (k, (child, at, status)) for k, child, at, status in self._rows("child", row, name)
+            )
+        found.steps, found.timers, found.children = steps, timers, children
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self._db.execute(SQL[query], values).fetchall()

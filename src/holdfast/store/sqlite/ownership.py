@@ -60,6 +60,11 @@ def park(db: apsw.Connection, run: str, reason: str | None) -> list[News]:
     return _freed(rows)
 
 
+def bury_orphan(db: apsw.Connection, run: str, key: str) -> None:
+    """A child whose parent has ended has been seen to."""
+    db.execute(SQL["bury_orphan"], (run, key)).fetchall()
+
+
 def crashed(db: apsw.Connection, run: str) -> int:
     """Count one more crash of a run's tick."""
     rows: list[Any] = db.execute(SQL["crashed"], (run,)).fetchall()

@@ -21,7 +21,7 @@ from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
-from holdfast.store.base import Append, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.store.base import Append, Child, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
@@ -29,7 +29,7 @@ from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 from . import ownership
 from .appends import GroupWriter
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
-from .lookups import to_head, to_hook
+from .lookups import to_child, to_head, to_hook
 from .streams import put_chunks, read_chunks, to_stream
 from .thread import WriterThread
 
@@ -180,6 +180,8 @@ class SqliteStore(GroupStore):
         workflow: str | None = None,
         attributes: Mapping[str, str] | None = None,
         parked: bool | None = None,
+        parent: str | None = None,
+        root: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Head]:
@@ -190,11 +192,17 @@ class SqliteStore(GroupStore):
             "workflow": workflow,
             "attributes": dump_json(dict(attributes)).decode() if attributes else None,
             "parked": parked,
+            "parent": parent,
+            "root": root,
             "created": created,
             "run": run,
             "limit": limit,
         }
-        if parked:
+        if parent is not None:
+            query = "list_runs_by_parent"
+        elif root is not None:
+            query = "list_runs_by_root"
+        elif parked:
             query = "list_parked"
         elif status is not None:
             query = "list_runs_by_status"
@@ -242,6 +250,10 @@ class SqliteStore(GroupStore):
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps of a run that still owe an outcome."""
         return [OpenStep(run_id, *row) for row in self._query("open_steps", (run_id,))]
+
+    async def children(self, run_id: str) -> list[Child]:
+        """The child runs of which this run has not heard the end."""
+        return [to_child(row) for row in self._query("open_children", (run_id,))]
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run: only an edit by hand leaves such."""
@@ -327,6 +339,18 @@ class SqliteStore(GroupStore):
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
         return [(run, fact) for run, fact in self._query("behind", (worker,))]
+
+    async def ended_children(self, worker: str) -> list[Child]:
+        """The children of this worker's runs that have ended."""
+        return [to_child(row) for row in self._query("ended_children", (worker,))]
+
+    async def orphans(self, limit: int = 100) -> list[Child]:
+        """Children whose parent has ended."""
+        return [to_child(row) for row in self._query("orphans", (limit,))]
+
+    async def bury_orphan(self, run_id: str, key: str) -> None:
+        """An orphan has been seen to."""
+        await self.job(lambda: ownership.bury_orphan(self._db, run_id, key))
 
     async def changed(self) -> bool:
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""

@@ -30,8 +30,8 @@ ROLLBACK TO item;
 
 -- name: head
 -- A run's row, in the order of the fields of `Head`.
-SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-       created, ended, attributes, owner, parked, crashes, row
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
 FROM runs WHERE run = ?1;
 
 -- name: batch
@@ -67,6 +67,14 @@ SELECT key, due FROM timers WHERE run = ?1 AND key = ?2;
 -- All pending timers of a run.
 SELECT key, due FROM timers WHERE run = ?1;
 
+-- name: child
+-- A child run of which its parent has not heard the end.
+SELECT key, child, position, status FROM children WHERE run = ?1 AND key = ?2;
+
+-- name: children
+-- All of a run's.
+SELECT key, child, position, status FROM children WHERE run = ?1;
+
 -- name: holder
 -- Who gets the payloads for a token: the newest of its open hooks.
 SELECT runs.run, hooks.key FROM hooks JOIN runs ON runs.row = hooks.run
@@ -86,23 +94,23 @@ WHERE uniq = ?1;
 -- name: create_run
 -- A new run's row; no row comes back where the id is taken.
 INSERT INTO runs (run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-                  created, ended, attributes, owner)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                  children, created, ended, attributes, owner, parent, root)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
 ON CONFLICT (run) DO NOTHING RETURNING row;
 
 -- name: advance_run
 -- Move a run's head on, provided that its row is exactly the one we know: the hash says that the log is, the
 -- other columns are what changes without a new event. Sets no column that the listings index.
 UPDATE runs SET position = ?1, time = ?2, chain = ?3, command = ?4, fact = ?5, delivered = ?6,
-    steps = ?7, timers = ?8, crashes = ?9, attributes = coalesce(?10, attributes)
-WHERE row = ?11 AND chain = ?12 AND owner IS ?13 AND parked IS ?14 AND delivered = ?15 AND crashes = ?16;
+    steps = ?7, timers = ?8, children = ?9, crashes = ?10, attributes = coalesce(?11, attributes)
+WHERE row = ?12 AND chain = ?13 AND owner IS ?14 AND parked IS ?15 AND delivered = ?16 AND crashes = ?17;
 
 -- name: turn_run
 -- The same, where the status changes too.
 UPDATE runs SET position = ?1, time = ?2, chain = ?3, command = ?4, fact = ?5, delivered = ?6,
-    steps = ?7, timers = ?8, crashes = ?9, attributes = coalesce(?10, attributes),
-    status = ?17, ended = ?18, owner = ?19, parked = ?20
-WHERE row = ?11 AND chain = ?12 AND owner IS ?13 AND parked IS ?14 AND delivered = ?15 AND crashes = ?16;
+    steps = ?7, timers = ?8, children = ?9, crashes = ?10, attributes = coalesce(?11, attributes),
+    status = ?18, ended = ?19, owner = ?20, parked = ?21
+WHERE row = ?12 AND chain = ?13 AND owner IS ?14 AND parked IS ?15 AND delivered = ?16 AND crashes = ?17;
 
 -- name: add_event
 -- One event of a log.
@@ -133,6 +141,19 @@ DELETE FROM timers WHERE run = ?1 AND key = ?2;
 -- name: drop_timers
 -- The run has ended: its timers need not fire.
 DELETE FROM timers WHERE run = ?1;
+
+-- name: put_child
+-- A child run, as its parent sees it now.
+INSERT INTO children (run, key, child, position, status) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (run, key) DO UPDATE SET status = excluded.status;
+
+-- name: drop_child
+-- A parent has heard the end of a child.
+DELETE FROM children WHERE run = ?1 AND key = ?2;
+
+-- name: orphan_children
+-- The run has ended: workers see to the children that it leaves.
+UPDATE children SET orphan = 1 WHERE run = ?1;
 
 -- name: open_hook
 -- A hook opens.
@@ -165,8 +186,8 @@ ORDER BY position LIMIT ?3;
 
 -- name: list_runs
 -- A page of all runs, newest first.
-SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-       created, ended, attributes, owner, parked, crashes, row
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
 FROM runs
 WHERE created <= :created AND (created, run) < (:created, :run)
   AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
@@ -177,8 +198,8 @@ ORDER BY created DESC, run DESC LIMIT :limit;
 
 -- name: list_runs_by_status
 -- A page of the runs with one status (and, where given, one workflow), newest first.
-SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-       created, ended, attributes, owner, parked, crashes, row
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
 FROM runs
 WHERE status = :status AND created <= :created AND (created, run) < (:created, :run)
   AND (:workflow IS NULL OR workflow = :workflow)
@@ -190,8 +211,8 @@ ORDER BY created DESC, run DESC LIMIT :limit;
 
 -- name: list_runs_by_workflow
 -- A page of the runs of one workflow, newest first.
-SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-       created, ended, attributes, owner, parked, crashes, row
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
 FROM runs
 WHERE workflow = :workflow AND created <= :created AND (created, run) < (:created, :run)
   AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
@@ -202,11 +223,48 @@ ORDER BY created DESC, run DESC LIMIT :limit;
 
 -- name: list_parked
 -- A page of the parked runs, newest first.
-SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers,
-       created, ended, attributes, owner, parked, crashes, row
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
 FROM runs
 WHERE parked IS NOT NULL AND created <= :created AND (created, run) < (:created, :run)
   AND (:status IS NULL OR status = :status) AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_runs_by_parent
+-- A page of the child runs of one run, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
+FROM runs
+WHERE parent = :parent AND created <= :created AND (created, run) < (:created, :run)
+  AND (:status IS NULL OR status = :status) AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:root IS NULL OR :root IN (root, run))
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+ORDER BY created DESC, run DESC LIMIT :limit;
+
+-- name: list_runs_by_root
+-- A page of a run and all that is below it, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
+FROM runs
+WHERE root = :root AND created <= :created AND (created, run) < (:created, :run)
+  AND (:status IS NULL OR status = :status) AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
+  AND (:attributes IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
+UNION ALL
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, row
+FROM runs
+WHERE run = :root AND created <= :created AND (created, run) < (:created, :run)
+  AND (:status IS NULL OR status = :status) AND (:workflow IS NULL OR workflow = :workflow)
+  AND (:parked IS NULL OR (parked IS NOT NULL) = :parked)
   AND (:attributes IS NULL OR NOT EXISTS (
         SELECT 1 FROM json_each(:attributes) AS want WHERE NOT EXISTS (
           SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
@@ -250,12 +308,19 @@ WHERE runs.run = :run ORDER BY due, key LIMIT :limit;
 -- The steps of a run that owe an outcome, by the run's id.
 SELECT key, attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) ORDER BY key;
 
+-- name: open_children
+-- The child runs of which a run has not heard the end, by its id.
+SELECT parent.run, key, child, children.position, children.status,
+       EXISTS (SELECT 1 FROM runs AS there WHERE there.run = children.child AND there.ended IS NOT NULL)
+FROM runs AS parent JOIN children ON children.run = parent.row WHERE parent.run = ?1 ORDER BY key;
+
 -- name: strays
 -- How many rows of each table belong to no run; reads the whole file, for `verify` alone.
 SELECT name, count(*) FROM (
     SELECT 'events' AS name, run FROM events UNION ALL SELECT 'steps', run FROM steps
     UNION ALL SELECT 'timers', run FROM timers UNION ALL SELECT 'hooks', run FROM hooks
-    UNION ALL SELECT 'deliveries', run FROM deliveries UNION ALL SELECT 'streams', run FROM streams
+    UNION ALL SELECT 'deliveries', run FROM deliveries UNION ALL SELECT 'children', run FROM children
+    UNION ALL SELECT 'streams', run FROM streams
     UNION ALL SELECT 'chunks', (SELECT streams.run FROM streams WHERE streams.row = chunks.stream) FROM chunks)
 WHERE run IS NULL OR run NOT IN (SELECT row FROM runs) GROUP BY name ORDER BY name;
 
@@ -355,7 +420,7 @@ UPDATE runs SET owner = ?1 WHERE row IN (
         SELECT row FROM runs AS free
         WHERE free.workflow = named.value AND free.owner IS NULL AND free.ready ORDER BY row LIMIT ?3)
     ORDER BY candidate.row LIMIT ?3)
-RETURNING row, run, workflow, status = 'pending' OR fact > delivered OR steps > 0,
+RETURNING row, run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
     (SELECT min(due) FROM timers WHERE timers.run = runs.row);
 
 -- name: claim_parked
@@ -384,13 +449,32 @@ UPDATE runs SET crashes = crashes + 1 WHERE run = ?1 RETURNING crashes;
 
 -- name: owned
 -- The live runs of a worker.
-SELECT run, workflow, status = 'pending' OR fact > delivered OR steps > 0,
+SELECT run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
     (SELECT min(due) FROM timers WHERE timers.run = runs.row)
 FROM runs WHERE owner = ?1 AND ended IS NULL ORDER BY row;
 
 -- name: behind
 -- The runs of a worker whose log holds facts beyond the delivered mark.
 SELECT run, fact FROM runs WHERE owner = ?1 AND fact > delivered ORDER BY row;
+
+-- name: ended_children
+-- The children of a worker's runs that have ended, of which their parents have not heard.
+SELECT parent.run, key, child, children.position, children.status, 1
+FROM runs AS parent
+JOIN children ON children.run = parent.row
+JOIN runs AS there ON there.run = children.child
+WHERE parent.owner = ?1 AND parent.children > 0 AND there.ended IS NOT NULL;
+
+-- name: orphans
+-- Children whose parent has ended, and that nobody has seen to.
+SELECT parent.run, key, child, children.position, children.status,
+       EXISTS (SELECT 1 FROM runs AS there WHERE there.run = children.child AND there.ended IS NOT NULL)
+FROM children INDEXED BY children_orphaned JOIN runs AS parent ON parent.row = children.run
+WHERE orphan LIMIT ?1;
+
+-- name: bury_orphan
+-- An orphan has been seen to.
+DELETE FROM children WHERE run = (SELECT row FROM runs WHERE run = ?1) AND key = ?2 AND orphan;
 
 -- name: data_version
 -- A number that is another one after each commit of another connection.
