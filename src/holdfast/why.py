@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from .events import ENDS, Event, RunState, StepState, fold
+from .events import ENDS, ChildState, Event, RunState, StepState, fold
 from .phrases import ago, clean, due, error_line, instant, quoted, span
 from .store.base import Head, Store, WorkerRow
 
 _PAGE = 500
+_CHILDREN = 20
+"""How many child runs are looked at one by one."""
 
 _REMEDIES = {
     "diverged": "bring back code that fits its log, or let the change through for old runs with "
@@ -27,13 +29,13 @@ _REMEDIES = {
     "broken": "see the worker's log for the cause; then `holdfast wake {run}` to try again",
 }
 _NOTHING = (
-    "It waits for nothing that its log tells: neither a step nor a hook nor a timer is open. "
+    "It waits for nothing that its log tells: neither a step, a child run, a hook nor a timer is open. "
     "Does its code await something that nothing sets?"
 )
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One sentence, its kind (ended, parked, step, retry, hook, timer, worker), and what it is about."""
+    """One sentence, its kind (ended, parked, step, retry, child, hook, timer, worker), and what it is about."""
 
     kind: str
     text: str
@@ -48,12 +50,17 @@ class Seen(msgspec.Struct, frozen=True):
     end: Event | None
     workers: Sequence[WorkerRow]
     now: int
+    children: Mapping[str, Head] = {}
+    """The rows of the child runs that it waits for, by id; those that are there."""
 
 
 async def look(store: Store, head: Head) -> Seen:
     """Read all that the reasons of a run are derived from; its log page by page."""
     state, end = await read_log(store, head.run)
-    return Seen(head, state, end, await store.workers(), store.clock.now())
+    waited_for = [c.run for c in state.children.values() if c.ended is None and head.ended is None]
+    rows = [await store.head(child) for child in waited_for[:_CHILDREN]]
+    children = {row.run: row for row in rows if row is not None}
+    return Seen(head, state, end, await store.workers(), store.clock.now(), children)
 
 
 async def read_log(
@@ -125,6 +132,9 @@ def _waits(seen: Seen) -> Iterator[Reason]:
     for step in seen.state.steps.values():
         if step.open:
             yield _step(seen, step)
+    for child in seen.state.children.values():
+        if child.ended is None:
+            yield _child(seen, child)
     for hook in seen.state.hooks.values():
         if hook.status == "open":
             token = clean(hook.token)
@@ -159,6 +169,23 @@ def _step(seen: Seen, step: StepState) -> Reason:
             text += f"; the error before was {error_line(step.error)}"
         return Reason("step", f"{text}.", {**about, "worker": worker})
     return Reason("step", f"Its step {key} is scheduled and has not begun.", about)
+
+
+def _child(seen: Seen, child: ChildState) -> Reason:
+    run, workflow = clean(child.run), clean(child.workflow)
+    about = {"child": child.run, "workflow": child.workflow, "status": child.status}
+    row = seen.children.get(child.run)
+    text = f"Its child run {run} ({workflow})"
+    if row is None:
+        text += f" is {'to be started' if len(seen.children) < _CHILDREN else 'open'}"
+    elif row.parked is not None:
+        text += " is parked"
+    else:
+        word = "has not begun" if row.status == "pending" else f"is {row.status}"
+        text += f" {word}, started {ago(row.created, seen.now)}"
+    if child.status == "cancelling":
+        text += "; nobody waits for it any more, it is asked to cancel"
+    return Reason("child", f"{text}: `holdfast why {quoted(child.run)}`.", about)
 
 
 def _worker(seen: Seen, worker_id: str) -> str:

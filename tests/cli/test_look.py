@@ -61,7 +61,7 @@ def test_a_run_as_json(done: Command) -> None:
     shown = json.loads(done("runs", "--status", "completed", "--json").out)
     assert set(shown) == {
         *("run", "workflow", "status", "created_at", "ended_at", "position"),
-        *("attributes", "worker", "parked", "crashes"),
+        *("attributes", "worker", "parked", "crashes", "parent", "root"),
     }
     assert (shown["workflow"], shown["position"], shown["parked"]) == ("fulfil", 12, None)
 

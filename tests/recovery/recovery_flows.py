@@ -2,6 +2,7 @@
 
     python recovery_flows.py URL work [OPTION=VALUE …]     a worker, until its standard input is closed
     python recovery_flows.py URL start COUNT               a worker that starts `COUNT` errands itself
+    python recovery_flows.py URL parents COUNT             the same with runs that have children
     python recovery_flows.py URL wait RUN                  waits for a run's end, and says when it heard of it
 
 A step's effect is a line in the file $EFFECTS: key, attempt, process. The tests compare those with the log.
@@ -65,6 +66,32 @@ async def errand(path: str) -> int:
 
 ERRAND = 11110
 STEPS = 7
+
+
+@hf.workflow(name="recovery.part")
+async def part(path: str, value: int) -> int:
+    return await do(path, value)
+
+
+@hf.workflow(name="recovery.waits-for-ever")
+async def waits_for_ever(path: str) -> None:
+    try:
+        await hf.hook(f"never-{hf.run_info().run_id}")
+    finally:
+        await do(path, 0)
+
+
+@hf.workflow(name="recovery.parent")
+async def parent(path: str) -> int:
+    """Three children at once, one that is cancelled, and a detached one: 1 + 2 + 3."""
+    total = sum(await asyncio.gather(*(part(path, n) for n in (1, 2, 3))))
+    try:
+        async with asyncio.timeout(0.05):
+            await waits_for_ever(path)
+    except TimeoutError:
+        pass
+    await part.start(path, 4, run_id=f"{hf.run_info().run_id}-detached")
+    return total
 
 
 def wait_for(path: Path | str, seconds: float = 20) -> None:
@@ -137,6 +164,11 @@ async def main(url: str, mode: str, *options: str) -> None:
             async with app.worker():
                 path = os.environ["EFFECTS"]
                 runs = [await app.start(errand, path, run_id=f"errand-{n}") for n in range(int(options[0]))]
+                print([await run.result() for run in runs], flush=True)
+        elif mode == "parents":
+            async with app.worker():
+                path = os.environ["EFFECTS"]
+                runs = [await app.start(parent, path, run_id=f"parent-{n}") for n in range(int(options[0]))]
                 print([await run.result() for run in runs], flush=True)
         elif mode == "wait":
             print("ready", flush=True)

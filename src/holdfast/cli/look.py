@@ -45,6 +45,12 @@ def runs(
         str | None, typer.Option("--workflow", metavar="NAME", help="Only runs of this workflow.")
     ] = None,
     attribute: Attributes = None,
+    parent: Annotated[
+        str | None, typer.Option("--parent", metavar="RUN", help="Only the child runs of this run.")
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", metavar="RUN", help="Only this run and all that is below it.")
+    ] = None,
     parked: Annotated[bool, typer.Option("--parked", help="Only runs that were set aside.")] = False,
     limit: Limit = 50,
     store: StoreUrl = DEFAULT_STORE,
@@ -56,6 +62,8 @@ def runs(
         "workflow": workflow,
         "attributes": attributes_of(attribute) or None,
         "parked": True if parked else None,
+        "parent": parent,
+        "root": root,
     }
     return asyncio.run(_runs(store, chosen, limit, as_json))
 
@@ -123,6 +131,8 @@ def run_as_json(head: Head) -> dict[str, Any]:
         "worker": head.owner,
         "parked": None if head.parked is None else json.loads(head.parked),
         "crashes": head.crashes,
+        "parent": head.parent,
+        "root": head.root or head.run,
     }
 
 

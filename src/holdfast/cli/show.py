@@ -11,13 +11,13 @@ from .frame import LOOK, command
 from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
 
 if TYPE_CHECKING:
-    from ..events import Event, HookState, RunState, StepState
+    from ..events import ChildState, Event, HookState, RunState, StepState
     from ..store.base import Head
 
 
 @command(LOOK, ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]))
 def show(run: RunId, store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
-    """Show a run: its steps, timers, hooks, attributes, result or error.
+    """Show a run: its steps, child runs, timers, hooks, attributes, result or error.
 
     Steps come with attempts and durations, an error with its traceback. Commands that the end left open and
     payloads that nobody read are named.
@@ -36,8 +36,8 @@ async def _show(url: str, run_id: str, as_json: bool) -> int:
         args: dict[str, str] = {}
 
         def see(event: Event) -> None:
-            if event.type == "step_scheduled":
-                args[event.key] = args_text(event)
+            if event.type in ("step_scheduled", "child_started"):
+                args[f"{event.type} {event.key}"] = args_text(event)
 
         state, end = await read_log(store, run_id, see)
         if as_json:
@@ -80,6 +80,18 @@ def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
             }
             for step in state.steps.values()
         ],
+        "children": [
+            {
+                "child": child.key,
+                "run": child.run,
+                "workflow": child.workflow,
+                "status": child.status,
+                "started_at": at(child.started),
+                "ended_at": at(child.ended),
+                "error": child.error,
+            }
+            for child in state.children.values()
+        ],
         "timers": [
             {"timer": t.key, "status": t.status, "started_at": at(t.started), "due_at": at(t.due)}
             for t in state.timers.values()
@@ -117,6 +129,10 @@ def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str],
         ("workflow", output.clean(head.workflow) + (f"  version {state.version}" if state.version else ""))
     ]
     facts.append(("created", f"{output.instant(head.created)}  ({output.ago(head.created, now)})"))
+    if head.parent is not None:
+        facts.append(("parent", output.clean(head.parent)))
+    if head.root not in (None, head.parent):
+        facts.append(("root", output.clean(head.root or "")))
     if state.origin is not None:
         facts.append(("origin", f"{output.clean(state.origin)}, of which it repeats the input"))
     if head.ended is not None:
@@ -135,6 +151,7 @@ def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str],
     for name, value in facts:
         output.data(f"  {output.paint(f'{name:<10}', 'dim')} {value}")
     _section("steps", [_step_row(step, state, args, now) for step in state.steps.values()])
+    _section("child runs", [_child_row(child, state, args, now) for child in state.children.values()])
     _section("timers", _timer_rows(state, now))
     hooks = state.hooks.values()
     below = ["" if hook.metadata is None else output.compact(hook.metadata) for hook in hooks]
@@ -177,11 +194,26 @@ def _step_row(step: StepState, state: RunState, args: dict[str, str], now: int) 
         remark = f"again {output.due(step.due, now)}: {remark}"
     if step.late:
         remark = f"{remark} (and {step.late} late outcome{'s' if step.late > 1 else ''})".strip()
-    remark = remark or args.get(step.key, "")
+    remark = remark or args.get(f"step_scheduled {step.key}", "")
     word = output.status(step.status)
     if step.open and state.ended is not None:
         word = output.status("pending", "left open")
     return [output.clean(step.key), word, attempts, took, remark]
+
+
+def _child_row(child: ChildState, state: RunState, args: dict[str, str], now: int) -> list[str]:
+    took = output.span((child.ended or state.ended or now) - child.started)
+    word = output.status(_CHILD_STATUS.get(child.status, child.status), child.status)
+    if child.ended is None and state.ended is not None:
+        word = output.status("pending", "left open")
+    from ..phrases import error_line
+
+    remark = error_line(child.error) if child.error else args.get(f"child_started {child.key}", "")
+    return [output.clean(child.run), word, took, remark]
+
+
+_CHILD_STATUS = {"open": "running", "detached": "pending", "cancelling": "running", "started": "completed"}
+"""The status whose colour one of a child has."""
 
 
 def _timer_rows(state: RunState, now: int) -> list[list[str]]:

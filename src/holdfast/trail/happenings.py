@@ -20,6 +20,7 @@ ANSWERED = {
     "hook_received": "hook",
     "hook_refused": "hook",
     "hook_closed": "hook",
+    "child_cancelled": "child",
     "child_ended": "child",
 }
 """What happens to these; it belongs to where they were asked for."""
@@ -76,7 +77,8 @@ def _child_ended(event: Event, data: Mapping[str, Any], redact: Redact) -> Told:
         text = f"Child run {child} failed [{cause}]: {cut(said(redact(error)), TEXT)}"
         return Told(text, "high", "error", {"childRun": child, "cause": cause})
     how = data.get("status") or "has ended"
-    text = f"Child run {child} {how}: {preview(data.get('value'), redact)}"
+    result = f": {preview(data['value'], redact)}" if "value" in data else ""
+    text = f"Child run {child} {how}{result}"
     return Told(text, None, "tool_result", {"childRun": child})
 
 
@@ -98,6 +100,7 @@ TELLS: dict[str, Callable[[Event, Mapping[str, Any], Redact], Told]] = {
     "cancel_requested": _cancel_requested,
     "woken": lambda *_: Told("Woken: pending sleeps end early", "medium"),
     "child_started": _child_started,
+    "child_cancelled": lambda event, *_: Told(f"{event.key} is asked to cancel: nobody waits for it"),
     "child_ended": _child_ended,
     "attributes_set": _attributes_set,
     "patched": lambda event, *_: Told(f"Takes the new way of the change {name_of(event.key)}"),

@@ -148,12 +148,14 @@ class Children:
                 return refused
             self._created.add(key)
             if call.detached:
-                return new("child_ended", key=key, data={"status": "started"})
+                return new("child_ended", key=key, data={"status": "started", "run": call.run})
         try:
             end = await worker.store.end_of(call.run)
         except RunNotFound:
             message = f"child run {call.run} was removed from the store before its parent heard of its end"
-            return new("child_ended", key=key, data={"status": "refused", "message": message})
+            return new(
+                "child_ended", key=key, data={"status": "refused", "run": call.run, "message": message}
+            )
         if end is not None:
             faults.point("child.end.heard")
             return ended(key, end)
@@ -177,11 +179,19 @@ class Children:
             there = (await worker.store.read(call.run, limit=1))[0]
             refusal = _refusal(self._run_id, call, there)
             if refusal:
-                return new("child_ended", key=call.key, data={"status": "refused", "message": refusal})
+                return new(
+                    "child_ended",
+                    key=call.key,
+                    data={"status": "refused", "run": call.run, "message": refusal},
+                )
         except StoreError:
             raise
         except HoldfastError as error:  # it cannot be started at all, not here and not later
-            return new("child_ended", key=call.key, data={"status": "refused", "message": str(error)})
+            return new(
+                "child_ended",
+                key=call.key,
+                data={"status": "refused", "run": call.run, "message": str(error)},
+            )
         return None
 
     def _tell(self, call: ChildCall, outcome: Draft) -> None:
@@ -191,6 +201,10 @@ class Children:
             if not self._keys[call.run]:
                 self._worker.listen_no_more(call.run)
             self._told(outcome)
+
+
+def _refused(call: ChildCall, message: str) -> Draft:
+    return new("child_ended", key=call.key, data={"status": "refused", "run": call.run, "message": message})
 
 
 def creation(parent: str, root: str, key: str, asked: Mapping[str, Any]) -> Draft:
@@ -244,7 +258,7 @@ def ended(key: str, end: Event) -> Draft:
         more = {"error": told.error}
     else:
         more = {"reason": told.reason}
-    return new("child_ended", key=key, data={"status": status, **more})
+    return new("child_ended", key=key, data={"status": status, "run": end.run, **more})
 
 
 # ---- children that nobody waits for --------------------------------------------------------------------------
