@@ -16,6 +16,7 @@ A step, a workflow and the call that runs it:
 
 from typing import TYPE_CHECKING, Any
 
+from .chunks import Chunk
 from .definition import Backoff
 from .errors import (
     DefinitionError,
@@ -36,8 +37,10 @@ from .errors import (
     StaleLog,
     StepLost,
     StoreError,
+    StreamEnded,
     TooManyEvents,
 )
+from .publish import Stream, stream
 from .workflow import (
     ChildRun,
     Hook,
@@ -81,6 +84,7 @@ __all__ = [
     "App",
     "Backoff",
     "ChildRun",
+    "Chunk",
     "DefinitionError",
     "DeliveryConflict",
     "FatalError",
@@ -105,6 +109,8 @@ __all__ = [
     "StepInfo",
     "StepLost",
     "StoreError",
+    "Stream",
+    "StreamEnded",
     "TooManyEvents",
     "connect",
     "execute",
@@ -118,6 +124,7 @@ __all__ = [
     "sleep",
     "step",
     "step_info",
+    "stream",
     "trail",
     "uuid4",
     "workflow",

@@ -6,7 +6,7 @@ and nothing in it; readers of a stream are not shown it.
 
 from __future__ import annotations
 
-import base64
+import binascii
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from .errors import PayloadError
 from .events import dump_json
 
 Kind = Literal["text", "bytes", "json", "end"]
-MAX_NAME = 255
+MAX_NAME, MAX_KEY = 255, 1024
 """Characters of a stream's name, and of a chunk's key."""
 
 
@@ -76,7 +76,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         if self.key is not None:
             line["key"] = self.key
         if self.kind == "bytes":
-            line["data"] = base64.b64encode(self.body).decode()
+            line["data"] = binascii.b2a_base64(self.body, newline=False).decode()
         elif self.kind == "json":
             line["data"] = msgspec.Raw(self.body)
         elif self.kind == "text":
@@ -90,7 +90,7 @@ def part_of(data: Any, key: str | None, limit: int, where: str) -> Part:
     Raises PayloadError where it cannot be written or has more than `limit` bytes.
     """
     if key is not None:
-        check_name(key, f"{where} key")
+        check_name(key, f"the key of {where}", MAX_KEY)
     if isinstance(data, str):
         part = Part("text", data.encode("utf-8", "surrogatepass"), key)
     elif isinstance(data, bytes | bytearray | memoryview):
@@ -101,7 +101,7 @@ def part_of(data: Any, key: str | None, limit: int, where: str) -> Part:
     return part
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: str, what: str, most: int = MAX_NAME) -> None:
     """Refuse what is no name of a stream, or no key of a chunk, with PayloadError."""
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise PayloadError(f"{what}: expected 1–{MAX_NAME} printable characters, got {name!r:.80}")
+    if not isinstance(name, str) or not 1 <= len(name) <= most or not name.isprintable():
+        raise PayloadError(f"{what}: expected 1–{most} printable characters, got {name!r:.80}")

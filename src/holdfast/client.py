@@ -37,6 +37,7 @@ from .keys import Keys
 from .schema import validate
 from .store.base import Hook, Status, Store, Timer
 from .store.url import open_store
+from .streams import Streams
 from .worker import Worker
 from .workflow import Workflow, check_attributes, check_run_id, workflows
 
@@ -97,6 +98,7 @@ class App:
         self.payload_limit = payload_limit
         self._worker: Worker | None = None
         self._ends = Ends(store)
+        self._streams = Streams(store)
 
     async def __aenter__(self) -> Self:
         await self.store.open()
@@ -192,7 +194,7 @@ class App:
         if origin is not None:
             data["origin"] = origin
         created = new("run_created", data=data)
-        run: Run[Any] = Run(self.store, self._ends, run_id, definition)
+        run: Run[Any] = Run(self.store, self._ends, self._streams, run_id, definition)
         worker = self._worker
         try:
             if worker is not None and definition is not None and not worker.stopping:
@@ -251,7 +253,7 @@ class App:
 
     def run(self, run_id: str) -> Run[Any]:
         """A handle on a run; nothing is asked of the store until you use it."""
-        return Run(self.store, self._ends, run_id, None)
+        return Run(self.store, self._ends, self._streams, run_id, None)
 
     async def runs(
         self,

@@ -12,12 +12,14 @@ from typing import Generic, TypeVar, cast
 import msgspec
 
 from . import failures, ids
+from .chunks import check_name
 from .clock import to_datetime
 from .codec import UNTYPED, PayloadType
 from .ends import Ends
 from .errors import RunCancelled, RunEnded, RunFailed, RunNotFound
 from .events import ENDS, Event, fold, new, reader
 from .store.base import Head, Status, Store
+from .streams import StreamReader, Streams
 from .workflow import Workflow, workflows
 
 R = TypeVar("R")
@@ -51,11 +53,17 @@ class Run(Generic[R]):
     """A handle on one run."""
 
     def __init__(
-        self, store: Store, ends: Ends, run_id: str, workflow: Workflow[..., R] | None = None
+        self,
+        store: Store,
+        ends: Ends,
+        streams: Streams,
+        run_id: str,
+        workflow: Workflow[..., R] | None = None,
     ) -> None:
         self.id = run_id
         self._store = store
         self._ends = ends
+        self._streams = streams
         self._workflow = workflow
 
     def __repr__(self) -> str:
@@ -123,6 +131,24 @@ class Run(Generic[R]):
                 return
             after = page[-1].position
             left = None if left is None else left - size
+
+    def stream(self, name: str, after: int = 0, *, latest: bool = False) -> StreamReader:
+        """A stream of the run, beyond the position `after`: what is there, and then what comes.
+
+        It ends with the stream's end mark, or with the run. A reader that was cut off goes on with `after` =
+        the last position it has seen. With `latest`, chunks of an attempt that a later attempt of the same step
+        has superseded are left out; what was handed out before that attempt wrote is not taken back.
+
+        Example:
+            async for chunk in run.stream("answer"):
+                print(chunk.data, end="", flush=True)
+        """
+        check_name(name, "stream name")
+        return StreamReader(self._streams, self.id, name, after, latest=latest)
+
+    async def streams(self) -> list[str]:
+        """The names of the streams that the run has written to, in the order of their first chunks."""
+        return [head.name for head in await self._store.streams(self.id)]
 
     async def cancel(self, reason: str = "") -> bool:
         """Ask the run to cancel: CancelledError at its await, `finally` blocks may run steps.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import random as _random
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from .chunks import Chunk
 from .definition import Backoff, Definition, Options, Registry, seconds
 from .errors import DefinitionError, PayloadError
 
@@ -159,6 +160,26 @@ class Attempt(abc.ABC):
 
     @abc.abstractmethod
     def heartbeat(self) -> None: ...
+
+    @abc.abstractmethod
+    def writer(self, run_id: str, name: str) -> ChunkWriter: ...
+
+    @abc.abstractmethod
+    def read(self, run_id: str, name: str, after: int, *, latest: bool) -> AsyncIterator[Chunk]: ...
+
+    @abc.abstractmethod
+    def wait(self, work: Awaitable[T]) -> T:
+        """Do async work for a body that runs in a thread, and wait for it there."""
+
+
+class ChunkWriter(Protocol):
+    """An attempt's writer of one stream."""
+
+    async def write(self, data: object, key: str | None) -> None: ...
+
+    async def end(self) -> None: ...
+
+    async def flush(self) -> None: ...
 
 
 class _Here(threading.local):

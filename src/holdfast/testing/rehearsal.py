@@ -29,6 +29,8 @@ Answers = Mapping[str, Any]
 """What each step gives, by its name: a value, an exception (which the workflow sees), or a plain function of the
 step's arguments."""
 
+_STREAMS: Answers = {"stream.write": None, "stream.end": None}
+"""What workflow code makes of its writes to a stream are steps too, and give nothing."""
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -65,7 +67,7 @@ class Rehearsal:
         self.workflow = workflow
         self.log: list[Event] = []
         self.hold = hold
-        self._answers = steps or {}
+        self._answers = {**_STREAMS, **(steps or {})}
         self._crash_after = crash_after
         self._run_id = run_id
         self._limit = payload_limit

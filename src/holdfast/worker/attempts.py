@@ -39,7 +39,9 @@ class Attempts:
         if key in self._unwanted:
             self._unwanted.discard(key)
             return _unwanted(key, attempt)
-        self.running[key] = running = RunningStep(self._run_id, call, attempt, self._outcome)
+        self.running[key] = running = RunningStep(
+            self._run_id, call, attempt, self._outcome, self._worker.streams
+        )
         self._worker.executor.start(running)
         return None
 

@@ -13,23 +13,28 @@ The runner lets the loop have a turn when it has done what was there at first, o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .. import failures, faults, ids
+from ..chunks import Chunk
 from ..clock import Clock
 from ..codec import check_size
 from ..engine.context import StepCall
-from ..errors import FatalError, PayloadError, RetryAfter
+from ..errors import FatalError, PayloadError, RetryAfter, StepEnded, StreamEnded
 from ..events import Draft, new
+from ..store.streams import Author
+from ..streams import Streams, Writer
 from ..workflow import Attempt, StepInfo, _attempt
 
+T = TypeVar("T")
 Outcome = Callable[["RunningStep", Draft], None]
 
 
@@ -42,9 +47,9 @@ _THREADS = 10_000
 class RunningStep(Attempt):
     """One attempt of a step, from its start to its outcome."""
 
-    __slots__ = ("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "task")
+    __slots__ = ("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "streams", "task", "writers")
 
-    def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome) -> None:
+    def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome, streams: Streams) -> None:
         self.run_id = run_id
         self.call = call
         self.attempt = attempt
@@ -52,6 +57,8 @@ class RunningStep(Attempt):
         self.task: asyncio.Task[None] | None = None  # while its body runs
         self.cancelled = False
         self.beaten = 0
+        self.streams = streams
+        self.writers: dict[tuple[str, str], Writer] | None = None
 
     @property
     def info(self) -> StepInfo:
@@ -63,11 +70,41 @@ class RunningStep(Attempt):
         """The body says that it is alive."""
         self.beaten += 1
 
+    def writer(self, run_id: str, name: str) -> Writer:
+        """The one writer of this attempt for a stream, so that its chunks stay in order."""
+        if self.writers is None:
+            self.writers = {}
+        writer = self.writers.get((run_id, name))
+        if writer is None:
+            author = Author(self.run_id, self.call.key, self.attempt)
+            writer = self.writers[run_id, name] = Writer(self.streams, run_id, name, author)
+        return writer
+
+    def read(self, run_id: str, name: str, after: int, *, latest: bool) -> AsyncIterator[Chunk]:
+        """A stream, as it grows."""
+        return self.streams.read(run_id, name, after, latest=latest)
+
+    def wait(self, work: Awaitable[T]) -> T:
+        """Do async work on the worker's loop, for a body that runs in a thread."""
+        task = self.task
+        if task is None:  # a time-out gave the attempt up, which does not stop its thread
+            raise StepEnded(f"{self.run_id}: attempt {self.attempt} of {self.call.key} is over")
+        return asyncio.run_coroutine_threadsafe(_awaited(work), task.get_loop()).result()
+
+    async def drain(self) -> None:
+        """Wait until every chunk is durable: a step's outcome says that they are. Raises what went wrong."""
+        for writer in (self.writers or {}).values():
+            await writer.flush()
+
     def cancel(self) -> None:
         """Nobody waits for it any more: interrupt the body."""
         self.cancelled = True
         if self.task is not None:
             self.task.cancel()
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
 
 
 def _run_sync(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -195,10 +232,15 @@ class Executor:
                 result = await step.fn(*args, **kwargs)
             else:
                 result = await self._guarded(attempt, args, kwargs)
+            if attempt.writers:
+                await attempt.drain()
             draft = self._completed(attempt, result)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the step has failed of it
+            if attempt.writers:
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await attempt.drain()  # what was written before the failure is readable too
             draft = self._failed(attempt, error)
         faults.point("worker.step.after")
         return draft
@@ -266,7 +308,7 @@ class Executor:
         """The fact that the step has failed, or the record that it will be tried again."""
         options, number = attempt.call.step.options, attempt.attempt
         data: dict[str, Any] = {"attempt": number, "error": failures.describe(error)}
-        final = attempt.cancelled or isinstance(error, FatalError | PayloadError)
+        final = attempt.cancelled or isinstance(error, FatalError | PayloadError | StreamEnded)
         if final or number > options.retries:
             return new("step_failed", key=attempt.call.key, data=data)
         if isinstance(error, RetryAfter):

@@ -21,6 +21,7 @@ from .. import faults, ids
 from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
 from ..store.base import Claim, News, Store
+from ..streams import BUFFER, LIMIT, Streams
 from ..workflow import Workflow, workflows
 from .advance import Advance
 from .agenda import Agenda
@@ -44,6 +45,8 @@ class Worker:
     tick_limit     seconds after which a tick that has not come back is interrupted
     exit_after     seconds after which a tick that cannot be interrupted ends the process (None: never)
     crash_limit    ticks of one run in a row that crash or do not come back, before it is parked
+    stream_buffer  bytes that one step may have written to a stream and the store not yet acknowledged
+    stream_limit   bytes that one stream may have
     poll           seconds between looks for work whose notice was lost
     lease          seconds for which the worker's runs are its own without a sign of life
     """
@@ -59,6 +62,8 @@ class Worker:
         tick_limit: float = 2.0,
         exit_after: float | None = None,
         crash_limit: int = 3,
+        stream_buffer: int = BUFFER,
+        stream_limit: int = LIMIT,
         poll: float = 2.5,
         probe: float = 0.2,
         lease: float = 30.0,
@@ -74,6 +79,7 @@ class Worker:
         self.stopping = False
         self.refusals = 0
         self.folder: Path | None = store.presence_folder
+        self.streams = Streams(store, chunk_limit=payload_limit, buffer=stream_buffer, limit=stream_limit)
         self.watch: Watch
         self.executor: Executor
         self.agenda: Agenda
