@@ -102,15 +102,15 @@ class Stream(msgspec.Struct, frozen=True):
 
     def write_sync(self, chunk: Any, *, key: str | None = None) -> None:
         """`write`, in a sync step."""
-        self._attempt().wait(self.write(chunk, key=key))
+        self._attempt().wait(lambda: self.write(chunk, key=key))
 
     def end_sync(self) -> None:
         """`end`, in a sync step."""
-        self._attempt().wait(self.end())
+        self._attempt().wait(self.end)
 
     def flush_sync(self) -> None:
         """`flush`, in a sync step."""
-        self._attempt().wait(self.flush())
+        self._attempt().wait(self.flush)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +123,7 @@ class Stream(msgspec.Struct, frozen=True):
         attempt, chunks = self._attempt(), self.read()
         while True:
             try:
-                yield attempt.wait(anext(chunks))
+                yield attempt.wait(lambda: anext(chunks))
             except StopAsyncIteration:
                 return
 

@@ -168,7 +168,7 @@ class Attempt(abc.ABC):
     def read(self, run_id: str, name: str, after: int, *, latest: bool) -> AsyncIterator[Chunk]: ...
 
     @abc.abstractmethod
-    def wait(self, work: Awaitable[T]) -> T:
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do async work for a body that runs in a thread, and wait for it there."""
 
 

@@ -84,7 +84,7 @@ class RunningStep(Attempt):
         """A stream, as it grows."""
         return self.streams.read(run_id, name, after, latest=latest)
 
-    def wait(self, work: Awaitable[T]) -> T:
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do async work on the worker's loop, for a body that runs in a thread."""
         task = self.task
         if task is None:  # a time-out gave the attempt up, which does not stop its thread
@@ -103,8 +103,8 @@ class RunningStep(Attempt):
             self.task.cancel()
 
 
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
 
 
 def _run_sync(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
