@@ -10,6 +10,7 @@ import holdfast
 PUBLIC = [
     "App",
     "Backoff",
+    "ChildRun",
     "Chunk",
     "DefinitionError",
     "DeliveryConflict",

@@ -14,7 +14,20 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-GROUPS = ("work", "serve", "look", "show", "why", "waiting", "act", "check", "stress", "key", "trail.listed")
+GROUPS = (
+    "work",
+    "serve",
+    "look",
+    "stream",
+    "show",
+    "why",
+    "waiting",
+    "act",
+    "check",
+    "stress",
+    "key",
+    "trail.listed",
+)
 """The modules that add commands, in the order in which the help shows them."""
 
 
