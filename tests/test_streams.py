@@ -216,7 +216,7 @@ async def test_a_retried_step_that_names_its_chunks_writes_each_once(url: str) -
 ghost_may_write, ghost_is_done = threading.Event(), threading.Event()
 
 
-@hf.step(name="streams.stuck", retries=1, backoff=0, timeout=0.05)
+@hf.step(name="streams.stuck", retries=1, backoff=0, timeout=1)
 def stuck() -> str:
     out = hf.stream("out")
     if hf.step_info().attempt == 2:
