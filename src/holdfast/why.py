@@ -56,7 +56,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 async def look(store: Store, head: Head) -> Seen:
     """Read all that the reasons of a run are derived from; its log page by page."""
-    state, end = await read_log(store, head.run)
+    return await seen(store, head, *await read_log(store, head.run))
+
+
+async def seen(store: Store, head: Head, state: RunState, end: Event | None) -> Seen:
+    """The same for those who know what the log means."""
     waited_for = [c.run for c in state.children.values() if c.ended is None and head.ended is None]
     rows = [await store.head(child) for child in waited_for[:_CHILDREN]]
     children = {row.run: row for row in rows if row is not None}

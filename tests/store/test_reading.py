@@ -192,3 +192,17 @@ async def test_closing_finishes_what_was_submitted(place, store, count):
     store = await place.reopen(store)
     assert [task.result().first for task in waiting] == [2] * count
     await assert_sound(store, "r0")
+
+
+async def test_the_tally_counts_by_workflow_and_status_and_parked_besides(store):
+    for name, end in (("a", "run_completed"), ("b", None), ("c", None)):
+        await begin(store, name)
+        if end is not None:
+            await store.append(name, [ended()], after=2)
+    await store.park("c", '{"kind": "broken", "message": ""}')
+    workflow = (await store.head("a")).workflow
+    assert await store.tally() == {
+        (workflow, "completed"): 1,
+        (workflow, "running"): 2,
+        (workflow, "parked"): 1,
+    }

@@ -297,6 +297,17 @@ class Store(abc.ABC):
         `parent`: its child runs; `root`: that run and all below it.
         """
 
+    async def tally(self) -> dict[tuple[str, str], int]:
+        """How many runs there are of each (workflow, status); (workflow, 'parked') counts besides."""
+        counted: dict[tuple[str, str], int] = {}
+        before: tuple[int, str] | None = None
+        while page := await self.runs(before=before, limit=1000):
+            for head in page:
+                for word in (head.status, "parked") if head.parked is not None else (head.status,):
+                    counted[head.workflow, word] = counted.get((head.workflow, word), 0) + 1
+            before = (page[-1].created, page[-1].run)
+        return counted
+
     @abc.abstractmethod
     async def hooks(
         self,

@@ -242,6 +242,15 @@ class SqliteStore(GroupStore):
             rows += self._query("list_hooks_by_token", rest)
         return [to_hook(row) for row in rows]
 
+    async def tally(self) -> dict[tuple[str, str], int]:
+        """How many runs there are of each workflow and status; parked ones besides."""
+        counted: dict[tuple[str, str], int] = {}
+        for workflow, status, number, parked in self._query("tally", ()):
+            counted[workflow, status] = number
+            if parked:
+                counted[workflow, "parked"] = counted.get((workflow, "parked"), 0) + parked
+        return counted
+
     async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
         """Pending timers, the earliest first."""
         query = "list_timers" if run is None else "list_timers_by_run"

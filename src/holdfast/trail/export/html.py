@@ -30,9 +30,16 @@ def render(trail: Trail) -> str:
     return f"<!doctype html>\n{_Page(trail).whole()}\n{outline.signature(trail)}\n"
 
 
+def body(trail: Trail) -> Html:
+    """What the page shows, without the page around it: for a page that has its own (with `page.css`)."""
+    return joined(*_Page(trail).parts())
+
+
 @cache
 def _style() -> Html:
-    return Html((files(__package__) / "page.css").read_text("utf-8"))
+    return Html(
+        "".join((files(__package__) / name).read_text("utf-8") for name in ("tokens.css", "page.css"))
+    )
 
 
 class _Page:
@@ -48,7 +55,6 @@ class _Page:
         self.row_of = {id(event): row for row in outline.walk(self.rows) for event in row.chapter.events}
 
     def whole(self) -> Html:
-        told = self.trail.retrospective
         head = tag(
             "head",
             tag("meta", charset="utf-8"),
@@ -58,6 +64,10 @@ class _Page:
             tag("title", line(self.trail.title)),
             tag("style", _style()),
         )
+        return tag("html", head, tag("body", tag("main", *self.parts())), lang="en")
+
+    def parts(self) -> list[Html | None]:
+        told = self.trail.retrospective
         parts = [
             self.header(),
             self.abandoned(),
@@ -73,8 +83,7 @@ class _Page:
                 _texts("Suggestions", told.suggestions),
             )
             parts.append(tag("div", *lists, class_="columns") if any(lists) else None)
-        parts.extend([self.artifacts(), self.footer()])
-        return tag("html", head, tag("body", tag("main", *parts)), lang="en")
+        return [*parts, self.artifacts(), self.footer()]
 
     # ---- what it is
 

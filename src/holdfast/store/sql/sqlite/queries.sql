@@ -270,6 +270,10 @@ WHERE run = :root AND created <= :created AND (created, run) < (:created, :run)
           SELECT 1 FROM json_each(runs.attributes) AS has WHERE has.key = want.key AND has.value = want.value)))
 ORDER BY created DESC, run DESC LIMIT :limit;
 
+-- name: tally
+-- How many runs of each workflow and status, and how many of them are parked.
+SELECT workflow, status, count(*), count(parked) FROM runs GROUP BY workflow, status;
+
 -- name: list_hooks
 -- A page of hooks by token, run and key.
 SELECT token, runs.run, key, hooks.status, opened, schema, metadata

@@ -1,0 +1,79 @@
+"""The page in a real browser: the server, the worker and Chromium's driver share one loop."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvicorn
+
+import holdfast as hf
+from holdfast.server import Service, Settings, build
+
+sys.path.insert(0, str(Path(__file__).parent / "kit"))
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+
+
+class Site:
+    """A served store. `errors` is what the browser complained of: nothing, at the end of each test."""
+
+    def __init__(self, app: hf.App, port: int) -> None:
+        self.app = app
+        self.base = f"http://127.0.0.1:{port}"
+        self.errors: list[str] = []
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def chromium():
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        why = f"no Chromium on this machine (looked for {', '.join(BROWSERS)}): the page was opened in no browser"
+        assert os.environ.get("CI", "").lower() != "true", why
+        pytest.skip(why)
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with hf.connect(f"sqlite:///{tmp_path}/store.db") as app:
+        settings = Settings(port=0, trails=str(tmp_path / "trails"))
+        config = uvicorn.Config(build(Service(app, settings)), log_level="warning", lifespan="off")
+        server = uvicorn.Server(config)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            serving = asyncio.create_task(server.serve(sockets=[bound]))
+            while not server.started:
+                await asyncio.sleep(0.005)
+            served = Site(app, bound.getsockname()[1])
+            yield served
+            server.should_exit = server.force_exit = True
+            await serving
+        assert served.errors == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(chromium, site: Site):
+    context = await chromium.new_context(viewport=WIDE, base_url=site.base)
+    context.set_default_timeout(20_000)
+    opened = await context.new_page()
+    opened.on("pageerror", lambda error: site.errors.append(str(error)))
+    opened.on("console", lambda message: site.errors.append(message.text) if _is_trouble(message) else None)
+    yield opened
+    await context.close()
+
+
+def _is_trouble(message) -> bool:
+    # What the server refuses is told by the browser too; tests that provoke it look at the page.
+    return message.type in ("error", "warning") and "Failed to load resource" not in message.text
