@@ -46,7 +46,13 @@ class Chosen(msgspec.Struct, frozen=True):
 
     def address(self, **other: str | None) -> str:
         """The address of this list, with something changed; another choice begins at the newest run."""
-        now = {"status": self.status, "workflow": self.workflow, "q": self.text, "parent": self.parent, **other}
+        now = {
+            "status": self.status,
+            "workflow": self.workflow,
+            "q": self.text,
+            "parent": self.parent,
+            **other,
+        }
         return f"/{query(**now)}"
 
     @property
