@@ -20,7 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 
-from .codec import UNTYPED, PayloadType, payload_type
+from .codec import UNTYPED, PayloadType, payload_type, reader_at_once
 from .errors import DefinitionError, PayloadError
 
 P = ParamSpec("P")
@@ -86,6 +86,7 @@ class Arguments:
         self._prefix = {p.name: _name_text(p.name) + b":" for p in self._parameters}
         self._types: dict[str, PayloadType] | None = None
         self._returns: PayloadType = UNTYPED
+        self._at_once: Callable[[bytes], Any] | None = None
 
     def _resolve(self) -> dict[str, PayloadType]:
         hints = _hints(self._fn, self._where)
@@ -99,6 +100,8 @@ class Arguments:
             types[p.name] = payload_type(hint)
         self._returns = payload_type(hints.get("return", Any))
         self._types = types
+        if self._plain and len(self._positional) == len(self._parameters):
+            self._at_once = reader_at_once(types)
         return types
 
     @property
@@ -131,6 +134,8 @@ class Arguments:
     def decode(self, raw: bytes) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the function takes them. Raises PayloadError with expected, got and path."""
         types = self._resolve() if self._types is None else self._types
+        if self._at_once is not None and (values := self._at_once(raw)) is not None:
+            return values, {}
         try:
             parts = _raw_parts(raw)
         except msgspec.DecodeError as error:

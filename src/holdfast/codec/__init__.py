@@ -24,7 +24,7 @@ Inside: `payload` (the front) asks `shape` what a hint says and goes by `plain` 
 """
 
 from .names import class_name, find_class, main_name
-from .payload import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, digest, payload_type
+from .payload import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, digest, payload_type, reader_at_once
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -36,4 +36,5 @@ __all__ = [
     "find_class",
     "main_name",
     "payload_type",
+    "reader_at_once",
 ]

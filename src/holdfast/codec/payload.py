@@ -6,6 +6,7 @@ import functools
 import inspect
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -157,6 +158,36 @@ def payload_type(hint: Any) -> PayloadType:
 @functools.lru_cache(maxsize=4096, typed=True)
 def _payload_type(hint: Any) -> PayloadType:
     return PayloadType(hint)
+
+
+def reader_at_once(types: Mapping[str, PayloadType]) -> Callable[[bytes], list[Any] | None] | None:
+    """A function that reads a JSON object with just these members in one go, where all their hints allow it.
+
+    It gives their values in order, and None for what it cannot read: then they are to be read one by one, for
+    the errors, the defaults and the tags.
+    """
+    fields = [(name, kind.hint, msgspec.UNSET) for name, kind in types.items() if kind._decoder is not None]
+    if len(fields) < len(types):
+        return None
+    try:
+        struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True, gc=False)
+        decode = msgspec.json.Decoder(struct, dec_hook=from_plain).decode
+    except (TypeError, NameError, ValueError):
+        return None
+
+    def read(raw: bytes) -> list[Any] | None:
+        if TAG_BYTES in raw:
+            return None
+        try:
+            values = list(msgspec.structs.astuple(decode(raw)))
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        for value in values:
+            if value is msgspec.UNSET:
+                return None
+        return values
+
+    return read
 
 
 def check_size(raw: bytes, limit: int, where: str) -> None:

@@ -143,10 +143,22 @@ def leave(token: object) -> None:
 
 def pause() -> bool:
     """Stop watching while the engine works on workflow code's behalf; tell whether it watched."""
-    if _get() is _watch:
-        leave(None)
-        return True
-    return False
+    if _get() is not _watch:
+        return False
+    me = _ident()
+    if me in _pending:  # as in `leave`
+        del _pending[me]
+        _give()
+    _switching[me] = True
+    _take()
+    try:
+        _off()
+    except RuntimeError:
+        _insist(_off)
+    finally:
+        _give()
+        del _switching[me]
+    return True
 
 
 def resume(watched: bool) -> None:

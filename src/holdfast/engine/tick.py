@@ -103,6 +103,9 @@ class Execution(RunContext):
 
     def accepted(self, count: int) -> None:
         """The store has taken the first `count` commands of `asked`."""
+        if count == len(self.asked):
+            self.asked.clear()
+            return
         for _ in range(count):
             self.asked.popleft()
 

@@ -19,7 +19,6 @@ Leases play no part in this: two deciders on one run are slow, never wrong.
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import logging
 from collections import deque
@@ -62,6 +61,11 @@ fence_log = logging.getLogger("holdfast.fence")
 OUTCOMES = frozenset({"step_completed", "step_failed", "step_retried"})
 """What an attempt in this process can come to; it is recorded whatever else happens."""
 
+_CARRIED_OUT = frozenset(
+    {"step_started", "step_retried", "timer_started", "timer_cancelled", "child_started", "child_cancelled"}
+)
+"""What is for this worker to do as soon as it is committed."""
+
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 """Seconds between sends of an append that the store could not answer."""
 
@@ -98,7 +102,7 @@ class Advance:
         self.execution = Execution(self.run_id, self.workflow, payload_limit=self.worker.payload_limit)
         created.at = self._time = self.worker.clock.now()
         self._out = [created, self._started()]
-        if self._tick(lambda: self._live.deliver(created)):
+        if self._tick(self.execution.deliver, created):
             self.turn()
 
     def load(self) -> None:
@@ -179,18 +183,18 @@ class Advance:
             self.busy = True
             self.worker.spawn(self._catch_up())
             return
-        if not self._take_inbox():
+        if self._inbox and not self._take_inbox(self.execution):
             return
-        self._collect()
+        self._collect(self.execution)
         if self._out:
             self._append()
         elif self._inbox and not self._live.ended:
             self._record(list(self._inbox))
 
-    def _take_inbox(self) -> bool:
+    def _take_inbox(self, execution: Execution) -> bool:
         """Deliver the facts of this process early, where that is allowed; False where a tick went wrong."""
         inbox = self._inbox
-        while inbox and not self._live.ended:
+        while inbox and not execution.ended:
             if inbox[0].cls == "record":
                 self._out.append(inbox.popleft())
             elif not self._early:
@@ -198,23 +202,23 @@ class Advance:
                 self._out.extend(draft for draft in inbox if draft.cls == "record")
                 self._inbox = deque(draft for draft in inbox if draft.cls != "record")
                 break
-            elif not self._deliver_early(inbox.popleft()):
+            elif not self._deliver_early(execution, inbox.popleft()):
                 return False
         return True
 
-    def _deliver_early(self, draft: Draft) -> bool:
+    def _deliver_early(self, execution: Execution, draft: Draft) -> bool:
         draft.at = max(self.worker.clock.now(), self._time)
         if draft.type == "timer_fired":
-            timer = self._live.sleepers.get(draft.key)
+            timer = execution.sleepers.get(draft.key)
             if timer is None:
                 return True  # cancelled meanwhile
             draft.at = max(draft.at, timer.due)
         self._time = draft.at
         self._out.append(draft)
         self._has_fact = True
-        delivered = self._tick(lambda: self._live.deliver(draft))
+        delivered = self._tick(execution.deliver, draft)
         if delivered:
-            self._collect()
+            self._collect(execution)
         return delivered
 
     @property
@@ -222,17 +226,16 @@ class Advance:
         assert self.execution is not None
         return self.execution
 
-    def _collect(self) -> None:
+    def _collect(self, execution: Execution) -> None:
         """Move what the code has asked for since, into the next append; a step starts in the same commit."""
-        execution = self._live
-        if len(execution.asked) == self._taken and not execution.abandoned:
-            return
-        for draft in itertools.islice(execution.asked, self._taken, None):
-            self._out.append(draft)
-            if draft.type == "step_scheduled":
-                data = {"attempt": 1, "worker": self.worker.id}
-                self._out.append(new("step_started", key=draft.key, data=data))
-        self._taken = len(execution.asked)
+        asked, taken = execution.asked, self._taken
+        if len(asked) > taken:
+            for draft in itertools.islice(asked, taken, None) if taken else asked:
+                self._out.append(draft)
+                if draft.type == "step_scheduled":
+                    data = {"attempt": 1, "worker": self.worker.id}
+                    self._out.append(new("step_started", key=draft.key, data=data))
+            self._taken = len(asked)
         while execution.abandoned:
             self._note(self._attempts.abandon(execution.abandoned.pop()))
 
@@ -240,11 +243,11 @@ class Advance:
         if draft is not None:
             self._inbox.append(draft)
 
-    def _tick(self, work: Callable[[], None]) -> bool:
+    def _tick(self, work: Callable[..., None], *args: Any) -> bool:
         """Let the code run; False where it diverged, broke or did not come back."""
         faults.point("worker.tick.before")
         try:
-            self.worker.watch.run(self.run_id, work)
+            self.worker.watch.run(self.run_id, work, *args)
         except ReplayDivergence as error:
             self._park("diverged", error)
         except Runaway as error:
@@ -271,7 +274,8 @@ class Advance:
             )
             return
         drafts, self._out = self._out, []
-        self._taken, self._has_fact, had_fact = 0, False, self._has_fact
+        commands, self._taken = self._taken, 0
+        had_fact, self._has_fact = self._has_fact, False
         self.busy = True
         faults.point("worker.append.before")
         request = Append(
@@ -279,17 +283,19 @@ class Advance:
             drafts,
             self.after,
             self.worker.store.next_batch(),
-            lambda answer: self._answered(request, answer, had_fact),
+            lambda answer: self._answered(request, answer, commands, had_fact),
             owner=self.worker.id,
         )
         # Where no other step runs, no other append is about to join this one's group.
         self.worker.store.submit(request, flush=not self.worker.executor.busy)
 
-    def _answered(self, request: Append, answer: Appended | BaseException, had_fact: bool) -> None:
+    def _answered(
+        self, request: Append, answer: Appended | BaseException, commands: int, had_fact: bool
+    ) -> None:
         faults.point("worker.append.after")
         if isinstance(answer, Appended):
             self._retry = _RETRY_FIRST
-            self._accepted(request, answer)
+            self._accepted(request, answer, commands)
         elif isinstance(answer, StaleLog):
             self._refused(request, answer, had_fact)
         elif isinstance(answer, RunEnded | RunNotFound):
@@ -322,7 +328,7 @@ class Advance:
         self.worker.later(self._retry, lambda: self.worker.store.submit(request))
         self._retry = min(self._retry * 2, _RETRY_MOST)
 
-    def _accepted(self, request: Append, answer: Appended) -> None:
+    def _accepted(self, request: Append, answer: Appended, commands: int) -> None:
         execution = self.execution
         created, self._on_created = self._on_created, None
         if created is not None:
@@ -331,42 +337,44 @@ class Advance:
             self.busy = False
             self.turn()
             return
-        commands = sum(draft.cls == "command" for draft in request.drafts)
         execution.accepted(commands)
         if not answer.missed and answer.first == self.after + 1:
             self._early = True
         self.after = answer.last
         for event in answer.missed:
-            if not self._tick(functools.partial(self._live.feed, event)):
+            if not self._tick(execution.feed, event):
                 return
-        self._collect()
-        self._carry_out(request, answer)
-        if request.drafts[-1].type in ENDS and execution.ended:
-            self.busy = False
+        self._collect(execution)
+        self._carry_out(execution, request, answer)
+        self.busy = False
+        if execution.ended and request.drafts[-1].type in ENDS:
             self.worker.forget(self, None)
             return
-        self.busy = False
-        self.turn()
+        if self._out or self._inbox or self._news or self._stale:
+            self.turn()
 
-    def _carry_out(self, request: Append, answer: Appended) -> None:
+    def _carry_out(self, execution: Execution, request: Append, answer: Appended) -> None:
         """Do what the committed commands and records ask of this worker."""
-        agenda, calls, attempts = self.worker.agenda, self._live.calls, self._attempts
+        calls, attempts = execution.calls, self._attempts
         for draft in request.drafts:
+            type_ = draft.type
+            if type_ not in _CARRIED_OUT:
+                continue
             key, data = draft.key, draft.data
-            if draft.type == "step_started":
+            if type_ == "step_started":
                 if draft.unique not in answer.doubles:  # else another worker has this attempt
                     self._note(attempts.started(calls.get(key), key, data["attempt"]))
-            elif draft.type == "timer_started":
-                if key in self._live.sleepers:
-                    agenda.add(data["due"], self.run_id, f"timer {key}")
-            elif draft.type == "child_started":
-                if key in self._live.children:
-                    self.children.started(self._live.children[key], self._live.root)
-            elif draft.type == "child_cancelled":
+            elif type_ == "timer_started":
+                if key in execution.sleepers:
+                    self.worker.agenda.add(data["due"], self.run_id, f"timer {key}")
+            elif type_ == "timer_cancelled":
+                self.worker.agenda.remove(self.run_id, f"timer {key}")
+            elif type_ == "child_started":
+                if key in execution.children:
+                    self.children.started(execution.children[key], execution.root)
+            elif type_ == "child_cancelled":
                 self.children.cancelled(key)
-            elif draft.type == "timer_cancelled":
-                agenda.remove(self.run_id, f"timer {key}")
-            elif draft.type == "step_retried":
+            else:
                 self._note(attempts.retried(calls.get(key), key, data["attempt"] + 1, data["due"]))
 
     def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
@@ -440,7 +448,7 @@ class Advance:
             if event.cls == "command":
                 self._reload()  # another decider has been here
                 return
-            if not self._tick(functools.partial(self._live.feed, event)):
+            if not self._tick(self._live.feed, event):
                 return
             self.after = event.position
         self._unbusy()

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from ..errors import Runaway
 from .presence import Presence
@@ -65,10 +66,10 @@ class Watch:
         """Whether a tick is being interrupted just now: then the worker's lease must not be renewed."""
         return self._interrupting
 
-    def run(self, run_id: str, work: Callable[[], None]) -> None:
+    def run(self, run_id: str, work: Callable[..., None], *args: Any) -> None:
         """Do a tick's work. Raises Runaway where it had to be interrupted."""
         if self._run is not None:
-            work()  # a tick inside a tick is the outer one's time
+            work(*args)  # a tick inside a tick is the outer one's time
             return
         self._count += 1
         self._run = run_id
@@ -77,7 +78,7 @@ class Watch:
         error: BaseException | None = None
         try:
             try:
-                work()
+                work(*args)
             except BaseException as came:  # noqa: BLE001 - raised again below
                 error = came
             interrupted = self._end()
@@ -107,7 +108,10 @@ class Watch:
             try:
                 with self._lock:
                     self._run = None
-                for _ in range(100):  # a loop's jump is where the interpreter looks for interrupts
+                    sent = self._interrupting
+                for _ in range(
+                    100 if sent else 0
+                ):  # a loop's jump is where the interpreter looks for interrupts
                     pass
                 interrupted, self._interrupting = self._interrupting, False
             except Interrupted:

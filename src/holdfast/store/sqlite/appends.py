@@ -31,7 +31,7 @@ from holdfast.errors import PayloadError
 from holdfast.events import dump_json, token_of
 from holdfast.store.base import Append, Appended, Head, News
 from holdfast.store.group import Answers, Item, Job
-from holdfast.store.rules import Changes, Found, Row, Verdict, judge, resolve
+from holdfast.store.rules import Changes, Found, Row, Verdict, judge, judge_in_full, judge_plainly, resolve
 
 from .connect import FATAL, SQL, translate
 from .lookups import Known, Lookups, to_json
@@ -198,9 +198,13 @@ class GroupWriter:
             if after is not None and after != known.head.position:
                 return None
             found = Found(known.head, steps=known.steps, timers=known.timers, children=known.children)
-        if not all(draft.type in _FAST for draft in drafts):
-            return None
-        verdict = judge(request, found, self._clock.now())
+        now = self._clock.now()
+        verdict = judge_plainly(request, found, now)
+        if verdict is None:
+            for draft in drafts:
+                if draft.type not in _FAST:
+                    return None
+            verdict = judge_in_full(request, found, now)
         answer = verdict.answer
         if not isinstance(answer, Appended) or not verdict.rows or answer.duplicates:
             return None
@@ -289,10 +293,11 @@ class GroupWriter:
 
     def _add_events(self, head: Head, rows: Sequence[Row], request: Append, *, whole: bool) -> None:
         run, add = head.row, self._rows["add_event"].append
-        for row in rows:
+        final = len(rows) - 1
+        for number, row in enumerate(rows):
             draft = row.draft
             event = (run, row.position, draft.type, draft.key, row.time, draft.body.decode(), draft.unique)
-            if row is not rows[-1]:
+            if number < final:
                 add((*event, None, None, None, None))
             elif whole:
                 add((*event, head.chain, request.batch, rows[0].position, request.after))
@@ -304,12 +309,11 @@ class GroupWriter:
         if changes.ended:
             self._ended.append((row,))
         for key, step in changes.steps.items():
-            if step is None:
-                rows["drop_step"].append((row, key))
-                known.steps.pop(key, None)
-            else:
+            if step is not None:
                 rows["put_step"].append((row, key, *step))
                 known.steps[key] = step
+            elif known.steps.pop(key, None) is not None or not known.full:
+                rows["drop_step"].append((row, key))
         for key, due in changes.timers.items():
             if due is None:
                 rows["drop_timer"].append((row, key))
@@ -338,12 +342,14 @@ class GroupWriter:
 
     def _flush(self) -> None:
         """Write what has been gathered, table by table. Raises _Moved."""
+        before, heads = self.db.total_changes(), 0
         for name, rows in self._rows.items():
             if rows:
-                before = self.db.total_changes()
                 self._cursor.executemany(SQL[name], rows)
-                if name in _HEADS and self.db.total_changes() - before != len(rows):
-                    raise _Moved
+                if name in _HEADS:
+                    heads += len(rows)
+                    if self.db.total_changes() - before != heads:
+                        raise _Moved
                 rows.clear()
         if self._ended:
             for name in ("drop_steps", "drop_timers", "end_hooks", "orphan_children"):

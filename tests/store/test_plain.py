@@ -1,0 +1,80 @@
+"""The plain append is judged in one pass; these tests hold that pass against the rules (laws L1–L5, L8, L13)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from holdfast.events import Draft, new
+from holdfast.store.base import Append, Head
+from holdfast.store.rules import Found, judge_in_full, judge_plainly
+
+NOW = 1_000
+STEPS = [f"pack#{n}" for n in range(1, 5)]
+
+
+def _draft(kind: str, key: str, attempt: int, at: int | None) -> Draft:
+    data: dict[str, Any] = {"attempt": attempt}
+    if kind == "step_scheduled":
+        data = {"args": {}}
+    elif kind == "step_retried":
+        data["due"] = NOW + 5
+    elif kind == "timer_started":
+        key, data = "sleep#1", {"due": NOW + 7}
+    elif kind in ("run_completed", "noted"):
+        key, data = "", {"value": None}
+    return new(kind, key=key, data=data, at=at if kind in ("step_completed", "step_failed") else None)
+
+
+KINDS = ["step_completed", "step_scheduled", "step_started"] * 3 + [
+    "step_failed", "step_retried", "timer_started", "noted", "run_completed",
+]  # fmt: skip
+TIMES = some.sampled_from([None, 880, 900, 950, NOW, NOW + 10, NOW + 2_000_000])
+DRAFTS = some.lists(
+    some.builds(_draft, some.sampled_from(KINDS), some.sampled_from(STEPS), some.integers(1, 3), TIMES),
+    min_size=1,
+    max_size=6,
+)
+OPEN = some.dictionaries(
+    some.sampled_from(STEPS),
+    some.tuples(some.integers(0, 2), some.sampled_from([None, NOW - 5, NOW + 5])),
+    max_size=4,
+)
+
+
+def _head(position: int, steps: int, ended: int | None) -> Head:
+    return Head(
+        "r", "pack", "running", position, 900, b"h" * 16, position - 1, 2, 1, steps, ended=ended, crashes=1
+    )
+
+
+@settings(max_examples=600, deadline=None)
+@given(drafts=DRAFTS, steps=OPEN, after=some.integers(6, 8), ended=some.sampled_from([None] * 9 + [950]),
+       there=some.sets(some.sampled_from(["step pack#1", "step pack#2 attempt 1 ended"]), max_size=1))  # fmt: skip
+def test_it_says_what_the_rules_say_or_nothing(drafts, steps, after, ended, there):
+    head = _head(7, len(steps), ended)
+    found = Found(head, steps=steps, uniques=dict.fromkeys(there, 3))
+    before = msgspec.structs.asdict(head)
+    request = Append("r", drafts, after, "batch", print)
+    plain = judge_plainly(request, found, NOW)
+    assert msgspec.structs.asdict(head) == before  # a verdict changes nothing that it was made from
+    if plain is not None:
+        assert plain == judge_in_full(request, found, NOW)
+
+
+def test_the_append_of_a_sequence_and_of_a_gather_are_plain():
+    """Else the pass would be right, and of no use."""
+    step, following = STEPS[0], STEPS[1]
+    sequence = [
+        _draft("step_completed", step, 1, 950),
+        _draft("step_scheduled", following, 1, None),
+        _draft("step_started", following, 1, None),
+    ]
+    gather = [_draft("step_completed", key, 1, 950 + n) for n, key in enumerate(STEPS)]
+    for drafts in (sequence, gather, [*gather[:1], *sequence[1:], *gather[2:]]):
+        request = Append("r", drafts, 7, "batch", print)
+        found = Found(_head(7, 4, None), steps=dict.fromkeys(STEPS, (1, None)))
+        assert judge_plainly(request, found, NOW) == judge_in_full(request, found, NOW) != None  # noqa: E711
