@@ -201,12 +201,14 @@ class App:
                 await worker.started(run_id)
                 if worker.has(run_id):
                     await self._same_run(run_id, name, args, definition)
+                    run.existed = True
                 else:
                     await worker.begin(definition, run_id, created)
             else:
                 await self.store.append(run_id, [created], after=0)
         except StaleLog:
             await self._same_run(run_id, name, args, definition)
+            run.existed = True
         return run
 
     async def _same_run(

@@ -27,7 +27,9 @@
     │   └── TrailBroken       a file of the folder is malformed (`.path` says which)
     └── StoreError            the store could not do its work
         ├── StaleLog          an append rested on an old view of the log
+        ├── AccessDenied      a server wants a token, or this one does not allow it
         ├── FenceMissing      a command was appended without `after`
+        ├── InvalidAppend     an append that no state of the log could make right
         ├── CommandMissing    a fact reports on a command that the log does not hold
         ├── StepEnded         an attempt of a step that has its outcome, or a later attempt
         ├── TooEarly          an attempt before its back-off is over
@@ -244,6 +246,18 @@ class FenceMissing(StoreError):
     """A command append came without `after`: a programming error."""
 
     code = "fence_missing"
+
+
+class InvalidAppend(StoreError):
+    """No second try makes it right: it is empty, its `after` lies beyond the log, or its data cannot be read."""
+
+    code = "invalid_append"
+
+
+class AccessDenied(StoreError):
+    """A server wants a token, or the token that it got does not allow this."""
+
+    code = "access_denied"
 
 
 class CommandMissing(StoreError):

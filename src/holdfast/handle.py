@@ -50,7 +50,9 @@ class RunSummary(msgspec.Struct, frozen=True):
 
 
 class Run(Generic[R]):
-    """A handle on one run."""
+    """A handle on one run. `existed`: the start that gave this handle found the run there already."""
+
+    existed = False
 
     def __init__(
         self,

@@ -12,7 +12,9 @@ import pytest
 
 # The builders of drafts; import-mode=importlib puts no folder of tests into the path.
 sys.path.insert(0, str(Path(__file__).parent / "kit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "server" / "kit"))
 
+from server_kit import ServerThread
 from store_kit import TestClock
 
 from holdfast import faults
@@ -43,7 +45,22 @@ async def open_sealed(place: Path, clock: Clock | None = None) -> Store:
     return store
 
 
-BACKENDS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sqlite, "sealed": open_sealed}
+async def open_http(place: Path, clock: Clock | None = None) -> Store:
+    """A client of a server on a store of this place; the server stays until the place is closed."""
+    if place not in servers:
+        servers[place] = ServerThread(f"sqlite:///{place}/store.db", clock=clock)
+    store = open_store(servers[place].url, clock=clock)
+    await store.open()
+    return store
+
+
+servers: dict[Path, ServerThread] = {}
+BACKENDS: dict[str, Opener] = {
+    "memory": open_memory,
+    "sqlite": open_sqlite,
+    "sealed": open_sealed,
+    "http": open_http,
+}
 
 
 class Place:
@@ -69,6 +86,9 @@ class Place:
     async def close(self) -> None:
         for store in self._opened:
             await store.close()
+        server = servers.pop(self.folder, None)
+        if server is not None:
+            server.stop()
 
 
 @pytest.fixture(params=BACKENDS)

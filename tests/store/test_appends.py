@@ -149,7 +149,7 @@ async def test_an_event_that_cannot_be_read_fails_alone(store):
         store.append("r", [new("attributes_set", key="attributes#1")], after=last),
         store.append("s", [woken("v")]),
     )
-    assert [outcome(r) for r in results] == ["Appended", "KeyError", "Appended"]
+    assert [outcome(r) for r in results] == ["Appended", "InvalidAppend", "Appended"]
     await assert_sound(store, "r")
 
 
@@ -236,7 +236,7 @@ async def test_half_of_a_group_refused_leaves_the_other_half(store):
             ][n % 6]
         )
     results = await gathered(*(call() for call in calls))
-    expected = ["Appended", "StoreError", "CommandMissing", "FenceMissing", "Appended", "StaleLog"]
+    expected = ["Appended", "InvalidAppend", "CommandMissing", "FenceMissing", "Appended", "StaleLog"]
     assert [outcome(r) for r in results] == expected * 2
     assert [r.duplicates for r in results if isinstance(r, Appended)] == [[], [4], [], [4]]
     for run in lasts:

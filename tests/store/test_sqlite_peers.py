@@ -102,7 +102,7 @@ async def test_only_what_others_can_use_is_sent(tmp_path):
     url = f"sqlite:///{tmp_path}/store.db"
     async with open_store(url) as store, open_store(url) as other:
         sent = []
-        store._peers.send = sent.extend
+        store._peers.send = lambda news, every: sent.extend(news)
         await store.enlist(worker("w1"))
         last = await begin(store, "r", "a#1", owner="w1")
         await store.append("r", [completed("a#1"), noted("n#1")], after=last)

@@ -222,7 +222,7 @@ async def test_a_failing_claim_fails_no_append_of_its_group(store):
         store.append("r", [woken("w")]),
         return_exceptions=True,
     )
-    assert [type(r).__name__ for r in results] == ["Appended", "StoreError", "RunNotFound", "Appended"]
+    assert [type(r).__name__ for r in results] == ["Appended", "LeaseLost", "RunNotFound", "Appended"]
     assert len(await assert_sound(store, "r")) == last + 2
 
 

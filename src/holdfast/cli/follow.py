@@ -22,7 +22,7 @@ async def follow(store: Store, run_id: str, after: int = 0) -> AsyncIterator[lis
         if any(item.run == run_id for item in news):
             changed.set()
 
-    stop, ended = store.listen(hear), await _has_ended(store, run_id, after)
+    stop, ended = store.listen(hear, every=True), await _has_ended(store, run_id, after)
     try:
         while True:
             changed.clear()

@@ -1,9 +1,11 @@
-"""`serve`: the store over HTTP."""
+"""`serve`: the store over HTTP; `token`: who may call it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +14,21 @@ from .frame import WORK, command
 from .options import DEFAULT_STORE, AsJson, StoreUrl, ending
 from .problem import Problem
 
+if TYPE_CHECKING:
+    from ..server import Settings
+
+_Names = list[str] | None
+
 
 @command(
     WORK,
     ending(
         {0: "stopped by SIGTERM or Ctrl-C", 2: "cannot: the port is taken, or the extra is not installed"},
-        ["serve", "serve --port 9000 --store sqlite:///app.db"],
+        [
+            "serve",
+            "serve --port 9000 --store sqlite:///app.db",
+            "serve --host 0.0.0.0 --allow-host app.example",
+        ],
     ),
 )
 def serve(
@@ -29,29 +40,59 @@ def serve(
         int,
         typer.Option("--port", metavar="N", min=0, max=65535, help="The port (8470); 0 takes a free one."),
     ] = 8470,
+    token_needed: Annotated[
+        bool,
+        typer.Option("--token-needed", help="Callers on this machine need a token too; others always do."),
+    ] = False,
+    allow_host: Annotated[
+        _Names, typer.Option("--allow-host", metavar="NAME", help="A name by which the server may be called.")
+    ] = None,
+    allow_origin: Annotated[
+        _Names,
+        typer.Option("--allow-origin", metavar="ORIGIN", help="Web pages of this origin may call it (CORS)."),
+    ] = None,
+    trails: Annotated[
+        str | None, typer.Option("--trails", metavar="FOLDER", help="A folder of trails to show.")
+    ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
     """Serve the store over HTTP: the API, events as they happen, and the page.
 
-    Says in one line when it is ready (on stderr; with --json on stdout).
+    Workers and clients connect with `http://ADDRESS:PORT` as their store. Says in one line when it is ready (on
+    stderr; with --json on stdout).
     """
     try:
-        import uvicorn
-
-        from ..server import Service, Settings, build
+        from ..server import Settings
     except ImportError as error:
         raise Problem(
             f"`holdfast serve` needs the extra `server` ({error})", hint="pip install 'holdfast[server]'"
         ) from None
+    settings = Settings(
+        host=host,
+        port=port,
+        token_needed=token_needed,
+        hosts=tuple(name.lower() for name in allow_host or ()),
+        origins=tuple(allow_origin or ()),
+        trails=trails,
+    )
+    return asyncio.run(_serve(store, settings, as_json))
+
+
+async def _serve(store: str, settings: Settings, as_json: bool) -> int:
+    from ..server import serving
     from .stores import connected
 
-    async def main() -> None:
-        async with connected(store, create=True) as app:
-            settings = Settings(host=host, port=port)
-            config = uvicorn.Config(build(Service(app, settings)), host=host, port=port, log_level="warning")
-            output.note(f"serving {store} on http://{host}:{port}")
-            await uvicorn.Server(config).serve()
-
-    asyncio.run(main())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with connected(store, create=True) as app, serving(app, settings) as url:
+        if as_json:
+            output.data_json({"url": url, "store": store})
+        else:
+            output.note(f"serving {store} on {url}")
+        sys.stdout.flush()
+        await stop.wait()
+    output.note("stopped: whoever reads resumes with the next server")
     return 0

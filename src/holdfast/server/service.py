@@ -1,20 +1,48 @@
-"""What every route works with."""
+"""What every route works with: the store, a client on it, and what is shared by all who are connected."""
 
 from __future__ import annotations
+
+from typing import Self
 
 from starlette.requests import Request
 
 from ..client import App
+from ..ends import Ends
 from ..store.base import Store
+from .access import Access
+from .newsroom import Newsroom
 from .settings import Settings
+from .tails import Tails
 
 
 class Service:
-    """The store that is served, and a client on it. A route finds it with `Service.of(request)`."""
+    """One store as it is served, as `async with`; its app must be open. A route finds it with `of(request)`."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self.app = app
         self.settings = settings
+        self.access = Access(app.store, settings)
+        self.tails = Tails(app.store)
+        self.news = Newsroom(app.store, grace=settings.grace)
+        self.ends = Ends(app.store)
+        self.closing = False
+
+    async def __aenter__(self) -> Self:
+        self.ends.open()
+        self.tails.open()
+        self.news.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every stream that is open; their readers resume with the next server."""
+        if not self.closing:
+            self.closing = True
+            self.tails.close()
+            await self.news.close()
+            self.ends.close()
 
     @property
     def store(self) -> Store:

@@ -30,7 +30,7 @@ import msgspec
 
 from ..chunks import Chunk, Part
 from ..clock import Clock, SystemClock
-from ..errors import RunNotFound, StoreBroken
+from ..errors import RunNotFound, StoreBroken, StoreError
 from ..events import ENDS, Draft, Event
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
@@ -169,6 +169,16 @@ class WorkerRow(msgspec.Struct, frozen=True):
     pid: int
     host: str
     expires: int
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """What a store keeps of a caller's token: never the token itself, but the hash of its secret half."""
+
+    id: str
+    scope: str
+    hash: bytes
+    created: int
+    note: str = ""
 
 
 class News(msgspec.Struct, frozen=True):
@@ -456,10 +466,28 @@ class Store(abc.ABC):
         """Whether anything was written since this was last asked: what makes the slow poll cheap."""
         return True
 
+    # ---- who may call `holdfast serve` (managed where the store is, never through the server)
+
+    async def tokens(self) -> list[AccessToken]:
+        """The tokens that callers of a server on this store may have."""
+        raise StoreError(f"{self.url} keeps no tokens: manage them where the store is")
+
+    async def put_token(self, token: AccessToken) -> None:
+        """Keep a token's hash."""
+        raise StoreError(f"{self.url} keeps no tokens: manage them where the store is")
+
+    async def drop_token(self, token: str) -> bool:
+        """Forget a token by its id; False where there was none."""
+        raise StoreError(f"{self.url} keeps no tokens: manage them where the store is")
+
     # ---- being told
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with the news of each commit, also of other processes; returns how to stop."""
+    def listen(self, listener: Listener, *, every: bool = False) -> Callable[[], None]:
+        """Call `listener` with the news of each commit, also of other processes; returns how to stop.
+
+        A worker in another process does not tell of what concerns itself alone (its steps go on); with `every`,
+        for those who follow a log, it does.
+        """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

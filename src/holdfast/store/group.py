@@ -108,7 +108,7 @@ class GroupStore(Store):
     ) -> Appended:
         """Append to a run's log and wait for the answer."""
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._put(Append(run_id, events, after, batch or self._batches.next(), _settle(future), owner=owner))
+        self._put(Append(run_id, events, after, batch or self._batches.next(), settle(future), owner=owner))
         return await future
 
     async def deliver(
@@ -119,7 +119,7 @@ class GroupStore(Store):
         digest = digest or digest_of(payload)
         data = {"delivery": delivery, "payload": msgspec.Raw(payload), "digest": digest}
         draft = new("hook_received", key=f"{token}#0", data=data)
-        self._put(Append("", [draft], None, self._batches.next(), _settle(future), token=token))
+        self._put(Append("", [draft], None, self._batches.next(), settle(future), token=token))
         return await future
 
     async def job(
@@ -131,7 +131,7 @@ class GroupStore(Store):
     ) -> T:
         """Run a write that is no append in the next group's transaction."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._put(Job(work, _settle(future), news, heavy=heavy))
+        self._put(Job(work, settle(future), news, heavy=heavy))
         return await future
 
     async def write_stream(
@@ -216,9 +216,7 @@ class GroupStore(Store):
             news += news_of_jobs(group, answers)
             for item, answer in zip(group, answers, strict=True):
                 item.answer(answer)
-            if news:
-                self.tell(news)
-                self.tell_others(news)
+            self.announce(news)
         self._committing = False
         if self.pending:
             if not self._scheduled and self._loop is not None:
@@ -226,6 +224,12 @@ class GroupStore(Store):
                 self._loop.call_soon(self._turn_ended)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def announce(self, news: Sequence[News]) -> None:
+        """Tell everybody: in this process, and in others."""
+        if news:
+            self.tell(news)
+            self.tell_others(news)
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Pass news on to other processes, where the backend has any."""
@@ -241,7 +245,9 @@ def news_of_jobs(group: Sequence[Item], answers: Answers) -> list[News]:
     ]
 
 
-def _settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+def settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    """How a future takes an answer: as its result, or as its error; once it is done, not at all."""
+
     def answer(result: Any) -> None:
         if future.done():
             return

@@ -15,9 +15,22 @@ import msgspec
 from .. import faults
 from ..chunks import Chunk
 from ..clock import Clock
-from ..errors import HoldfastError, LeaseLost, RunNotFound, StoreError
+from ..errors import HoldfastError, LeaseLost, RunNotFound
 from ..events import Event, dump_json, load_json, token_of
-from .base import Append, Appended, Child, Claim, Head, Hook, News, OpenStep, Store, Timer, WorkerRow
+from .base import (
+    AccessToken,
+    Append,
+    Appended,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    News,
+    OpenStep,
+    Store,
+    Timer,
+    WorkerRow,
+)
 from .group import Answers, GroupStore, Item, Job
 from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
@@ -62,6 +75,7 @@ class _Data:
         self.workers: dict[str, WorkerRow] = {}
         self.orphaned: dict[str, _Run] = {}
         """Ended runs with children that nobody has seen to."""
+        self.callers: dict[str, AccessToken] = {}
         self.handles: list[MemoryStore] = []
 
 
@@ -369,7 +383,7 @@ class MemoryStore(GroupStore):
                 head.crashes += head.run == culprit
             return _freed(heads)
 
-        self.tell_others(await self.job(work))
+        self.announce(await self.job(work))
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
@@ -378,7 +392,7 @@ class MemoryStore(GroupStore):
 
         def work() -> list[Claim]:
             if worker not in self._data.workers:
-                raise StoreError(f"worker {worker} is not enlisted")
+                raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")
             claims: list[Claim] = []
             for run in self._data.runs.values():
                 head = run.head
@@ -440,7 +454,7 @@ class MemoryStore(GroupStore):
                 head.delivered = max(head.delivered, marks[head.run])
             return _freed(heads)
 
-        self.tell_others(await self.job(work))
+        self.announce(await self.job(work))
 
     async def park(self, run_id: str, reason: str | None) -> None:
         """Set a run aside, or take it up again."""
@@ -454,7 +468,7 @@ class MemoryStore(GroupStore):
                 run.head.crashes = 0
             return _freed([run.head])
 
-        self.tell_others(await self.job(work))
+        self.announce(await self.job(work))
 
     async def crashed(self, run_id: str) -> int:
         """Count one more crash of a tick."""
@@ -467,6 +481,20 @@ class MemoryStore(GroupStore):
             return run.head.crashes
 
         return await self.job(work)
+
+    # ---- who may call a server
+
+    async def tokens(self) -> list[AccessToken]:
+        """The tokens that callers of a server may have."""
+        return list(self._data.callers.values())
+
+    async def put_token(self, token: AccessToken) -> None:
+        """Keep a token's hash."""
+        self._data.callers[token.id] = token
+
+    async def drop_token(self, token: str) -> bool:
+        """Forget a token."""
+        return self._data.callers.pop(token, None) is not None
 
 
 def _to_take_up(head: Head) -> bool:

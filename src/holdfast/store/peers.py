@@ -1,6 +1,7 @@
 """News for the other processes on one SQLite file: a datagram socket for each process that listens.
 
-    app.db-peers/4711-9f86d081.sock      one socket a listener; process 4711 receives here
+    app.db-peers/4711-9f86d081.sock          one socket a listener; process 4711 receives here
+    app.db-peers/4712-1b4f0e98.every.sock    a listener that follows logs: it is told of every commit
 
 After a commit its writer sends the news to every socket in the folder: 20 to 40 µs, and the other process
 wakes within a tenth of a millisecond, where polling costs two and a part of a core. Nothing rests on it: a
@@ -31,6 +32,7 @@ LARGEST = 60_000
 """Bytes of a datagram; more news than fit go in several."""
 _PATH_LIMIT = 107
 """Bytes that the path of a Unix socket may have."""
+_EVERY = ".every.sock"
 _SETTLED = 0.05
 """Seconds for which a folder is listed again though its time of change is the same: the kernel's clock for it
 is coarse, so a second change right after the first can leave it as it is."""
@@ -76,11 +78,17 @@ class Peers:
 
     # ---- receiving
 
-    def listen(self, loop: asyncio.AbstractEventLoop, tell: Callable[[list[News]], None]) -> None:
+    def listen(
+        self, loop: asyncio.AbstractEventLoop, tell: Callable[[list[News]], None], *, every: bool = False
+    ) -> None:
         """Receive from now on. Where that cannot be (no such sockets, read-only folder), polling remains."""
-        if self._receiver is not None or not hasattr(socket, "AF_UNIX"):
+        if self._receiver is not None:
+            if every:
+                self._ask_for_every()
             return
-        name = f"{os.getpid()}-{secrets.token_hex(4)}.sock"
+        if not hasattr(socket, "AF_UNIX"):
+            return
+        name = f"{os.getpid()}-{secrets.token_hex(4)}{_EVERY if every else '.sock'}"
         receiver = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +105,14 @@ class Peers:
             return
         self._own, self._receiver, self._loop = name, receiver, loop
 
+    def _ask_for_every(self) -> None:
+        own = str(self._own)
+        if not own.endswith(_EVERY):
+            name = own.removesuffix(".sock") + _EVERY
+            with contextlib.suppress(OSError):
+                (self.folder / own).rename(self.folder / name)
+                self._own = name
+
     def _receive(self, tell: Callable[[list[News]], None]) -> None:
         news: list[News] = []
         assert self._receiver is not None
@@ -108,9 +124,19 @@ class Peers:
 
     # ---- sending
 
-    def send(self, news: Sequence[News]) -> None:
-        """Tell every other listener; never waits, never fails."""
+    def send(self, news: Sequence[News], every: Sequence[News] = ()) -> None:
+        """Tell the others `news`, and those who asked for it `every`; never waits, never fails."""
         names = self._others()
+        if not names:
+            return
+        curious = [name for name in names if name.endswith(_EVERY)]
+        if every:
+            self._send_all(every, curious)
+            names = [name for name in names if name not in curious]
+        if news:
+            self._send_all(news, names)
+
+    def _send_all(self, news: Sequence[News], names: Sequence[str]) -> None:
         if not names:
             return
         if self._sender is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.errors import FenceMissing, HoldfastError, HookNotFound, RunNotFound, StoreError
+from holdfast.errors import FenceMissing, HoldfastError, HookNotFound, InvalidAppend, RunNotFound, StoreError
 from holdfast.events import Draft, Event, new
 
 from .base import Append, Appended, Head
@@ -52,7 +52,12 @@ __all__ = [
 
 def judge(request: Append, found: Found, now: int) -> Verdict:
     """Say what an append comes to. `now` is the store's clock in microseconds."""
-    return judge_plainly(request, found, now) or judge_in_full(request, found, now)
+    try:
+        return judge_plainly(request, found, now) or judge_in_full(request, found, now)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # The data of an event are not what its type needs; a caller from elsewhere may send anything.
+        told = f"{type(error).__name__}: {error}"
+        return Verdict(InvalidAppend(f"an append to {request.run} has data that cannot be read ({told})"))
 
 
 def judge_in_full(request: Append, found: Found, now: int) -> Verdict:
@@ -89,7 +94,7 @@ def _malformed(request: Append, head: Head | None, commands: bool) -> StoreError
     """What no state of the log could make right: an error of the program that sent it."""
     run, after = request.run, request.after
     if not request.drafts:
-        return StoreError(f"an append to {run} without events says nothing")
+        return InvalidAppend(f"an append to {run} without events says nothing")
     if after is None:
         if not commands:
             return None
@@ -98,9 +103,9 @@ def _malformed(request: Append, head: Head | None, commands: bool) -> StoreError
             "with the position up to which its decider has read and delivered every fact"
         )
     if after < 0:
-        return StoreError(f"{run}: after={after}: a position is 0 or more")
+        return InvalidAppend(f"{run}: after={after}: a position is 0 or more")
     if head is not None and after > head.position:
-        return StoreError(
+        return InvalidAppend(
             f"{run}: after={after} lies beyond the log, which ends at {head.position}: "
             "was an older copy of the store put back?"
         )

@@ -112,9 +112,9 @@ class SealedStore(Store):
 
     # ---- being told
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+    def listen(self, listener: Listener, *, every: bool = False) -> Callable[[], None]:
         """Call `listener` with the news of the backend."""
-        return self._inner.listen(listener)
+        return self._inner.listen(listener, every=every)
 
     def tell(self, news: Sequence[News]) -> None:
         """Pass news on to the listeners of the backend."""
@@ -206,6 +206,6 @@ def _through(name: str) -> Any:
 
 
 # What is not about payloads needs no word here, also what the contract will ask for one day.
-for _name in [*SealedStore.__abstractmethods__, "strays", "changed"]:
+for _name in [*SealedStore.__abstractmethods__, "strays", "changed", "tokens", "put_token", "drop_token"]:
     setattr(SealedStore, _name, _through(_name))
 abc.update_abstractmethods(SealedStore)  # type: ignore[type-abstract]

@@ -37,6 +37,15 @@ def _backend(url: str, clock: Clock | None) -> Store:
         from .sqlite import SqliteStore
 
         return SqliteStore(url, clock)
+    if scheme in ("http", "https"):
+        try:
+            from .http import HttpStore
+        except ImportError as error:
+            raise StoreError(
+                f"{url}: a store behind a server needs the extra `server` ({error}): "
+                "pip install 'holdfast[server]'"
+            ) from None
+        return HttpStore(url, clock)
     raise StoreError(
         f"no backend for {url!r}: expected memory://, memory://name, sqlite:///relative.db "
         "or sqlite:////absolute/path.db"

@@ -33,6 +33,7 @@ from ..errors import (
     CommandMissing,
     FenceMissing,
     HoldfastError,
+    InvalidAppend,
     KeyMissing,
     ReplayDivergence,
     Runaway,
@@ -65,6 +66,9 @@ _CARRIED_OUT = frozenset(
     {"step_started", "step_retried", "timer_started", "timer_cancelled", "child_started", "child_cancelled"}
 )
 """What is for this worker to do as soon as it is committed."""
+
+_OUR_FAULT = (CommandMissing, FenceMissing, InvalidAppend)
+"""Refusals that no second try changes: the engine asked for what it may not."""
 
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 """Seconds between sends of an append that the store could not answer."""
@@ -308,7 +312,7 @@ class Advance:
             log.debug("%s: %s", self.run_id, answer)
         elif isinstance(answer, KeyMissing):
             self._park("sealed", answer)  # what it missed cannot be read
-        elif isinstance(answer, StoreError) and not isinstance(answer, CommandMissing | FenceMissing):
+        elif isinstance(answer, StoreError) and not isinstance(answer, _OUR_FAULT):
             log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
             self._send_again(request, answer)
         else:

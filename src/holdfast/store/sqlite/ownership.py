@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from holdfast.errors import LeaseLost, RunNotFound, StoreError
+from holdfast.errors import LeaseLost, RunNotFound
 from holdfast.events import dump_json
 from holdfast.store.base import Claim, News, WorkerRow
 
@@ -39,7 +39,7 @@ def claim(
 ) -> list[Claim]:
     """Give a worker free runs."""
     if not db.execute(SQL["worker"], (worker,)).fetchall():
-        raise StoreError(f"worker {worker} is not enlisted")
+        raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")
     query = SQL["claim_parked" if parked else "claim"]
     names = dump_json(list(workflows)).decode()
     rows: list[Any] = sorted(db.execute(query, (worker, names, limit)).fetchall())

@@ -16,12 +16,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
-from holdfast.store.base import Append, Child, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.store.base import (
+    AccessToken,
+    Append,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    Listener,
+    News,
+    OpenStep,
+    Timer,
+    WorkerRow,
+)
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
@@ -55,6 +68,7 @@ class SqliteStore(GroupStore):
         self._pace = 0.0
         self._waits = True
         self._enlisted: set[str] = set()
+        self._every = False
         self._peers = Peers(self.path)
         self.presence_folder = self._peers.folder
         self._version = 0
@@ -72,7 +86,7 @@ class SqliteStore(GroupStore):
         self._waits = True
         self.opened()
         if self._listeners:
-            self._peers.listen(asyncio.get_running_loop(), self.tell)
+            self._peers.listen(asyncio.get_running_loop(), self.tell, every=self._every)
 
     async def close(self) -> None:
         """Finish what was submitted, then close the file."""
@@ -129,11 +143,12 @@ class SqliteStore(GroupStore):
 
     # ---- being told, and telling others
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+    def listen(self, listener: Listener, *, every: bool = False) -> Callable[[], None]:
         """Call `listener` with the news of each commit, also of other processes."""
+        self._every |= every
         if self._loop is not None and not self._closed:
-            self._peers.listen(self._loop, self.tell)
-        return super().listen(listener)
+            self._peers.listen(self._loop, self.tell, every=self._every)
+        return super().listen(listener, every=every)
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Send what other processes can use; a run that one of our workers owns and drives is ours alone."""
@@ -142,8 +157,7 @@ class SqliteStore(GroupStore):
             for item in news
             if item.fact or item.ended or item.stream or (item.ready and item.owner not in self._enlisted)
         ]
-        if useful:
-            self._peers.send(useful)
+        self._peers.send(useful, news)
 
     # ---- reading
 
@@ -317,7 +331,7 @@ class SqliteStore(GroupStore):
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
         freed = await self.job(lambda: ownership.discharge(self._db, worker, culprit))
-        self.tell_others(freed)
+        self.announce(freed)
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
@@ -330,11 +344,11 @@ class SqliteStore(GroupStore):
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""
-        self.tell_others(await self.job(lambda: ownership.release(self._db, worker, marks)))
+        self.announce(await self.job(lambda: ownership.release(self._db, worker, marks)))
 
     async def park(self, run_id: str, reason: str | None) -> None:
         """Set a run aside, or take it up again."""
-        self.tell_others(await self.job(lambda: ownership.park(self._db, run_id, reason)))
+        self.announce(await self.job(lambda: ownership.park(self._db, run_id, reason)))
 
     async def crashed(self, run_id: str) -> int:
         """Count one more crash of a tick."""
@@ -365,6 +379,21 @@ class SqliteStore(GroupStore):
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""
         before, self._version = self._version, self._query("data_version", ())[0][0]
         return before != self._version
+
+    # ---- who may call a server
+
+    async def tokens(self) -> list[AccessToken]:
+        """The tokens that callers of a server may have."""
+        return [AccessToken(*row) for row in self._query("tokens", ())]
+
+    async def put_token(self, token: AccessToken) -> None:
+        """Keep a token's hash."""
+        values = msgspec.structs.astuple(token)
+        await self.job(lambda: self._db.execute(SQL["put_token"], values).fetchall())
+
+    async def drop_token(self, token: str) -> bool:
+        """Forget a token."""
+        return bool(await self.job(lambda: self._db.execute(SQL["drop_token"], (token,)).fetchall()))
 
     @property
     def _db(self) -> apsw.Connection:

@@ -484,6 +484,20 @@ DELETE FROM children WHERE run = (SELECT row FROM runs WHERE run = ?1) AND key =
 -- A number that is another one after each commit of another connection.
 PRAGMA data_version;
 
+-- ==== who may call a server
+
+-- name: tokens
+-- Every token, by its hash.
+SELECT id, scope, hash, created, note FROM tokens ORDER BY created, id;
+
+-- name: put_token
+-- One more token.
+INSERT INTO tokens (id, scope, hash, created, note) VALUES (?1, ?2, ?3, ?4, ?5);
+
+-- name: drop_token
+-- Forget a token.
+DELETE FROM tokens WHERE id = ?1 RETURNING id;
+
 -- ==== the schema's history
 
 -- name: tables

@@ -1,0 +1,353 @@
+"""The contract of the store, one operation for each of its methods: what workers behind the server use.
+
+The bodies are the types of `store/http/wire.py`. All of it is POST, for the ids of runs are any text, and a
+path is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.responses import StreamingResponse
+
+from ...chunks import Part, check_name
+from ...errors import HoldfastError, LeaseLost, PayloadError, RunNotFound
+from ...events import load_json
+from ...store.base import Appended
+from ...store.http import wire
+from ..access import Caller
+from ..refusal import Refused, status_of
+from ..service import Service
+from ..tokens import allows
+from .operation import Call, operation
+
+PAGE = 2000
+"""Events of one answer; it says `more` where there are more."""
+PAGE_BYTES = 8 * 1024 * 1024
+HEARTBEAT = 15.0
+_OUTSIDE = frozenset({"cancel_requested", "woken", "hook_received", "run_created"})
+"""What those may append who only start and signal runs."""
+
+
+# ---- appending ----------------------------------------------------------------------------------------------
+
+
+def scope_of(row: wire.AppendRow) -> str:
+    """What an append needs: work, or write where it is what `app.start`, `resume`, `cancel` … append."""
+    for draft in row.drafts:
+        if draft.type not in _OUTSIDE and not _terminates(draft):
+            return "work"
+        if draft.type == "hook_received" and row.token is None:
+            return "work"
+    return "work" if row.owner is not None else "write"
+
+
+def _terminates(draft: wire.DraftRow) -> bool:
+    if draft.type != "run_cancelled":
+        return False
+    try:
+        data = msgspec.json.decode(draft.body)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(data, dict) and data.get("by") == "terminate"
+
+
+@operation("POST", "/v1/store/write", scope="write", takes=wire.WriteGroup, gives=wire.Outcomes)
+async def write(call: Call[wire.WriteGroup, None]) -> wire.Outcomes:
+    """Append to several runs and streams at once, in one commit; each has its own outcome (laws L2–L5, L12)."""
+    group = call.body
+    # Each in a task of its own: so all of them are handed to the store in one turn of the loop.
+    return wire.Outcomes(
+        await asyncio.gather(
+            *(_append(call, row) for row in group.appends),
+            *(_write_chunks(call, row) for row in group.chunks),
+        )
+    )
+
+
+async def _append(call: Call[Any, Any], row: wire.AppendRow) -> wire.Outcome:
+    return outcome(await submit(call.service, call.caller, row), row)
+
+
+async def _write_chunks(call: Call[Any, Any], row: wire.WriteStream) -> wire.Outcome:
+    if not allows(call.caller.scope, "work"):
+        refused = Refused(403, "access_denied", "the scope work is needed to write to a stream")
+        return wire.Outcome(403, problem=refused.problem)
+    parts = wire.parts_of(row)
+    try:
+        for part in parts:
+            _check_part(part)
+        check_name(row.name, "stream")
+        written = await call.service.store.write_stream(
+            row.run, row.name, parts, author=row.author, batch=row.batch, limit=row.limit
+        )
+    except HoldfastError as error:
+        return wire.Outcome(status_of(error), problem=wire.problem_of(error))
+    return wire.Outcome(200, written=written)
+
+
+def _check_part(part: Part) -> None:
+    """What the store takes as it is must be what readers can decode. Raises PayloadError."""
+    try:
+        if part.kind == "json":
+            load_json(part.body)
+        elif part.kind == "text":
+            part.body.decode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"a chunk: expected {part.kind}: {error}") from None
+    if part.kind == "end" and part.body:
+        raise PayloadError("a chunk: an end mark has no body")
+
+
+def submit(service: Service, caller: Caller, row: wire.AppendRow) -> asyncio.Future[Any]:
+    """Hand an append to the store; the future has the answer, or the error as its result."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answer(result: Appended | BaseException) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    needed = scope_of(row)
+    if not allows(caller.scope, needed):
+        message = f"this token has the scope {caller.scope}, and {needed} is needed for this append"
+        future.set_result(Refused(403, "access_denied", message))
+        return future
+    try:
+        service.store.submit(wire.append_of(row, answer))
+    except HoldfastError as error:
+        future.set_result(error)
+    return future
+
+
+def outcome(answer: Any, row: wire.AppendRow) -> wire.Outcome:
+    """What an append came to, with the status that it would have alone."""
+    if isinstance(answer, Appended):
+        return wire.Outcome(200, taken=wire.taken_row(answer, row.run))
+    if isinstance(answer, Refused):
+        return wire.Outcome(answer.status, problem=answer.problem)
+    if isinstance(answer, HoldfastError):
+        return wire.Outcome(status_of(answer), problem=wire.problem_of(answer))
+    raise answer
+
+
+# ---- reading ------------------------------------------------------------------------------------------------
+
+
+@operation("POST", "/v1/store/read", scope="read", takes=wire.ReadLog, gives=wire.LogPage)
+async def read(call: Call[wire.ReadLog, None]) -> wire.LogPage:
+    """The events of a run beyond a position, or the first of them (law L1)."""
+    asked = call.body
+    wanted = PAGE if asked.limit is None else max(0, min(asked.limit, PAGE))
+    events = await call.service.store.read(asked.run, max(asked.after, 0), wanted)
+    rows: list[wire.EventRow] = []
+    size = 0
+    for row in wire.event_rows(events):
+        size += len(row.body)
+        if rows and size > PAGE_BYTES:
+            break
+        rows.append(row)
+    cut = len(rows) < len(events) or (len(rows) == PAGE and (asked.limit is None or asked.limit > PAGE))
+    return wire.LogPage(rows, cut)
+
+
+@operation("POST", "/v1/store/head", scope="read", takes=wire.OfRun, gives=wire.HeadOf)
+async def head(call: Call[wire.OfRun, None]) -> wire.HeadOf:
+    """A run's row."""
+    return wire.HeadOf(await call.service.store.head(call.body.run))
+
+
+@operation("POST", "/v1/store/runs", scope="read", takes=wire.ListRuns, gives=wire.Heads)
+async def runs(call: Call[wire.ListRuns, None]) -> wire.Heads:
+    """A page of runs, newest first."""
+    return wire.Heads(await call.service.store.runs(**msgspec.structs.asdict(call.body)))
+
+
+@operation("POST", "/v1/store/hooks", scope="read", takes=wire.ListHooks, gives=wire.Hooks)
+async def hooks(call: Call[wire.ListHooks, None]) -> wire.Hooks:
+    """A page of hooks by token and run."""
+    return wire.Hooks(await call.service.store.hooks(**msgspec.structs.asdict(call.body)))
+
+
+@operation("POST", "/v1/store/timers", scope="read", takes=wire.ListTimers, gives=wire.Timers)
+async def timers(call: Call[wire.ListTimers, None]) -> wire.Timers:
+    """Pending timers, the earliest first."""
+    return wire.Timers(await call.service.store.timers(run=call.body.run, limit=call.body.limit))
+
+
+@operation("POST", "/v1/store/open_steps", scope="read", takes=wire.OfRun, gives=wire.OpenSteps)
+async def open_steps(call: Call[wire.OfRun, None]) -> wire.OpenSteps:
+    """The steps of a run that still owe an outcome."""
+    return wire.OpenSteps(await call.service.store.open_steps(call.body.run))
+
+
+@operation("POST", "/v1/store/children", scope="read", takes=wire.OfRun, gives=wire.Children)
+async def children(call: Call[wire.OfRun, None]) -> wire.Children:
+    """The child runs of which a run has not heard the end."""
+    return wire.Children(await call.service.store.children(call.body.run))
+
+
+@operation("POST", "/v1/store/chain", scope="read", takes=wire.OfRun, gives=wire.Chain)
+async def chain(call: Call[wire.OfRun, None]) -> wire.Chain:
+    """The hash of each append of a run (law L13)."""
+    return wire.Chain(await call.service.store.chain(call.body.run))
+
+
+@operation("POST", "/v1/store/strays", scope="read", takes=wire.Done, gives=wire.Strays)
+async def strays(call: Call[wire.Done, None]) -> wire.Strays:
+    """Rows that belong to no run."""
+    return wire.Strays(await call.service.store.strays())
+
+
+# ---- streams ------------------------------------------------------------------------------------------------
+
+
+@operation("POST", "/v1/store/read_stream", scope="read", takes=wire.ReadStream, gives=wire.Chunks)
+async def read_stream(call: Call[wire.ReadStream, None]) -> wire.Chunks:
+    """A page of a stream."""
+    return wire.Chunks(await call.service.store.read_stream(*msgspec.structs.astuple(call.body)))
+
+
+@operation("POST", "/v1/store/stream", scope="read", takes=wire.OfStream, gives=wire.StreamOf)
+async def stream(call: Call[wire.OfStream, None]) -> wire.StreamOf:
+    """A stream's row."""
+    return wire.StreamOf(await call.service.store.stream(call.body.run, call.body.name))
+
+
+@operation("POST", "/v1/store/streams", scope="read", takes=wire.OfRun, gives=wire.Streams)
+async def streams(call: Call[wire.OfRun, None]) -> wire.Streams:
+    """The streams of a run."""
+    return wire.Streams(await call.service.store.streams(call.body.run))
+
+
+# ---- who works on what --------------------------------------------------------------------------------------
+
+
+@operation("POST", "/v1/store/enlist", scope="work", takes=wire.Enlist, gives=wire.Done, errors=(LeaseLost,))
+async def enlist(call: Call[wire.Enlist, None]) -> wire.Done:
+    """A worker's sign of life. Its runs are freed when its session's news stream ends, or its lease."""
+    store, worker = call.service.store, call.body.worker
+    if call.body.known and worker.id not in {row.id for row in await store.workers()}:
+        raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
+    await store.enlist(worker)
+    call.service.news.enlisted(call.body.session, worker.id)
+    return wire.Done()
+
+
+@operation("POST", "/v1/store/workers", scope="read", takes=wire.Done, gives=wire.Workers)
+async def workers(call: Call[wire.Done, None]) -> wire.Workers:
+    """All workers that have not left."""
+    return wire.Workers(await call.service.store.workers())
+
+
+@operation("POST", "/v1/store/discharge", scope="work", takes=wire.Discharge, gives=wire.Done)
+async def discharge(call: Call[wire.Discharge, None]) -> wire.Done:
+    """A worker is gone: its runs are free."""
+    await call.service.store.discharge(call.body.worker, call.body.culprit)
+    call.service.news.discharged(call.body.worker)
+    return wire.Done()
+
+
+@operation(
+    "POST", "/v1/store/claim", scope="work", takes=wire.ClaimRuns, gives=wire.Claims, errors=(LeaseLost,)
+)
+async def claim(call: Call[wire.ClaimRuns, None]) -> wire.Claims:
+    """Give a worker free runs."""
+    asked = call.body
+    return wire.Claims(
+        await call.service.store.claim(asked.worker, asked.workflows, limit=asked.limit, parked=asked.parked)
+    )
+
+
+@operation("POST", "/v1/store/release", scope="work", takes=wire.Release, gives=wire.Done)
+async def release(call: Call[wire.Release, None]) -> wire.Done:
+    """Take runs back from a worker."""
+    await call.service.store.release(call.body.worker, call.body.marks)
+    return wire.Done()
+
+
+@operation("POST", "/v1/store/park", scope="write", takes=wire.Park, gives=wire.Done, errors=(RunNotFound,))
+async def park(call: Call[wire.Park, None]) -> wire.Done:
+    """Set a run aside (work), or take it up again (write)."""
+    if call.body.reason is not None:
+        if not allows(call.caller.scope, "work"):
+            raise Refused(403, "access_denied", "work is needed to set a run aside")
+        _check_reason(call.body.reason)
+    await call.service.store.park(call.body.run, call.body.reason)
+    return wire.Done()
+
+
+def _check_reason(reason: str) -> None:
+    try:
+        kind = msgspec.json.decode(reason)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        kind = None
+    if not isinstance(kind, dict):
+        raise PayloadError('reason: expected a JSON object as text, such as {"kind": …, "message": …}')
+
+
+@operation(
+    "POST", "/v1/store/crashed", scope="work", takes=wire.OfRun, gives=wire.Crashes, errors=(RunNotFound,)
+)
+async def crashed(call: Call[wire.OfRun, None]) -> wire.Crashes:
+    """Count one more crash of a tick."""
+    return wire.Crashes(await call.service.store.crashed(call.body.run))
+
+
+@operation("POST", "/v1/store/owned", scope="read", takes=wire.OfWorker, gives=wire.Claims)
+async def owned(call: Call[wire.OfWorker, None]) -> wire.Claims:
+    """The runs that the store has down as a worker's."""
+    return wire.Claims(await call.service.store.owned(call.body.worker))
+
+
+@operation("POST", "/v1/store/behind", scope="read", takes=wire.OfWorker, gives=wire.Behind)
+async def behind(call: Call[wire.OfWorker, None]) -> wire.Behind:
+    """A worker's runs with facts beyond the delivered mark."""
+    return wire.Behind(await call.service.store.behind(call.body.worker))
+
+
+@operation("POST", "/v1/store/ended_children", scope="read", takes=wire.OfWorker, gives=wire.Children)
+async def ended_children(call: Call[wire.OfWorker, None]) -> wire.Children:
+    """The children of a worker's runs that have ended, and whose parent has not been told."""
+    return wire.Children(await call.service.store.ended_children(call.body.worker))
+
+
+@operation("POST", "/v1/store/orphans", scope="read", takes=wire.ListOrphans, gives=wire.Children)
+async def orphans(call: Call[wire.ListOrphans, None]) -> wire.Children:
+    """Children whose parent has ended."""
+    return wire.Children(await call.service.store.orphans(call.body.limit))
+
+
+@operation("POST", "/v1/store/bury_orphan", scope="work", takes=wire.OfChild, gives=wire.Done)
+async def bury_orphan(call: Call[wire.OfChild, None]) -> wire.Done:
+    """An orphan has been seen to."""
+    await call.service.store.bury_orphan(call.body.run, call.body.key)
+    return wire.Done()
+
+
+# ---- being told ---------------------------------------------------------------------------------------------
+
+
+class NewsQuery(msgspec.Struct):
+    """The stream's session, and whether all commits are wanted."""
+
+    session: str = ""
+    every: bool = False
+
+
+@operation("GET", "/v1/store/news", scope="read", query=NewsQuery, gives=str, media=("text/event-stream",))
+async def news(call: Call[None, NewsQuery]) -> StreamingResponse:
+    """What commits change, as they happen: server-sent events; `Last-Event-ID` resumes."""
+    room, query = call.service.news, call.query
+    last = call.request.headers.get("last-event-id", "")
+
+    async def body() -> AsyncIterator[bytes]:
+        async for part in room.subscribe(query.session, last, every=query.every):
+            if part:
+                yield part
+            elif not await room.wait(HEARTBEAT):
+                yield b": \n\n"
+
+    return StreamingResponse(body(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
