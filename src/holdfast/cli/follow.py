@@ -19,7 +19,7 @@ async def follow(store: Store, run_id: str, after: int = 0) -> AsyncIterator[lis
     changed = asyncio.Event()
 
     def hear(news: Sequence[News]) -> None:
-        if any(item.run == run_id for item in news):
+        if any(item.run == run_id and item.stream is None for item in news):
             changed.set()
 
     stop, ended = store.listen(hear, every=True), await _has_ended(store, run_id, after)

@@ -308,6 +308,8 @@ class _Watch:
 
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:
+            if item.stream is not None:
+                continue  # trails are told by logs
             if (self._wanted is None or item.run in self._wanted) and item.run not in self._foreign:
                 self._changed[item.run] = None
             if item.ended:
