@@ -252,6 +252,44 @@ async def test_an_attempt_that_was_given_up_cannot_write(url: str) -> None:
     assert "attempt 1 of streams.stuck#1 is over" in str(seen[0])
 
 
+# ---- child runs
+
+
+@hf.step(name="streams.report")
+async def report(to: hf.Stream, who: str) -> None:
+    await to.write(who, key=who)
+
+
+@hf.workflow(name="streams.helper")
+async def helper(to: hf.Stream, who: str) -> None:
+    await report(to, who)
+    await to.write(f"{who} is done")
+
+
+@hf.workflow(name="streams.family")
+async def family() -> None:
+    out = hf.stream("report")
+    await helper(out, "ana")
+    await helper(out, "ben")
+    await out.write("all")
+    await out.end()
+
+
+async def test_child_runs_write_to_a_stream_of_their_parent(url: str) -> None:
+    """The handle says whose it is; chunks name the run of their step; keys of two runs do not meet."""
+    async with working(url) as app, checking(app):
+        run = await app.start(family)
+        chunks = [(c.data, c.step.rpartition("/")[2], "/" in c.step) async for c in run.stream("report")]
+        assert chunks == [
+            ("ana", "streams.report#1", True),
+            ("ana is done", "stream.write#1", True),
+            ("ben", "streams.report#1", True),
+            ("ben is done", "stream.write#1", True),
+            ("all", "stream.write#1", False),
+        ]
+        await run.result()
+
+
 # ---- workflow code
 
 
