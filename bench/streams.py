@@ -10,7 +10,7 @@ The worker, which writes, is a process of its own; this one starts the runs and 
 `app.start` and ends when the last byte has been read here. Megabytes are 1,048,576 bytes in chunks of 64 KiB.
 
 What is fsynced: every chunk, before it can be read. SQLite in WAL mode with synchronous=FULL: one fdatasync for
-each commit, and what is written while one commit is under way shares the next. The floor, in turns with the run, is
+each commit; what is written while one commit is under way shares the next. The floor, in turns with the run, is
 the same bytes as rows of the same size in raw durable commits of at most 1 MiB (apsw, one process, nothing read).
 """
 

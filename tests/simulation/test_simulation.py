@@ -114,6 +114,43 @@ def test_a_claim_whose_answer_is_lost_is_found_again():
         assert report.problems == [], report.trace[-40:]
 
 
+LINES = [f"line {n}" for n in range(6)]
+
+
+@hf.step(retries=50, backoff=0.1)
+async def dictate(name: str, keyed: bool) -> None:
+    async with hf.stream(name) as out:
+        for line in LINES:
+            await asyncio.sleep(0.2)
+            await out.write(line, key=line if keyed else None)
+
+
+@hf.step(retries=50, backoff=0.1)
+async def proofread(name: str) -> list[str]:
+    return [chunk.data async for chunk in hf.stream(name).read(latest=True)]
+
+
+@hf.workflow
+async def book(keyed: bool) -> None:
+    await dictate("book", keyed)
+    await hf.stream("book two").write("by the workflow")
+    assert await proofread("book") == LINES
+    await hf.stream("book two").end()
+    assert await proofread("book two") == ["by the workflow"]
+
+
+def test_streams_are_whole_in_all_kinds_of_trouble():
+    """By keys, or by taking the latest attempt: what a step that has ended wrote is there, once, in order."""
+    befallen: set[str] = set()
+    for seed in range(40):
+        runs = [Start(book, (n % 2 == 0,), f"book-{n}") for n in range(3)]
+        report = simulate(Scenario(starts=runs, meddle=False), f"books {seed}")
+        assert report.problems == [], (seed, report.problems, report.trace[-40:])
+        assert report.statuses == {"completed": 3}, (seed, report.trace[-40:])
+        befallen |= report.befallen.keys()
+    assert befallen >= {*CALLS, *EVENTS}
+
+
 def test_a_paused_process_goes_on_with_what_was_due():
     """As after SIGSTOP and SIGCONT: nothing is lost, everything is late."""
     world = World("pause")

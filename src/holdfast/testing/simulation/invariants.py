@@ -6,7 +6,8 @@
 - a run whose start was acknowledged is there;
 - no run has something to do that nobody is about to do (L14): when peace has lasted, a run that goes on waits
   for a payload, and for nothing else;
-- a run is parked only while nobody can replay it.
+- a run is parked only while nobody can replay it;
+- in a stream, no chunk of an attempt follows one of a later attempt of the same step.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ async def check(world: World, sent: Sequence[Sent], started: set[str]) -> None:
             problems.append(f"{run_id}: is parked: {run.head.parked}")
         if state.read > state.received:
             problems.append(f"{run_id}: read {state.read} payloads of {state.received}")
+        for name, stream in run.streams.items():
+            latest: dict[str, int] = {}
+            for chunk in stream.chunks:
+                if chunk.attempt < latest.get(chunk.step, 0):
+                    problems.append(f"{run_id}: stream {name}: {chunk.position} follows a later attempt")
+                latest[chunk.step] = chunk.attempt
     _check_payloads(world, sent)
 
 

@@ -11,12 +11,14 @@ import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...chunks import Chunk
 from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
 from ...store.base import Append, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
 from ...store.group import Item, news_of_jobs
 from ...store.memory import MemoryStore, _Data
+from ...store.streams import PAGE_CHUNKS, StreamHead
 
 if TYPE_CHECKING:
     from .world import World
@@ -66,7 +68,7 @@ class SimulatedStore(MemoryStore):
             item.answer(self._arrive(item, what))
         else:
             world.later(there, lambda: self._commit(item, what, fate, answer))
-            if fate == "twice" and isinstance(item, Append):
+            if fate == "twice" and (isinstance(item, Append) or what == "write_stream"):
                 world.later(world.travel("slow"), lambda: self._arrive(item, what))
 
     def _commit(self, item: Item, what: str, fate: str | None, answer: Callable[[Any], None]) -> None:
@@ -160,6 +162,17 @@ class SimulatedStore(MemoryStore):
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps that owe an outcome."""
         return await self._ask("open_steps", lambda: super(SimulatedStore, self).open_steps(run_id))
+
+    async def read_stream(
+        self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
+    ) -> list[Chunk]:
+        """A page of a stream."""
+        ask = super().read_stream
+        return await self._ask("read_stream", lambda: ask(run_id, name, after, limit))
+
+    async def stream(self, run_id: str, name: str) -> StreamHead | None:
+        """A stream's row."""
+        return await self._ask("stream", lambda: super(SimulatedStore, self).stream(run_id, name))
 
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
