@@ -89,19 +89,14 @@ class Writing:
 
     def whole(self) -> Verdict:
         """Accepted: all of it, in order. The facts that the writer had not read go back with the answer."""
-        drafts, uniques, here = self.request.drafts, self.found.uniques, self.here
-        last = 0
-        for number, draft in enumerate(drafts):
-            if draft.at is not None:
-                last = number
-        for number, draft in enumerate(drafts):
+        last = max((n for n, d in enumerate(self.request.drafts) if d.at is not None), default=0)
+        for number, draft in enumerate(self.request.drafts):
             # What stands in front of an early fact cannot be later than it: it has its predecessor's time.
             time = self.head.time if number < last else None
-            cls, unique = draft.cls, draft.unique
-            if cls == "command":
-                if unique is not None and (unique in uniques or unique in here):
+            if draft.cls == "command":
+                if self._there(draft) is not None:
                     # The last net: the fence should have refused this. The decider replays and finds out.
-                    return self.stale(f"{self.request.run}: {unique} is in the log already")
+                    return self.stale(f"{self.request.run}: {draft.unique} is in the log already")
                 if self.changes.ended:
                     return Verdict(RunEnded(f"{self.request.run}: {draft.type} follows its own end"))
                 if draft.type in RESTS_ON and not self._asked_for(draft):
@@ -109,7 +104,7 @@ class Writing:
                 self._add(draft, time)
                 continue
             # A fact keeps the time at which its decider delivered it; so does the creation (law L8).
-            early = cls == "fact" or draft.type == "run_created"
+            early = draft.cls == "fact" or draft.type == "run_created"
             refused = self._admit(draft, draft.at if early else time)
             if refused is not None:
                 return Verdict(refused)
@@ -118,7 +113,7 @@ class Writing:
             # Never the append's own position: facts in between are not delivered yet (law L14).
             head.delivered = max(head.delivered, after)
             head.crashes = 0
-        missed = facts_of(self.found.beyond) if self.found.beyond else []
+        missed = facts_of(self.found.beyond)
         if self.found.holders:
             missed += self._refuse_taken_tokens()
         return self._accept(missed)
@@ -185,7 +180,7 @@ class Writing:
         for draft in self.request.drafts:
             if draft.cls != "fact" and draft.type != "run_created":
                 continue
-            if draft.unique in self.found.uniques or draft.unique in self.here:
+            if self._there(draft) is not None:
                 return False
             if draft.at is None:
                 time = max(time, self.now)  # not delivered early, or by a decider that needs no clock
@@ -229,9 +224,9 @@ class Writing:
                         "with another payload: use a new delivery id for a new payload"
                     )
                 self.run, there = known[0], known[1]
+        if there is not None and draft.type in ENDS and self._ended_otherwise(draft):
+            return RunEnded(f"{self.request.run} has ended ({self.before.status})")
         if there is not None:
-            if draft.type in ENDS and self._ended_otherwise(draft):
-                return RunEnded(f"{self.request.run} has ended ({self.before.status})")
             self.duplicates.append(there)
             self.doubles.append(str(draft.unique))
             return None
@@ -273,7 +268,7 @@ class Writing:
         """Whether the command that an event rests on is in the log; that of an open step surely is."""
         kind, key = RESTS_ON[draft.type], draft.key
         if kind == "step":
-            if key in self.changes.steps or key in self.found.steps:
+            if key in self.found.steps or key in self.changes.steps:
                 return True
         elif kind == "timer":
             if key in self.found.timers or key in self.changes.timers:
