@@ -78,6 +78,7 @@ interleavings: $(READY)
 
 .PHONY: bench
 bench: $(READY)
+	@$(BIN)/holdfast bench
 	@set -e; for file in $(filter-out bench/peers.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
 
 .PHONY: peers

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from holdfast.events import Draft, new
 from holdfast.store.base import Append, Head
-from holdfast.store.rules import Found, judge_in_full, judge_plainly
+from holdfast.store.rules import AHEAD, Found, judge_in_full, judge_plainly
 
 NOW = 1_000
 STEPS = [f"pack#{n}" for n in range(1, 5)]
@@ -78,3 +79,20 @@ def test_the_append_of_a_sequence_and_of_a_gather_are_plain():
         request = Append("r", drafts, 7, "batch", print)
         found = Found(_head(7, 4, None), steps=dict.fromkeys(STEPS, (1, None)))
         assert judge_plainly(request, found, NOW) == judge_in_full(request, found, NOW) != None  # noqa: E711
+
+
+@pytest.mark.parametrize("at", [None, 899, 900, NOW, NOW + AHEAD, NOW + AHEAD + 1])
+@pytest.mark.parametrize("due", [None, NOW, NOW + 1])
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+@pytest.mark.parametrize("after", [6, 7])
+def test_at_the_edges_it_says_what_the_rules_say_or_nothing(at, due, attempt, after):
+    """L5, L8: a time too early or too far ahead, an attempt before its time, a tail that is not exact."""
+    drafts = [
+        _draft("step_completed", "pack#1", 1, at),
+        _draft("step_scheduled", "pack#3", 1, None),
+        _draft("step_started", "pack#2", 1, None),
+    ]
+    found = Found(_head(7, 2, None), steps={"pack#1": (1, None), "pack#2": (attempt, due)})
+    request = Append("r", drafts, after, "batch", print)
+    plain, full = judge_plainly(request, found, NOW), judge_in_full(request, found, NOW)
+    assert plain is None or plain == full

@@ -25,6 +25,7 @@ GROUPS = (
     "act",
     "check",
     "stress",
+    "bench",
     "key",
     "trail.listed",
 )
