@@ -1,31 +1,21 @@
 """A worker process of a storm: `python -m holdfast.testing.stress.serve '{"url": "sqlite:///storm.db"}'`.
 
-It says `ready`, serves until its standard input is closed, hands its runs back, and says as JSON what it alone
-knows: how many of its appends were refused as stale, by what they asked for. If its parent dies, it leaves.
+It serves until its standard input is closed, hands its runs back, and says as JSON what it alone knows: how
+many of its appends were refused as stale, by what they asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections import Counter
-from typing import Any
 
 import msgspec
 
-import holdfast as hf
-
 from . import flows  # noqa: F401 - the workflows that are served
-
-
-class Serving(msgspec.Struct, kw_only=True):
-    """What a worker process is told."""
-
-    url: str
-    options: dict[str, Any] = {}
-    """For `app.worker`."""
+from .chaos import errands  # noqa: F401
+from .process import Setting, connected, say, until_closed
 
 
 class Refusals(logging.Handler):
@@ -51,33 +41,19 @@ def count_refusals() -> Refusals:
     return refusals
 
 
-async def _until_closed() -> None:
-    """Until the parent closes our standard input."""
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-    loop.add_reader(0, lambda: closed.set() if not os.read(0, 1) else None)
-    await closed.wait()
-    loop.remove_reader(0)
-
-
-async def serve(serving: Serving) -> None:
+async def serve(setting: Setting) -> None:
     """Work until the parent wants no more."""
     refusals = count_refusals()
-    async with hf.connect(serving.url) as app, app.worker(**serving.options):
-        _say("ready")
-        await _until_closed()
-    _say(msgspec.json.encode({"stale": refusals.by_site}).decode())
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    async with connected(setting) as app, app.worker(**setting.options):
+        say("ready")
+        await until_closed()
+    say(msgspec.json.encode({"stale": refusals.by_site}).decode())
 
 
 def main() -> None:
     """The program."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    asyncio.run(serve(msgspec.json.decode(sys.argv[1], type=Serving)))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(serve(msgspec.json.decode(sys.argv[1], type=Setting)))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ from .flows import (
     step_storm,
 )
 from .ledger import Ledger
+from .process import Setting
 from .report import Judge, Report
-from .serve import Serving, count_refusals
+from .serve import count_refusals
 
 LIMIT = 180.0
 """Seconds within which every run of a cycle must have ended."""
@@ -198,7 +199,7 @@ async def _served(app: App, url: str, count: int, folder: Path, report: Report) 
             yield
         report.stale = dict(refusals.by_site)
         return
-    workers = Workers(Serving(url=url), count, folder)
+    workers = Workers(Setting(url=url), count, folder)
     async with workers:
         yield
     report.stale = dict(workers.stale)
