@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
@@ -16,6 +18,7 @@ from .problem import NO, Problem
 if TYPE_CHECKING:
     import msgspec
 
+    from ..testing.stress.chaos import ChaosReport
     from ..testing.stress.report import Report
 
 _SHOWN = 20
@@ -205,6 +208,84 @@ def hook_storm(
     return _run("hook-storm", given, store, workers, limit, as_json)
 
 
+@command(
+    CHECK,
+    ending(
+        {
+            0: "every run ended, and every promise was kept",
+            1: "a promise was broken; each is named",
+            2: "cannot: wrong usage, or a store or process that does not come up",
+            130: "interrupted",
+        },
+        ["stress chaos --minutes 1", "stress chaos --minutes 10 --workers 4 --with fsync --with clock"],
+    ),
+    name="chaos",
+    of=stress,
+)
+def chaos(
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", min=0.01, help="How long the trouble lasts (1).")
+    ] = 1.0,
+    workers: Annotated[int, _number("--workers", "Worker processes (3).", least=1)] = 3,
+    clients: Annotated[int, _number("--clients", "Client processes (2).", least=1)] = 2,
+    in_flight: Annotated[int, _number("--in-flight", "Runs at once (40).", least=1)] = 40,
+    seed: Annotated[
+        str | None,
+        typer.Option("--seed", metavar="TEXT", help="Of the trouble's chance; without it, one is drawn."),
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="KIND",
+            help="What else goes wrong: clock, fsync or disk; may be given several times.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="URL", help="An empty store; without it, an SQLite file that is thrown away."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Kill and pause workers and clients at random, then prove that every promise was kept.
+
+    Each step leaves a mark outside the store. When the trouble is over, logs, marks and what the clients were
+    told are held against each other.
+    """
+    from ..testing.stress.chaos import KINDS
+    from ..testing.stress.chaos import chaos as let_loose
+
+    _check_store(store, workers)
+    for kind in with_ or ():
+        if kind not in KINDS:
+            raise Problem(f"--with {kind}: expected one of {', '.join(KINDS)}")
+    seed = seed if seed is not None else os.urandom(3).hex()
+    if not as_json:
+        output.note(f"seed {seed}")
+    with _Bar("chaos") as bar:
+        report = asyncio.run(
+            let_loose(
+                minutes=minutes,
+                workers=workers,
+                clients=clients,
+                seed=seed,
+                url=store,
+                with_=with_ or (),
+                in_flight=in_flight,
+                progress=bar.show,
+            )
+        )
+    if as_json:
+        import msgspec
+
+        output.data_json(msgspec.to_builtins(report))
+    else:
+        _tell_chaos(report)
+    return NO if report.problems else 0
+
+
 # ---- running, and saying what it came to -------------------------------------------------------------------
 
 
@@ -247,11 +328,31 @@ def _tell(report: Report) -> None:
         ("seconds", ", ".join(f"{seconds:.2f}" for seconds in report.seconds)),
     ]
     output.table(("", ""), rows)
-    for problem in report.problems[:_SHOWN]:
+    _tell_problems(report.problems)
+
+
+def _tell_chaos(report: ChaosReport) -> None:
+    payloads = report.payloads
+    fate = f"{payloads.read:,} read, {payloads.unread:,} unread; {payloads.refused:,} refused"
+    rows = [
+        ("befallen", ", ".join(f"{n} × {kind}" for kind, n in sorted(report.befallen.items()))),
+        ("runs", ", ".join(f"{n:,} {status}" for status, n in sorted(report.runs.items()))),
+        ("payloads", f"{payloads.accepted:,} accepted: {fate}"),
+        ("unknown", f"{report.unknown:,} starts and payloads whose client died before it was told"),
+        ("steps", f"{report.steps:,} results, {report.effects:,} effects"),
+        ("verified", f"{report.events:,} events, {report.replayed:,} runs replayed"),
+        ("settled", f"{report.settled:.1f} s after the trouble"),
+    ]
+    output.table(("", ""), rows)
+    _tell_problems(report.problems)
+
+
+def _tell_problems(problems: Sequence[str]) -> None:
+    for problem in problems[:_SHOWN]:
         output.data(output.paint(output.clean(problem), "red"))
-    if len(report.problems) > _SHOWN:
-        output.note(f"and {len(report.problems) - _SHOWN} more: --json has all")
-    if not report.problems:
+    if len(problems) > _SHOWN:
+        output.note(f"and {len(problems) - _SHOWN} more: --json has all")
+    if not problems:
         output.note(output.paint("every promise was kept", "green", sys.stderr))
 
 
@@ -277,7 +378,7 @@ class _Bar:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, done: int, total: int, what: str) -> None:
+    def show(self, done: float, total: float, what: str) -> None:
         """So many have ended."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=f"{self._name}: {what}")

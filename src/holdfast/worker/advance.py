@@ -231,7 +231,11 @@ class Advance:
         return self.execution
 
     def _collect(self, execution: Execution) -> None:
-        """Move what the code has asked for since, into the next append; a step starts in the same commit."""
+        """Move what the code has asked for since, into the next append; a step starts in the same commit.
+
+        A step that nobody waits for any more is called off when the log says so: a fact that was delivered
+        early may turn out to have another one before it, and then its view has never been.
+        """
         asked, taken = execution.asked, self._taken
         if len(asked) > taken:
             for draft in itertools.islice(asked, taken, None) if taken else asked:
@@ -240,22 +244,6 @@ class Advance:
                     data = {"attempt": 1, "worker": self.worker.id}
                     self._out.append(new("step_started", key=draft.key, data=data))
             self._taken = len(asked)
-        while execution.abandoned:
-    def _collect(self) -> None:
-        """Move what the code has asked for since, into the next append; a step starts in the same commit.
-
-        A step that nobody waits for any more is called off when the log says so: a fact that was delivered
-        early may turn out to have another one before it, and then its view has never been.
-        """
-        execution = self._live
-        if len(execution.asked) == self._taken and (self._has_fact or not execution.abandoned):
-            return
-        for draft in itertools.islice(execution.asked, self._taken, None):
-            self._out.append(draft)
-            if draft.type == "step_scheduled":
-                data = {"attempt": 1, "worker": self.worker.id}
-                self._out.append(new("step_started", key=draft.key, data=data))
-        self._taken = len(execution.asked)
         while execution.abandoned and not self._has_fact:
             self._note(self._attempts.abandon(execution.abandoned.pop()))
 

@@ -21,6 +21,8 @@ import apsw
 from ...clock import SystemClock
 
 _SIZE = 8
+_BELOW = "unix"
+"""SQLite's own file system here; "the default" would be ourselves, once we are that."""
 
 
 class JumpingClock(SystemClock):
@@ -54,7 +56,7 @@ def read_offset(path: Path) -> int:
 
 class _File(apsw.VFSFile):
     def __init__(self, name: Any, flags: Any, sync_fails: str, disk_full: str) -> None:
-        super().__init__("", name, flags)
+        super().__init__(_BELOW, name, flags)
         self._sync_fails = sync_fails
         self._disk_full = disk_full
 
@@ -71,7 +73,7 @@ class _File(apsw.VFSFile):
 
 class _FailingDisk(apsw.VFS):
     def __init__(self, sync_fails: str, disk_full: str) -> None:
-        super().__init__("holdfast-failing", "")
+        super().__init__("holdfast-failing", _BELOW)
         self._files = sync_fails, disk_full
 
     def xOpen(self, name: Any, flags: Any) -> apsw.VFSFile:  # noqa: N802

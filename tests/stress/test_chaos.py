@@ -1,0 +1,144 @@
+"""A small chaos of each kind, and that a broken promise is named."""
+
+import json
+import os
+import signal
+
+import apsw
+import pytest
+
+from holdfast.cli import main
+from holdfast.clock import SystemClock
+from holdfast.errors import StoreError
+from holdfast.events import new
+from holdfast.store import open_store
+from holdfast.testing.stress import trouble as own_trouble
+from holdfast.testing.stress.chaos import ChaosReport, chaos
+from holdfast.testing.stress.chaos.promises import Told, check, read_effects, read_journals
+from holdfast.testing.stress.trouble import JumpingClock, set_offset
+
+
+@pytest.mark.parametrize(
+    "with_", [(), ("clock",), ("fsync",), ("disk",)], ids=lambda w: "".join(w) or "kills"
+)
+async def test_a_small_chaos(with_, record_property):
+    """L-13, L-15, L-17, H-03, H-07: after kills and pauses every run ends and what was acknowledged is there."""
+    report = await chaos(minutes=0.07, workers=2, clients=1, seed="suite", with_=with_, in_flight=10)
+    assert report.problems == []
+    assert report.runs["completed"] > 0
+    assert report.steps <= report.effects
+    assert sum(report.befallen.values()) > 0
+    record_property("chaos", report.befallen)
+
+
+def test_the_command(capsys):
+    assert main(["stress", "chaos", "--with", "fire"]) == 2
+    assert capsys.readouterr().err == "error: --with fire: expected one of clock, fsync, disk\n"
+    assert main(["stress", "chaos", "--store", "memory://"]) == 2
+    words = [
+        "stress",
+        "chaos",
+        "--minutes",
+        "0.02",
+        "--workers",
+        "1",
+        "--clients",
+        "1",
+        "--seed",
+        "1",
+        "--json",
+    ]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+
+
+# ---- what is broken is noticed
+
+
+async def test_each_broken_promise_is_named(tmp_path):
+    journals = [tmp_path / "1.journal", tmp_path / "2.journal"]
+    journals[0].write_text(
+        '{"start":"r-1"}\n{"started":"r-1"}\n{"start":"gone"}\n{"started":"gone"}\n{"start":"unknown"}\n'
+        '{"send":"d-1","token":"t"}\n{"sent":"d-1","run":"r-1","position":99}\n'
+    )
+    journals[1].write_text(
+        '{"send":"d-2","token":"t"}\n{"refused":"d-2","reason":"closed"}\n{"send":"d-3","tok'
+    )
+    effects = tmp_path / "effects"
+    effects.write_text("r-1/work#1\t1\t10\nr-1/work#1\t1\t11\nr-1/work#1\t7\t11\n")
+    async with open_store(f"sqlite:///{tmp_path}/chaos.db") as store:
+        created = new(
+            "run_created", data={"workflow": "chaos.gone", "args": {}, "seed": "s", "python": "3.11"}
+        )
+        steps = [
+            new(type_, key=f"work#{n}", data={"attempt": 1, "worker": "w", **more})
+            for n in (1, 2)
+            for type_, more in (("step_scheduled", {"args": {}}), ("step_started", {}))
+        ]
+        opened = new("hook_opened", key="t#1", data={})
+        await store.append("r-1", [created, opened, *steps], after=0)
+        for n in (1, 2):
+            done = new("step_completed", key=f"work#{n}", data={"attempt": 1, "value": 1})
+            await store.append("r-1", [done])
+        await store.deliver("t", b"1", "d-1")
+        await store.deliver("t", b"1", "d-2")
+        await store.deliver("t", b"1", "d-9")
+        told, report = read_journals(journals), ChaosReport(seed="", store="sqlite")
+        assert (told.starts, told.refused) == ({"r-1", "gone", "unknown"}, {"d-2"})
+        await check(store, report, told, read_effects(effects))
+    assert sorted(report.problems) == sorted(
+        [
+            "r-1: is stuck: it has not ended",
+            "r-1: work#1 attempt 1 had 2 bodies",
+            "r-1: work#1 attempt 7 had a body before its record",
+            "r-1: work#2 has a result, and had no effect",
+            "gone: its start was acknowledged, and it is not there",
+            "d-1: acknowledged at ('r-1', 99), it stands at [('r-1', 9)]",
+            "d-2: refused, it stands at [('r-1', 10)]",
+            "d-9: nobody sent it",
+        ]
+    )
+    assert report.unknown == 1
+
+
+async def test_a_killed_process_leaves_its_journal(tmp_path):
+    """What a client was told before `kill -9` is in its journal: the page cache outlives it."""
+    pid = os.fork()
+    if pid == 0:
+        from holdfast.testing.stress.chaos.client import Journal
+
+        Journal(tmp_path / "c.journal").write(started="r-1")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert read_journals([tmp_path / "c.journal"]) == Told(started={"r-1"})
+
+
+# ---- the trouble is what it says
+
+
+def test_a_clock_jumps_on_command(tmp_path):
+    clock = JumpingClock(tmp_path / "clock")
+    assert abs(clock.now() - SystemClock().now()) < 1_000_000
+    set_offset(tmp_path / "clock", -30_000_000)
+    assert -31_000_000 < clock.now() - SystemClock().now() < -29_000_000
+
+
+@pytest.mark.parametrize(("broken", "said"), [("sync", "the disk failed"), ("full", "the disk is full")])
+async def test_a_disk_that_fails_stores_nothing_and_works_again(tmp_path, broken, said):
+    """T-05's twin for runs: a clear error, nothing of it stored, and the next append is as if nothing had been."""
+    own_trouble.install_failing_disk(str(tmp_path / "sync"), str(tmp_path / "full"))
+    try:
+        async with open_store(f"sqlite:///{tmp_path}/app.db") as store:
+            created = new("run_created", data={"workflow": "w", "args": {}, "seed": "s", "python": "3.11"})
+            await store.append("before", [created], after=0)
+            (tmp_path / broken).touch()
+            with pytest.raises(StoreError, match=said):
+                await store.append("lost", [created], after=0)
+            (tmp_path / broken).unlink()
+            assert await store.read("lost") == []
+            await store.append("after", [created], after=0)
+        async with open_store(f"sqlite:///{tmp_path}/app.db") as store:
+            assert [head.run for head in await store.runs()] == ["after", "before"]
+    finally:
+        apsw.set_default_vfs("unix")
+        own_trouble._installed.clear()
