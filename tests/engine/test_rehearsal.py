@@ -184,3 +184,59 @@ async def test_alarms_ring_in_order_once_and_not_when_cancelled() -> None:
     assert rung == ["now", 1, 1, 2, 3]
     with pytest.raises(ValueError, match="backwards"):
         clock.advance(-1)
+
+
+# ---- child runs --------------------------------------------------------------------------------------------
+
+
+@hf.step(name="rehearsed.price")
+async def price(item: str) -> int: ...
+
+
+@hf.workflow(name="rehearsed.pay")
+async def pay(item: str, days: int = 0) -> int:
+    await hf.sleep(days * 86400)
+    return await price(item)
+
+
+@hf.workflow(name="rehearsed.order")
+async def order(items: list[str], days: int) -> str:
+    try:
+        async with asyncio.timeout(2 * 86400):
+            return str(sum(await asyncio.gather(*(pay(item, days) for item in items))))
+    except TimeoutError:
+        return "too late"
+    except hf.RunCancelled as error:
+        return f"cancelled: {error.reason}"
+
+
+def test_child_runs_are_played_in_their_own_time() -> None:
+    run = run_workflow(order, ["a", "bb"], 1, steps={"rehearsed.price": len})
+    assert run.result() == "3"
+    assert [child.calls("rehearsed.price") for child in run.played.values()] == [
+        [{"item": "a"}],
+        [{"item": "bb"}],
+    ]
+    assert run.played["rehearsed.pay#1"].log[0].data["parent"] == {
+        "run": "rehearsal",
+        "key": "rehearsed.pay#1",
+    }
+    late = run_workflow(order, ["a", "bb"], 3, steps={"rehearsed.price": len})
+    assert late.result() == "too late"
+    assert [e.type for e in late.log].count("child_cancelled") == 2
+
+
+def test_child_runs_are_answered_like_steps() -> None:
+    assert run_workflow(order, ["a"], 0, steps={"rehearsed.pay": lambda item, days: 7}).result() == "7"
+    stopped = run_workflow(order, ["a"], 0, steps={"rehearsed.pay": hf.RunCancelled("", reason="enough")})
+    assert stopped.result() == "cancelled: enough"
+
+
+def test_child_runs_by_hand() -> None:
+    run = Rehearsal(order, ["a", "b"], 0)
+    assert run.children == ["rehearsed.pay#1", "rehearsed.pay#2"]
+    run.complete("rehearsed.pay#2", 2)
+    run.evict()
+    run.complete("rehearsed.pay#1", 1)
+    assert run.result() == "3"
+    assert run.children == []

@@ -21,13 +21,15 @@ from .. import failures
 from ..clock import from_datetime, to_datetime
 from ..codec import DEFAULT_LIMIT, UNTYPED
 from ..engine.tick import Execution, replay
+from ..errors import RunCancelled
 from ..events import Draft, Event, dump_json, load_json, name_of, new, token_of
 from ..replay import replay_run
+from ..worker.children import ended
 from ..workflow import Workflow
 
 Answers = Mapping[str, Any]
 """What each step gives, by its name: a value, an exception (which the workflow sees), or a plain function of the
-step's arguments."""
+step's arguments. Child runs are answered in the same way, by their workflow's name, or played themselves."""
 
 _STREAMS: Answers = {"stream.write": None, "stream.end": None}
 """What workflow code makes of its writes to a stream are steps too, and give nothing."""
@@ -46,7 +48,8 @@ class Rehearsal:
 
     Commands are committed (appended to `log`) after each fact; with `hold=True` only when `commit` is called,
     as by a slow decider: facts that come meanwhile stand before them in the log. `steps` says what `play` and
-    `until_hook` answer for steps, by their names. With `crash_after`, the code is dropped when the log has come
+    `until_hook` answer for steps, by their names; child runs that it does not name are played too, each to its
+    end (`played`). With `crash_after`, the code is dropped when the log has come
     to that position, and replayed from there, as `evict` does.
     """
 
@@ -62,6 +65,8 @@ class Rehearsal:
         payload_limit: int = DEFAULT_LIMIT,
         hold: bool = False,
         crash_after: int | None = None,
+        parent: Mapping[str, str] | None = None,
+        root: str | None = None,
         **kwargs: Any,
     ) -> None:
         self.workflow = workflow
@@ -75,6 +80,10 @@ class Rehearsal:
         self._steps: dict[str, None] = {}
         self._timers: dict[str, int] = {}
         self._hooks: dict[str, str] = {}
+        self._children: dict[str, None] = {}
+        self._outcomes: dict[str, tuple[int, Draft]] = {}
+        self._left: list[tuple[str, Any]] = []
+        self.played: dict[str, Rehearsal] = {}
         self.execution = Execution(run_id, workflow, payload_limit=payload_limit)
         data: dict[str, Any] = {
             "workflow": workflow.name,
@@ -85,6 +94,8 @@ class Rehearsal:
             data["version"] = workflow.version
         if attributes:
             data["attributes"] = dict(attributes)
+        if parent:
+            data["parent"], data["root"] = dict(parent), root
         self._happen(new("run_created", data=data))
 
     # ---- how it stands
@@ -115,6 +126,11 @@ class Rehearsal:
     def steps(self) -> list[str]:
         """Keys of the steps that were scheduled (committed) and owe an outcome, in order."""
         return list(self._steps)
+
+    @property
+    def children(self) -> list[str]:
+        """Keys of the child runs that were started and of whose end the run has not heard, in order."""
+        return list(self._children)
 
     @property
     def timers(self) -> list[str]:
@@ -155,6 +171,7 @@ class Rehearsal:
     def waiting(self) -> str:
         """What the run waits for, in words."""
         parts = [f"step {key}" for key in self.steps]
+        parts += [f"child run {key}" for key in self.children]
         parts += [f"timer {key}" for key in self.timers]
         parts += [f"hook {token}" for token in self.hooks]
         return ", ".join(parts) or "nothing that anybody could give it"
@@ -162,14 +179,28 @@ class Rehearsal:
     # ---- what happens to it
 
     def complete(self, key: str, value: Any = None) -> None:
-        """A step ends well."""
+        """A step, or a child run, ends well; of a detached child: it is started."""
+        if self._is_child(key):
+            call = self.execution.children[key]
+            if call.detached:
+                self._end_child(key, {"status": "started"})
+                return
+            raw = call.workflow.arguments.returns.encode(value, f"{key} result")
+            self._end_child(key, {"status": "completed", "value": msgspec.Raw(raw)})
+            return
         returns = self._step(key).arguments.returns
         raw = returns.encode(value, f"{key} result")
         returns.decode(raw, f"{key} result")
         self._happen(new("step_completed", key=key, data={"attempt": 1, "value": msgspec.Raw(raw)}))
 
     def fail(self, key: str, error: BaseException) -> None:
-        """A step has used up its attempts."""
+        """A step has used up its attempts, or a child run has failed (with RunCancelled: was cancelled)."""
+        if self._is_child(key):
+            if isinstance(error, RunCancelled):
+                self._end_child(key, {"status": "cancelled", "reason": error.reason})
+            else:
+                self._end_child(key, {"status": "failed", "error": failures.describe(error)})
+            return
         self._step(key)
         self._happen(new("step_failed", key=key, data={"attempt": 1, "error": failures.describe(error)}))
 
@@ -220,7 +251,10 @@ class Rehearsal:
         log is replayed. Raises LookupError for a step that `steps` does not name, RuntimeError where the run waits
         for ever.
         """
-        left = list(payloads)
+        return self._play(list(payloads))
+
+    def _play(self, left: list[tuple[str, Any]]) -> Self:
+        self._left = left
         while not self.ended:
             if not self.steps and left and left[0][0] in self.hooks:
                 self.send(*left.pop(0))
@@ -239,9 +273,17 @@ class Rehearsal:
         return self
 
     def _go_on(self) -> None:
-        """The next thing: a step's outcome, else the earliest timer."""
+        """The next thing: a step's outcome, else what is earliest of timers and ends of children."""
+        waiting = [key for key in self.children if key not in self._outcomes]
+        ends = sorted((time, key) for key, (time, _) in self._outcomes.items())
         if self.steps:
             self._answer(self.steps[0])
+        elif waiting:
+            self._answer_child(waiting[0])
+        elif ends and not (self._timers and min(self._timers.values()) < ends[0][0]):
+            time, key = ends[0]
+            self._clock = max(self._clock, time)
+            self._happen(self._outcomes.pop(key)[1])
         elif self.timers:
             self.fire()
         else:
@@ -251,12 +293,38 @@ class Rehearsal:
         name = name_of(key)
         if name not in self._answers:
             raise LookupError(f"{name} was called, and steps={{…}} does not say what it gives")
-        outcome = self._answers[name]
+        call = self.execution.calls[key]
+        self._give(key, self._answers[name], *call.step.arguments.decode(call.args))
+
+    def _answer_child(self, key: str) -> None:
+        """By `steps`, else by playing the child: its end comes when it has come to it."""
+        call, name = self.execution.children[key], name_of(key)
+        args, kwargs = call.workflow.arguments.decode(bytes(call.data["args"]))
+        if call.detached:
+            self.complete(key)
+        elif name in self._answers:
+            self._give(key, self._answers[name], args, kwargs)
+        else:
+            child = self.played[key] = Rehearsal(
+                call.workflow,
+                *args,
+                steps=self._answers,
+                run_id=call.run,
+                start=self.now,
+                attributes=call.data.get("attributes"),
+                payload_limit=self._limit,
+                parent={"run": self._run_id, "key": key},
+                root=self.execution.root,
+                **kwargs,
+            )
+            child._play(self._left)
+            self._outcomes[key] = (child._clock, ended(key, child.log[-1]))
+
+    def _give(self, key: str, outcome: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+        name = name_of(key)
         if inspect.iscoroutinefunction(outcome):
             raise TypeError(f"steps={{…}}: expected a plain function for {name}, got an async one")
         if callable(outcome):
-            call = self.execution.calls[key]
-            args, kwargs = call.step.arguments.decode(call.args)
             try:
                 outcome = outcome(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the outcome that the test wants
@@ -321,6 +389,25 @@ class Rehearsal:
             raise LookupError(f"no step {key} is open; there are: {', '.join(self.steps) or 'none'}")
         return call.step
 
+    def _is_child(self, key: str) -> bool:
+        return key in self._children and key not in self._steps
+
+    def _end_child(self, key: str, data: dict[str, Any]) -> None:
+        run = self.execution.children[key].run
+        self._happen(new("child_ended", key=key, data={**data, "run": run}))
+
+    def _note_child(self, event: Event) -> None:
+        self._children[event.key] = None
+
+    def _note_child_cancelled(self, event: Event) -> None:
+        run = self.execution.children[event.key].run
+        data = {"status": "cancelled", "run": run, "reason": "its parent does not wait for it any more"}
+        self._outcomes[event.key] = (self._clock, new("child_ended", key=event.key, data=data))
+
+    def _note_child_ended(self, event: Event) -> None:
+        self._children.pop(event.key, None)
+        self._outcomes.pop(event.key, None)
+
     def _note_step(self, event: Event) -> None:
         self._steps[event.key] = None
 
@@ -345,6 +432,9 @@ _NOTES: dict[str, Callable[[Rehearsal, Event], None]] = {
     "step_scheduled": Rehearsal._note_step,
     "step_completed": Rehearsal._note_outcome,
     "step_failed": Rehearsal._note_outcome,
+    "child_started": Rehearsal._note_child,
+    "child_cancelled": Rehearsal._note_child_cancelled,
+    "child_ended": Rehearsal._note_child_ended,
     "timer_started": Rehearsal._note_timer,
     "timer_fired": Rehearsal._note_no_timer,
     "timer_cancelled": Rehearsal._note_no_timer,
