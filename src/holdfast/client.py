@@ -27,6 +27,7 @@ from .errors import (
     DefinitionError,
     DeliveryConflict,
     PayloadError,
+    RunContinued,
     RunExists,
     RunNotFound,
     StaleLog,
@@ -36,6 +37,7 @@ from .handle import PAGE, Run, RunSummary, summary
 from .keys import Keys
 from .schema import validate
 from .store.base import Hook, Status, Store, Timer
+from .store.succession import succeed
 from .store.url import open_store
 from .streams import Streams
 from .worker import Worker
@@ -343,7 +345,13 @@ class App:
         _check_text(token, "token")
         if delivery_id is not None:
             _check_text(delivery_id, "delivery_id")
-        answer = await self.store.deliver(token, payload, delivery_id or ids.delivery_id())
+        delivery = delivery_id or ids.delivery_id()
+        while True:
+            try:
+                answer = await self.store.deliver(token, payload, delivery)
+                break
+            except RunContinued as error:
+                await succeed(self.store, error.run_id)
         return Resumed(answer.run, answer.first, bool(answer.duplicates))
 
     async def _schema(self, token: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@
     ├── RunNotFound           no run has this id
     ├── RunExists             a run has this id and another input
     ├── RunEnded              the run has ended and takes no more of this
+    ├── RunContinued          the run goes on under another id (`.run_id`), which is not there yet
     ├── StreamEnded           the stream has its end mark and takes no more chunks
     ├── HookNotFound          no open hook has this token (`.reason` says why)
     ├── HookTaken             another run holds the token (`.owner`)
@@ -140,6 +141,16 @@ class RunEnded(HoldfastError):
     def __init__(self, message: str, *, recorded: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.recorded = list(recorded)
+
+
+class RunContinued(HoldfastError):
+    """The run that held the hook goes on under another id, and that run is not there yet; `.run_id` is the old."""
+
+    code = "run_continued"
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class StreamEnded(HoldfastError):

@@ -19,6 +19,7 @@ from .ends import Ends
 from .errors import RunCancelled, RunEnded, RunFailed, RunNotFound
 from .events import ENDS, Event, fold, new, reader
 from .store.base import Head, Status, Store
+from .store.succession import continued_as, last_of, succeed
 from .streams import StreamReader, Streams
 from .workflow import Workflow, workflows
 
@@ -72,14 +73,14 @@ class Run(Generic[R]):
         return f"<run {self.id}>"
 
     async def result(self, timeout: float | None = None) -> R:
-        """What the workflow returned, as soon as it has.
+        """What the workflow returned, as soon as it has; of a run that continued as new ones, what the last did.
 
         Raises TimeoutError after `timeout` seconds (the run goes on), RunFailed (the original exception is its
         `__cause__`), RunCancelled, RunNotFound.
         """
         try:
             async with asyncio.timeout(timeout):
-                end = await self._ends.of(self.id)
+                end = await self._last_end()
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended within {timeout:g} s; it goes on") from None
         if end.type == "run_completed":
@@ -93,6 +94,18 @@ class Run(Generic[R]):
         error = failures.rebuild(data["error"])
         kind = type(error).__name__
         raise RunFailed(f"run {self.id} failed: {kind}: {error}", run_id=self.id, type=kind) from error
+
+    async def _last_end(self) -> Event:
+        """The end of the last run of the chain, where this one continued as others."""
+        run_id, end = self.id, await self._ends.of(self.id)
+        while (successor := continued_as(end)) is not None:
+            try:
+                end = await self._ends.of(successor)
+            except RunNotFound:
+                await succeed(self._store, run_id)
+                continue
+            run_id = successor
+        return end
 
     async def _returns(self) -> PayloadType:
         workflow = self._workflow
@@ -161,10 +174,11 @@ class Run(Generic[R]):
         try:
             answer = await self._store.append(self.id, [new("cancel_requested", data={"reason": reason})])
         except RunEnded:
-            return (await self._head()).status == "cancelled"
-        return await self._was_noticed(answer.first)
+            last = await self._continuation()
+            return (await self._head()).status == "cancelled" if last is None else await last.cancel(reason)
+        return await self._was_noticed(answer.first, reason)
 
-    async def _was_noticed(self, position: int) -> bool:
+    async def _was_noticed(self, position: int, reason: str) -> bool:
         head = await self._head()
         if head.ended is None and head.owner is not None:
             with contextlib.suppress(TimeoutError):
@@ -172,6 +186,9 @@ class Run(Generic[R]):
             head = await self._head()
         if head.ended is None or head.status == "cancelled":
             return True
+        last = await self._continuation()
+        if last is not None:
+            return await last.cancel(reason)
         # It ended by itself. Where commands stand between the request and the end, the code has seen it.
         events = await self._store.read(self.id, position)
         return any(event.cls == "command" and event.type not in ENDS for event in events)
@@ -182,7 +199,8 @@ class Run(Generic[R]):
         try:
             answer = await self._store.append(self.id, [end])
         except RunEnded:
-            return False
+            last = await self._continuation()
+            return False if last is None else await last.terminate(reason)
         return not answer.duplicates  # it had been cancelled before
 
     async def wake(self) -> bool:
@@ -193,8 +211,14 @@ class Run(Generic[R]):
         try:
             await self._store.append(self.id, [new("woken", data={"id": ids.delivery_id()})])
         except RunEnded:
-            return False
+            last = await self._continuation()
+            return False if last is None else await last.wake()
         return True
+
+    async def _continuation(self) -> Run[R] | None:
+        """The run as which this one goes on, or None."""
+        last, _ = await last_of(self._store, self.id)
+        return None if last == self.id else Run(self._store, self._ends, self._streams, last, self._workflow)
 
     async def unread(self) -> int:
         """How many payloads were accepted for the run and not read by it (known once it has ended)."""

@@ -56,6 +56,15 @@ def child_id(parent: str, name: str, ordinal: int) -> str:
     return f"{parent[:120]}~{blake2b(exact, digest_size=12).hexdigest()}.{word}.{ordinal}"
 
 
+def successor_id(first: str, number: int, seed: str) -> str:
+    """The id of the nth run of a chain: 'loop~3.4f9a01', the same whoever computes it.
+
+    Its end comes of the chance of the run before, so that nobody has taken it by accident.
+    """
+    chance = blake2b(f"{seed}\0{first}\0{number}".encode(), digest_size=3).hexdigest()
+    return f"{first[:480]}~{number}.{chance}"
+
+
 def worker_id() -> str:
     """A new worker's id."""
     return sortable("wrk")

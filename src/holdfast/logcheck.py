@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from .errors import HoldfastError
-from .events import ENDS, TYPES, Draft, Event, RunState, fold, new, token_of
+from .events import ENDS, TYPES, Draft, Event, RunState, fold, new, numbered, token_of
 from .store.base import Head, Hook
 from .store.rules import command_of, extend_chain
 
@@ -133,6 +133,10 @@ class LogCheck:
             self._differs(event, f"{event.key} fired before it was due")
         elif event.type == "hook_opened":
             self._opened[event.key] = dict(draft.data)
+        elif event.type == "run_created":
+            for token, schema in (draft.data.get("hooks") or {}).items():  # taken over from the run before
+                self._opened[numbered(token, 0)] = {"schema": schema}
+                self._unique[f"hook {numbered(token, 0)}"] = event.position
 
     def _fold(self, event: Event) -> None:
         if self.state is None:

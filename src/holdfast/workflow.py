@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -31,7 +31,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     """The run that asks: `hf.run_info()`.
 
     `parent` is the id of the run that started this one as its child, or None. `root` is the run at the top
-    of the tree: the parent's parent and so on, of a run without a parent the run itself.
+    of the tree: the parent's parent and so on, of a run without a parent the run itself. `previous` is the
+    run that continued as this one (`hf.continue_as_new`), or None; `first` is the first of that chain.
     """
 
     run_id: str
@@ -41,6 +42,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     attributes: dict[str, str]
     parent: str | None
     root: str
+    previous: str | None
+    first: str
 
 
 class ChildRun(msgspec.Struct, frozen=True):
@@ -60,6 +63,14 @@ class StepInfo(msgspec.Struct, frozen=True):
     step: str
     key: str
     attempt: int
+
+
+class ContinueAsNew(BaseException):
+    """Ends this run; its successor begins with these arguments. No `except Exception` stops it."""
+
+    def __init__(self, args: bytes) -> None:
+        super().__init__("the run continues as a new one")
+        self.arguments = args
 
 
 class Hook(abc.ABC, Generic[T]):
@@ -86,8 +97,9 @@ class Hook(abc.ABC, Generic[T]):
     async def __aenter__(self) -> Hook[T]:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not ContinueAsNew:  # then the hook goes on with the run
+            self.close()
 
     @abc.abstractmethod
     def next(self) -> Coroutine[Any, Any, T]:
@@ -125,6 +137,9 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def hook(self, token: str, type: Any, metadata: Any) -> Hook[Any]: ...
+
+    @abc.abstractmethod
+    def continue_as_new(self, args: Any, kwargs: Any) -> NoReturn: ...
 
     @abc.abstractmethod
     def now(self) -> datetime: ...
@@ -416,6 +431,26 @@ def hook(token: str, *, type: Any = Any, metadata: Any = None) -> Hook[Any]:
         answer = await hf.hook("approve:1", type=Approval)
     """
     return _inside("hf.hook()").hook(token, type, metadata)
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this run and go on as a new one, with these arguments and a fresh log.
+
+    For runs that live on and on: a log has its limit. Hooks that are open stay open for the new run, and payloads
+    that were not read go along. `run.result()` waits for the last run of the chain. Open steps, timers and child
+    runs do not go along: children are cancelled. Call it where the workflow would return, not in a task.
+
+    Example:
+        @hf.workflow
+        async def counter(count: int) -> int:
+            commands = hf.hook("counter", type=str)
+            for _ in range(1000):
+                if await commands == "stop":
+                    return count
+                count += 1
+            hf.continue_as_new(count)
+    """
+    _inside("hf.continue_as_new()").continue_as_new(args, kwargs)
 
 
 def now() -> datetime:

@@ -3,6 +3,7 @@
     python recovery_flows.py URL work [OPTION=VALUE …]     a worker, until its standard input is closed
     python recovery_flows.py URL start COUNT               a worker that starts `COUNT` errands itself
     python recovery_flows.py URL parents COUNT             the same with runs that have children
+    python recovery_flows.py URL chain                     a run that continues as new ones, and its payloads
     python recovery_flows.py URL wait RUN                  waits for a run's end, and says when it heard of it
 
 A step's effect is a line in the file $EFFECTS: key, attempt, process. The tests compare those with the log.
@@ -94,6 +95,16 @@ async def parent(path: str) -> int:
     return total
 
 
+@hf.workflow(name="recovery.chain")
+async def chain(path: str, left: int, total: int = 0) -> int:
+    """Five runs, one after the other, each with a step and two of ten payloads."""
+    async with hf.hook(f"chain-{hf.run_info().first}", type=int) as hook:
+        total += await do(path, await hook) + await hook
+        if left > 1:
+            hf.continue_as_new(path, left - 1, total)
+        return total
+
+
 def wait_for(path: Path | str, seconds: float = 20) -> None:
     """Until a file is there: for processes that cannot be told otherwise."""
     end = time.monotonic() + seconds
@@ -170,6 +181,12 @@ async def main(url: str, mode: str, *options: str) -> None:
                 path = os.environ["EFFECTS"]
                 runs = [await app.start(parent, path, run_id=f"parent-{n}") for n in range(int(options[0]))]
                 print([await run.result() for run in runs], flush=True)
+        elif mode == "chain":
+            async with app.worker():
+                run = await app.start(chain, os.environ["EFFECTS"], 5, run_id="chain")
+                for n in range(10):
+                    await app.resume("chain-chain", n, delivery_id=str(n))
+                print(await run.result(), flush=True)
         elif mode == "wait":
             print("ready", flush=True)
             await app.run(options[0]).result()

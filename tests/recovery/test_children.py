@@ -1,10 +1,11 @@
 """Processes that die between a parent and its children: nothing is started twice, and nothing is lost."""
 
 import asyncio
+import contextlib
 import signal
 
 import pytest
-from recovery_flows import parent
+from recovery_flows import chain, parent
 from recovery_kit import effects
 from worker_kit import assert_one_end, log_of, of_type, told
 
@@ -43,6 +44,27 @@ async def test_kill_9_between_a_parent_and_its_children(children, point, passing
         assert [str(difference) async for difference in check.run()] == []
     for key, attempts in effects(children.effects).items():
         assert len(set(attempts)) == len(attempts), f"{key}: one attempt, two bodies"
+
+
+@pytest.mark.parametrize("passing", range(2, 24, 3))
+@pytest.mark.parametrize("point", ["store.commit.before", "store.commit.after"])
+async def test_kill_9_between_a_run_and_its_successor(children, point, passing):
+    """L10, L14: one successor for each run, and each payload read once, whoever died between the two."""
+    child = children.start("chain", faults=f"{point}=kill@{passing}")
+    assert await asyncio.to_thread(child.process.wait, 20) == -signal.SIGKILL, child.said()
+    async with hf.connect(children.url) as app, app.worker(poll=0.2):
+        run = await app.start(chain, str(children.effects), 5, run_id="chain")
+        await told(app.store, lambda: app.store.hooks(token="chain-chain", open_only=False), bool)
+        for n in range(10):
+            with contextlib.suppress(hf.HookNotFound):  # where all were read before the process died
+                await app.resume("chain-chain", n, delivery_id=str(n))
+        assert await run.result(20) == sum(range(10))
+        rows = await app.store.runs()
+        assert len(rows) == 5
+        for row in rows:
+            assert_one_end(await log_of(app, row.run))
+        check = Verification(app.store, workflows=set(workflows.names()))
+        assert [str(difference) async for difference in check.run()] == []
 
 
 def all_ended(rows) -> bool:

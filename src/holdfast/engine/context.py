@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,7 @@ from ..ids import child_id
 from ..schema import json_schema
 from ..workflow import (
     ChildOptions,
+    ContinueAsNew,
     Hook,
     RunInfo,
     Step,
@@ -82,6 +83,11 @@ class RunContext(Timers):
         self.version: str | None = None
         self.parent: str | None = None
         self.root = run_id
+        self.previous: str | None = None
+        self.first = run_id
+        self.number = 1
+        self.inherited: dict[str, list[Event]] = {}
+        self.seen = 0
         self.attributes: dict[str, str] = {}
         self.loop: Loop
         self.asked: deque[Draft] = deque()
@@ -107,6 +113,10 @@ class RunContext(Timers):
         self.version = created.get("version")
         self.parent = (created.get("parent") or {}).get("run")
         self.root = created.get("root") or self.run_id
+        self.previous = created.get("previous")
+        self.first = created.get("first") or self.run_id
+        self.number = created.get("number") or 1
+        self.inherited = {token: [] for token in created.get("hooks") or ()}
         self.attributes.update(created.get("attributes") or {})
         salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
         self.loop = Loop(self, salt)  # type: ignore[abstract] # what it lacks is refused at the call
@@ -295,12 +305,25 @@ class RunContext(Timers):
         opened = OpenHook(self, key, token, payload)
         self.hooks[key] = self._tokens[token] = opened
         self.ask("hook_opened", key, self._credited(data))
+        for event in self.inherited.pop(token, ()):
+            opened.take(event)
         return opened
 
     def close_hook(self, hook: OpenHook) -> None:
         """The code closes a hook."""
         self.alive()
         self.ask("hook_closed", hook.key, {})
+
+    # ---- the next run
+
+    def continue_as_new(self, args: Any, kwargs: Any) -> NoReturn:
+        """End with the arguments of the run that goes on."""
+        self.alive()
+        arguments = self.workflow.arguments
+        raw = arguments.encode(args, kwargs)
+        arguments.decode(raw)
+        self.check_limit(raw, "run_completed", "", f"{self.workflow.name} arguments")
+        raise ContinueAsNew(raw)
 
     # ---- clock, chance, versions, attributes
 
@@ -374,6 +397,8 @@ class RunContext(Timers):
             dict(self.attributes),
             self.parent,
             self.root,
+            self.previous,
+            self.first,
         )
 
 

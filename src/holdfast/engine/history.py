@@ -75,6 +75,8 @@ class _End(msgspec.Struct):
     value: msgspec.Raw = msgspec.Raw(b"null")
     error: dict[str, Any] = {}
     read: int = 0
+    continued: str | None = None
+    args: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 def payload_size(event: Event) -> int:
@@ -111,8 +113,10 @@ def _same(execution: Execution, asked: Draft, event: Event) -> bool:
 def _same_result(execution: Execution, asked: Draft, event: Event) -> bool:
     returns = execution.workflow.arguments.returns
     logged, today = _end(event.body), _end(asked.body)
-    if logged.read != today.read:
+    if logged.read != today.read or (logged.continued is None) is not (today.continued is None):
         return False
+    if logged.continued is not None:
+        return execution.workflow.arguments.same(bytes(logged.args), bytes(today.args))
     if logged.value == today.value:
         return True
     try:

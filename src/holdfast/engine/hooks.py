@@ -11,12 +11,22 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..codec import PayloadType
 from ..errors import HookNotFound, HookTaken, PayloadError
+from ..events import Event, reader
 from ..workflow import Hook
 
 if TYPE_CHECKING:
     from .context import RunContext
+
+
+class _Payload(msgspec.Struct):
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_read_payload = reader(_Payload)
 
 
 class OpenHook(Hook[Any]):
@@ -29,7 +39,7 @@ class OpenHook(Hook[Any]):
         self.closed = False
         self._owner: str | None = None
         self._context = context
-        self._kept: deque[Any] = deque()
+        self._kept: deque[tuple[int, Any]] = deque()  # with its position in the log
         self._waiters: deque[asyncio.Future[Any]] = deque()
 
     @property
@@ -63,8 +73,9 @@ class OpenHook(Hook[Any]):
             raise
         return self._taken_up(payload)
 
-    def _taken_up(self, payload: Any) -> Any:
+    def _taken_up(self, kept: tuple[int, Any]) -> Any:
         self._context.read += 1
+        payload = kept[1]
         if isinstance(payload, PayloadError):
             raise payload
         return payload
@@ -78,9 +89,23 @@ class OpenHook(Hook[Any]):
         for waiter in self._take_waiters():
             waiter.set_exception(self._gone())
 
-    def receive(self, payload: Any) -> None:
-        """A payload has come (a fact); one that does not fit the hook's type comes as the PayloadError."""
-        self._hand_over(payload, first=False)
+    def take(self, event: Event) -> None:
+        """A payload has come (a fact).
+
+        A sender checks with the schema, which cannot say all that a type can. One that does not fit comes to the
+        code that waits as the PayloadError, for to park the run would let any sender stop it.
+        """
+        payload: Any
+        try:
+            payload = self.type.decode(_read_payload(event.body).payload, f"{self.key} payload")
+        except PayloadError as error:
+            payload = error
+        self._hand_over((event.position, payload), first=False)
+
+    @property
+    def unread(self) -> list[int]:
+        """The positions of the payloads that nobody has read."""
+        return [position for position, _ in self._kept]
 
     def refuse(self, owner: str) -> None:
         """Another run holds the token (a fact)."""
@@ -88,7 +113,7 @@ class OpenHook(Hook[Any]):
         for waiter in self._take_waiters():
             waiter.set_exception(self._taken())
 
-    def _hand_over(self, payload: Any, *, first: bool) -> None:
+    def _hand_over(self, payload: tuple[int, Any], *, first: bool) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

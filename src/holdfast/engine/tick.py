@@ -22,8 +22,9 @@ import msgspec
 from .. import failures
 from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
-from ..events import ENDS, Draft, Event, load_json, new, reader
-from ..workflow import Workflow
+from ..events import ENDS, Draft, Event, load_json, new, numbered, reader, token_of
+from ..ids import successor_id
+from ..workflow import ContinueAsNew, Workflow
 from .children import settle
 from .context import RunContext
 from .history import commands_of, diverged, match
@@ -36,6 +37,10 @@ class _Created(msgspec.Struct):
     attributes: dict[str, str] | None = None
     parent: dict[str, str] | None = None
     root: str | None = None
+    previous: str | None = None
+    first: str | None = None
+    number: int = 1
+    hooks: dict[str, Any] | None = None
 
 
 class _Outcome(msgspec.Struct):
@@ -43,13 +48,8 @@ class _Outcome(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Payload(msgspec.Struct):
-    payload: msgspec.Raw = msgspec.Raw(b"null")
-
-
 _read_created = reader(_Created)
 _read_outcome = reader(_Outcome)
-_read_payload = reader(_Payload)
 
 
 class Execution(RunContext):
@@ -68,6 +68,7 @@ class Execution(RunContext):
         self.position = 0
         self._main: asyncio.Task[Any] | None = None
         self._cancel_reason = ""
+        self._cancelled = False
 
     # ---- feeding
 
@@ -179,17 +180,14 @@ class Execution(RunContext):
             timer.fire()
 
     def hook_received(self, event: Event) -> None:
-        hook = self.hooks.get(event.key)
-        if hook is None:
-            return
-        raw = _read_payload(event.body).payload
-        try:
-            payload = hook.type.decode(raw, f"{event.key} payload")
-        except PayloadError as error:
-            # A sender checks with the schema, which cannot say all that a type can: the code that waits is
-            # told, for to park the run would let any sender stop it.
-            payload = error
-        hook.receive(payload)
+        self.seen = max(self.seen, event.position)
+        token = token_of(event.key)
+        # What came for a hook that the run before left open waits until the code opens it.
+        hook = self.hooks.get(numbered(token, 1) if event.key == numbered(token, 0) else event.key)
+        if hook is not None:
+            hook.take(event)
+        elif token in self.inherited:
+            self.inherited[token].append(event)
 
     def hook_refused(self, event: Event) -> None:
         hook = self.hooks.get(event.key)
@@ -197,7 +195,7 @@ class Execution(RunContext):
             hook.refuse(event.data.get("owner", ""))
 
     def cancel_requested(self, event: Event) -> None:
-        self._cancel_reason = event.data.get("reason") or ""
+        self._cancel_reason, self._cancelled = event.data.get("reason") or "", True
         if self._main is not None:
             self._main.cancel(self._cancel_reason)
 
@@ -215,11 +213,33 @@ class Execution(RunContext):
             data["open"] = still
         if main.cancelled():
             self.ask("run_cancelled", "", {"reason": self._cancel_reason, **data})
-        elif (error := main.exception()) is not None:
+        elif isinstance(error := main.exception(), ContinueAsNew):
+            self._continue(error, data)
+        elif error is not None:
             self.ask("run_failed", "", {"error": failures.describe(error), **data})
         else:
             self._complete(main.result(), data)
         self.loop.bury()
+
+    def _continue(self, error: ContinueAsNew, data: dict[str, Any]) -> None:
+        """The end of a run that goes on as another: all that its successor is made of stands in this log.
+
+        Payloads that nobody has read are named by their positions; those that are committed between `seen` and
+        this end have reached nobody either.
+        """
+        unread = [position for hook in self.hooks.values() if hook.open for position in hook.unread]
+        unread += [event.position for events in self.inherited.values() for event in events]
+        more: dict[str, Any] = {
+            "args": msgspec.Raw(error.arguments),
+            "unread": sorted(unread),
+            "seen": self.seen,
+        }
+        if self.workflow.version is not None:
+            more["version"] = self.workflow.version
+        if self._cancelled:
+            more["cancel_seen"] = True  # the code went on all the same
+        successor = successor_id(self.first, self.number + 1, self.seed)
+        self.ask("run_completed", "", {"continued": successor, **more, **data})
 
     def _complete(self, result: object, data: dict[str, Any]) -> None:
         returns = self.workflow.arguments.returns

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .event import Event, token_of
+from .event import Event, numbered, token_of
 
 
 class StepState(msgspec.Struct):
@@ -40,7 +40,7 @@ class TimerState(msgspec.Struct):
 
 
 class HookState(msgspec.Struct):
-    """A hook. `status`: open, closed, refused, run_ended."""
+    """A hook. `status`: open, closed, refused, run_ended, continued (it goes on in the run's successor)."""
 
     key: str
     token: str
@@ -81,6 +81,9 @@ class RunState(msgspec.Struct):
     origin: str | None = None
     parent: str | None = None
     root: str | None = None
+    previous: str | None = None
+    first: str | None = None
+    continued: str | None = None
     cancel: str | None = None
     error: dict[str, Any] | None = None
     attributes: dict[str, str] = {}
@@ -102,8 +105,8 @@ class RunState(msgspec.Struct):
 
     @property
     def unread(self) -> int | None:
-        """How many payloads came and were not read; None while the run goes on."""
-        return None if self.ended is None else self.received - self.read
+        """How many payloads came and were not read; None while the run goes on, under whatever id."""
+        return None if self.ended is None or self.continued else self.received - self.read
 
     @property
     def pending_timers(self) -> int:
@@ -147,6 +150,10 @@ def _fold_created(state: RunState, event: Event) -> None:
     state.created = event.time
     state.parent = (data.get("parent") or {}).get("run")
     state.root = data.get("root")
+    state.previous, state.first = data.get("previous"), data.get("first")
+    for token in data.get("hooks") or ():
+        key = numbered(token, 0)
+        state.hooks[key] = HookState(key, token, event.time)
     state.attributes.update(data.get("attributes") or {})
 
 
@@ -161,9 +168,10 @@ def _fold_end(state: RunState, event: Event) -> None:
     state.error = data.get("error")
     state.left_open = list(data.get("open") or ())
     state.read = data.get("read", 0)
+    state.continued = data.get("continued")
     for hook in state.hooks.values():
         if hook.status == "open":
-            hook.status = "run_ended"
+            hook.status = "continued" if state.continued else "run_ended"
 
 
 def _fold_cancel(state: RunState, event: Event) -> None:
@@ -214,6 +222,9 @@ def _fold_timer_ended(state: RunState, event: Event) -> None:
 def _fold_hook_opened(state: RunState, event: Event) -> None:
     token, metadata = token_of(event.key), event.data.get("metadata")
     state.hooks[event.key] = HookState(event.key, token, event.time, metadata=metadata)
+    inherited = state.hooks.get(numbered(token, 0))
+    if inherited is not None and inherited.status == "open":
+        inherited.status = "closed"  # the code has a hook of its own for it now
 
 
 def _fold_hook_closed(state: RunState, event: Event) -> None:

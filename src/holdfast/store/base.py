@@ -109,7 +109,7 @@ class Append(msgspec.Struct):
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A hook as people see it. `status`: open, closed, run_ended."""
+    """A hook as people see it. `status`: open, closed, run_ended, continued (its run goes on as another)."""
 
     token: str
     run: str
@@ -276,7 +276,7 @@ class Store(abc.ABC):
         By `digest` a payload that is sent again is told from another one under the same delivery id; it is
         computed from the payload where it is not given.
 
-        Raises HookNotFound and DeliveryConflict.
+        Raises HookNotFound, DeliveryConflict and RunContinued (see `succession.py`).
         """
 
     # ---- reading

@@ -146,6 +146,11 @@ class MemoryStore(GroupStore):
         tokens = {token_of(d.key) for d in request.drafts if d.type in ("hook_opened", "hook_received")}
         opened = {token: [data.hooks[at] for at in data.tokens.get(token, ())] for token in tokens}
         found.former = {token: hooks[-1].status for token, hooks in opened.items() if hooks}
+        found.continued = {
+            token: hooks[-1].run
+            for token, hooks in opened.items()
+            if hooks and hooks[-1].status == "continued"
+        }
         found.holders = {
             # The newest open one; they are all of one run, which `rules` sees to.
             token: (hook.run, hook.key)
@@ -192,7 +197,7 @@ class MemoryStore(GroupStore):
             run.timers.clear()
             if run.children:
                 data.orphaned[head.run] = run
-            self._end_hooks(head.run)
+            self._end_hooks(head.run, "continued" if changes.continued else "run_ended")
         # Facts that come back to their writer with the answer are no news; those of a refused one are.
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
@@ -210,10 +215,10 @@ class MemoryStore(GroupStore):
         if hook_row is not None and hook_row.status == "open":
             self._shut(hook_row, "closed")
 
-    def _end_hooks(self, run: str) -> None:
+    def _end_hooks(self, run: str, status: str) -> None:
         for hook in list(self._data.hooks.values()):
             if hook.run == run and hook.status == "open":
-                self._shut(hook, "run_ended")
+                self._shut(hook, status)
 
     def _shut(self, hook: Hook, status: str) -> None:
         self._data.hooks[hook.run, hook.key] = Hook(

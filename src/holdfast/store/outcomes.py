@@ -19,7 +19,7 @@ from holdfast.errors import (
     StepEnded,
     TooEarly,
 )
-from holdfast.events import ENDS, Draft, Event, new, token_of
+from holdfast.events import ENDS, Draft, Event, new, numbered, token_of
 
 from .base import Append, Appended, Head
 from .verdict import (
@@ -36,6 +36,8 @@ from .verdict import (
     start_of,
 )
 
+CONTINUED = "continued"
+"""The key under which a run that goes on as another has its successor among its children."""
 AHEAD = 1_000_000
 """How far (µs) an early fact's time may lie ahead of the store's clock before the append is partial (L8)."""
 
@@ -114,7 +116,7 @@ class Writing:
             head.delivered = max(head.delivered, after)
             head.crashes = 0
         missed = facts_of(self.found.beyond)
-        if self.found.holders:
+        if self.found.holders or self.found.continued:
             missed += self._refuse_taken_tokens()
         return self._accept(missed)
 
@@ -255,9 +257,15 @@ class Writing:
         token = token_of(draft.key)
         if self.before.ended is not None:
             return HookNotFound(no_hook(token, "run_ended"), reason="run_ended")
+        if self._opened_here(draft.key):
+            return None
         if self.found.holders.get(token) != (self.request.run, draft.key):
             return HookNotFound(no_hook(token, "closed"), reason="closed")
         return None
+
+    def _opened_here(self, key: str) -> bool:
+        """Whether the creation of this run, in this append, takes the hook over from the run before."""
+        return any(change.key == key and change.data is not None for change in self.changes.hooks)
 
     def _missing(self, draft: Draft) -> CommandMissing:
         return CommandMissing(
@@ -273,6 +281,8 @@ class Writing:
         elif kind == "timer":
             if key in self.found.timers or key in self.changes.timers:
                 return True
+        elif kind == "hook" and key == numbered(token_of(key), 0):
+            return self._opened_here(key) or self.found.holders.get(token_of(key)) == (self.run, key)
         elif kind == "child" and (key in self.found.children or key in self.changes.children):
             return True
         command = f"{kind} {key}"
@@ -318,9 +328,10 @@ class Writing:
         for draft in self.request.drafts:
             if draft.type != "hook_opened":
                 continue
-            holder = self.found.holders.get(token_of(draft.key))
-            if holder is not None and holder[0] != self.request.run:
-                refusal = new("hook_refused", key=draft.key, data={"owner": holder[0]})
+            token = token_of(draft.key)
+            holder, _ = self.found.holders.get(token, (self.found.continued.get(token), ""))
+            if holder is not None and holder != self.request.run:
+                refusal = new("hook_refused", key=draft.key, data={"owner": holder})
                 self._add(refusal, None)
                 row = self.rows[-1]
                 refusals.append(
@@ -359,6 +370,9 @@ class Writing:
         self.head.owner = self.request.owner
         self.head.parent = (data.get("parent") or {}).get("run")
         self.head.root = data.get("root")
+        for token, schema in (data.get("hooks") or {}).items():  # open in the run that continues as this one
+            hook = HookChange(numbered(token, 0), {"schema": schema}, self.head.time)
+            self.changes.hooks.append(hook)
 
     def started(self, _data: Mapping[str, Any], _key: str) -> None:
         self.head.status = "running"
@@ -411,6 +425,9 @@ class Writing:
         return children[key] if key in children else self.found.children.get(key)
 
     def hook_opened(self, data: Mapping[str, Any], key: str) -> None:
+        inherited = numbered(token_of(key), 0)
+        if self.found.holders.get(token_of(key)) == (self.run, inherited):
+            self.changes.hooks.append(HookChange(inherited))
         self.changes.hooks.append(HookChange(key, data, self.head.time))
 
     def hook_closed(self, _data: Mapping[str, Any], key: str) -> None:
@@ -428,7 +445,11 @@ class Writing:
         merged = {**self.head.attributes, **data["attributes"]}
         self.head.attributes = {name: value for name, value in merged.items() if value is not None}
 
-    def ended(self, _data: Mapping[str, Any], _key: str) -> None:
+    def ended(self, data: Mapping[str, Any], _key: str) -> None:
+        if data.get("continued"):
+            # Whoever sees to orphans creates it: it must not be lost with the worker that ends this run.
+            self.changes.children[CONTINUED] = (data["continued"], self.head.position, "continued")
+            self.changes.continued = True
         type_ = self.rows[-1].draft.type
         self.head.status = type_.removeprefix("run_")  # type: ignore[assignment]
         self.head.ended = self.head.time

@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.errors import FenceMissing, HoldfastError, HookNotFound, InvalidAppend, RunNotFound, StoreError
+from holdfast.errors import (
+    FenceMissing,
+    HoldfastError,
+    HookNotFound,
+    InvalidAppend,
+    RunContinued,
+    RunNotFound,
+    StoreError,
+)
 from holdfast.events import Draft, Event, new
 
 from .base import Append, Appended, Head
@@ -125,6 +133,13 @@ def resolve(request: Append, found: Found) -> HoldfastError | None:
         return None
     holder = found.holders.get(request.token)
     if holder is None:
+        if request.token in found.continued:
+            run = found.continued[request.token]
+            return RunContinued(
+                f"run {run}, which holds {request.token!r}, goes on under another id that is not there yet: "
+                "send it again",
+                run_id=run,
+            )
         reason = found.former.get(request.token, "unknown")
         return HookNotFound(no_hook(request.token, reason), reason=reason)  # type: ignore[arg-type]
     request.run, key = holder

@@ -36,7 +36,9 @@ class Found(msgspec.Struct, gc=False):
     holders: Mapping[str, tuple[str, str]] = {}
     """Of the tokens that the drafts name, those that are open: token -> (run, key)."""
     former: Mapping[str, str] = {}
-    """Of those tokens, the ones that are not open but once were: token -> closed or run_ended."""
+    """Of those tokens, the ones that are not open but once were: token -> closed, run_ended or continued."""
+    continued: Mapping[str, str] = {}
+    """Of those tokens, the ones whose newest hook was left open by a run that goes on as another: -> that run."""
     deliveries: Mapping[str, tuple[str, int, str]] = {}
     """Of the deliveries that the drafts carry, those known: unique key -> (run, position, digest)."""
     beyond: Sequence[Event] = ()
@@ -62,6 +64,8 @@ class Changes(msgspec.Struct, gc=False):
     """(unique key, position, digest) of each payload."""
     ended: bool = False
     """The run's steps and timers go, its open hooks become run_ended, its children orphans."""
+    continued: bool = False
+    """It goes on as another run: its open hooks become continued instead."""
 
 
 class HookChange(msgspec.Struct, frozen=True, gc=False):

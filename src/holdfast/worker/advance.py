@@ -356,6 +356,8 @@ class Advance:
         self._carry_out(execution, request, answer)
         self.busy = False
         if execution.ended and request.drafts[-1].type in ENDS:
+            if "continued" in request.drafts[-1].data:
+                self.worker.orphans_soon()
             self.worker.forget(self, None)
             return
         if self._out or self._inbox or self._news or self._stale:

@@ -32,6 +32,7 @@ from ..engine.children import ChildCall
 from ..errors import HoldfastError, KeyMissing, RunEnded, RunNotFound, StaleLog, StoreError
 from ..events import Draft, Event, dump_json, new, reader
 from ..store.base import Child, Store
+from ..store.succession import last_of, succeed
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -56,6 +57,7 @@ class Children:
         self._unwanted: set[str] = set()
         self._cared_for: dict[str, ChildCall] = {}
         self._again: set[str] = set()
+        self._last: dict[str, str] = {}  # key -> the run as which the child has continued
 
     @property
     def open(self) -> list[str]:
@@ -100,6 +102,7 @@ class Children:
         """Do nothing more; whoever has the run next takes its children up."""
         self._open.clear()
         self._keys.clear()
+        self._last.clear()
         self._created.clear()
         self._unwanted.clear()
 
@@ -150,17 +153,21 @@ class Children:
             if call.detached:
                 return new("child_ended", key=key, data={"status": "started", "run": call.run})
         try:
-            end = await worker.store.end_of(call.run)
+            run, end = await last_of(worker.store, self._last.get(key, call.run))
         except RunNotFound:
             message = f"child run {call.run} was removed from the store before its parent heard of its end"
             return new(
                 "child_ended", key=key, data={"status": "refused", "run": call.run, "message": message}
             )
+        if run != call.run:  # it has continued as another run
+            self._last[key] = run
+            self._keys.setdefault(run, set()).add(key)
+            worker.listen_for(run, self._run_id)
         if end is not None:
             faults.point("child.end.heard")
             return ended(key, end)
         if key in self._unwanted:
-            await cancel(worker.store, call.run, self._run_id)
+            await cancel(worker.store, run, self._run_id)
         return None
 
     async def _create(self, call: ChildCall, created: Draft, *, here: bool) -> Draft | None:
@@ -197,9 +204,10 @@ class Children:
     def _tell(self, call: ChildCall, outcome: Draft) -> None:
         if self._open.get(call.key) is call:
             del self._open[call.key]
-            self._keys[call.run].discard(call.key)
-            if not self._keys[call.run]:
-                self._worker.listen_no_more(call.run)
+            for run in {call.run, self._last.pop(call.key, call.run)}:
+                self._keys[run].discard(call.key)
+                if not self._keys[run]:
+                    self._worker.listen_no_more(run)
             self._told(outcome)
 
 
@@ -283,14 +291,13 @@ def _unwanted(parent: str) -> str:
 
 
 async def see_to_orphans(store: Store) -> None:
-    """Cancel the children whose parent has ended; start detached ones that were not started yet."""
+    """Cancel the children whose parent has ended; start detached ones, and successors, that were not started."""
     seen = -1
     while seen != 0 and (orphans := await store.orphans()):
         seen = 0
         for orphan in orphans:
             try:
-                if not orphan.ended:
-                    await _see_to(store, orphan)
+                await _see_to(store, orphan)
             except KeyMissing as error:  # a worker with the keys will do it
                 log.info("%s, child %s: %s", orphan.run, orphan.key, error)
                 continue
@@ -299,6 +306,9 @@ async def see_to_orphans(store: Store) -> None:
 
 
 async def _see_to(store: Store, orphan: Child) -> None:
+    if orphan.status == "continued":
+        await succeed(store, orphan.run)
+        return
     there = await store.head(orphan.child)
     if there is None:
         parent = await store.head(orphan.run)
@@ -314,4 +324,5 @@ async def _see_to(store: Store, orphan: Child) -> None:
         except StaleLog:
             there = await store.head(orphan.child)  # somebody was quicker
     if there is not None and there.parent == orphan.run and orphan.status != "detached":
-        await cancel(store, orphan.child, orphan.run)
+        last, _ = await last_of(store, orphan.child)
+        await cancel(store, last, orphan.run)

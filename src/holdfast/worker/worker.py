@@ -265,6 +265,10 @@ class Worker:
                 self._leave_children(advance, ended=ended)
         advance.close(ended=ended)
 
+    def orphans_soon(self) -> None:
+        """A run has left something to others: children, or a successor."""
+        self._maintain.orphans_soon()
+
     def _leave_children(self, advance: Advance, *, ended: bool) -> None:
         for child in advance.children.open:
             self.listen_no_more(child)

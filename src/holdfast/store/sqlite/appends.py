@@ -82,6 +82,7 @@ class GroupWriter:
         self._touched: set[str] = set()
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _BATCHED}
         self._ended: list[tuple[int]] = []
+        self._continued: list[tuple[int]] = []
         self.sync = 0.0
         """Seconds that the latest commit took to become durable."""
 
@@ -308,6 +309,8 @@ class GroupWriter:
         row, rows = head.row, self._rows
         if changes.ended:
             self._ended.append((row,))
+        if changes.continued:
+            self._continued.append((row,))
         for key, step in changes.steps.items():
             if step is not None:
                 rows["put_step"].append((row, key, *step))
@@ -328,6 +331,10 @@ class GroupWriter:
             else:
                 rows["put_child"].append((row, key, *child))
                 known.children[key] = child
+        if changes.hooks or changes.deliveries:
+            self._project_hooks(row, changes)
+
+    def _project_hooks(self, row: int, changes: Changes) -> None:
         for change in changes.hooks:
             if change.data is None:
                 self.db.execute(SQL["close_hook"], (row, change.key))
@@ -351,6 +358,9 @@ class GroupWriter:
                     if self.db.total_changes() - before != heads:
                         raise _Moved
                 rows.clear()
+        if self._continued:
+            self._cursor.executemany(SQL["continue_hooks"], self._continued)
+            self._continued.clear()
         if self._ended:
             for name in ("drop_steps", "drop_timers", "end_hooks", "orphan_children"):
                 self._cursor.executemany(SQL[name], self._ended)
@@ -379,3 +389,4 @@ class GroupWriter:
         for rows in self._rows.values():
             rows.clear()
         self._ended.clear()
+        self._continued.clear()

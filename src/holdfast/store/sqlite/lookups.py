@@ -91,17 +91,20 @@ class Lookups:
         tokens = {
             token_of(draft.key) for draft in request.drafts if draft.type in ("hook_opened", "hook_received")
         }
-        holders, former, deliveries = {}, {}, {}
+        holders, former, continued, deliveries = {}, {}, {}, {}
         for token in tokens:
             for run, key in self._rows("holder", token):
                 holders[token] = (run, key)
-            for (status,) in self._rows("former", token):
+            for status, run in self._rows("former", token):
                 former[token] = status
+                if status == "continued":
+                    continued[token] = run
         for draft in request.drafts:
             if draft.type == "hook_received" and draft.unique is not None:
                 for row in self._rows("delivery", draft.unique):
                     deliveries[draft.unique] = row
         found.holders, found.former, found.deliveries = holders, former, deliveries
+        found.continued = continued
 
     def find(self, request: Append, known: Known | None) -> Found:
         """Everything that judging an append needs. `known` saves reads where it is still true."""

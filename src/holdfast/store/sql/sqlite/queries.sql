@@ -81,8 +81,9 @@ SELECT runs.run, hooks.key FROM hooks JOIN runs ON runs.row = hooks.run
 WHERE token = ?1 AND hooks.status = 'open' ORDER BY hooks.row DESC LIMIT 1;
 
 -- name: former
--- What became of the newest hook with this token.
-SELECT status FROM hooks WHERE token = ?1 ORDER BY row DESC LIMIT 1;
+-- What became of the newest hook with this token, and whose it was.
+SELECT hooks.status, runs.run FROM hooks JOIN runs ON runs.row = hooks.run
+WHERE token = ?1 ORDER BY hooks.row DESC LIMIT 1;
 
 -- name: delivery
 -- The payload that came under this delivery id.
@@ -162,6 +163,10 @@ INSERT INTO hooks (token, run, key, status, opened, schema, metadata) VALUES (?1
 -- name: close_hook
 -- A hook closes, if it is open.
 UPDATE hooks SET status = 'closed' WHERE run = ?1 AND key = ?2 AND status = 'open';
+
+-- name: continue_hooks
+-- The run goes on as another: its tokens stay taken for that one.
+UPDATE hooks SET status = 'continued' WHERE run = ?1 AND status = 'open';
 
 -- name: end_hooks
 -- The run has ended: its tokens are free again.
