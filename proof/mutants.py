@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 STORE = ("tests/store",)
+STREAMS = ("tests/store/test_streams.py",)
 ENGINE = ("tests/engine", "tests/laws/test_replay_laws.py")
 WORKER = ("tests/simulation/test_simulation.py", "tests/engine/test_counterexamples.py", "tests/laws")
 
@@ -291,6 +292,48 @@ MUTANTS = [
         "if draft.unique not in answer.doubles:",
         "if True:",
         WORKER,
+    ),
+    Mutant(
+        "an attempt that is over may write to a stream",
+        "streams",
+        "store/streams.py",
+        "if author is not None and (found.open is None or found.open != (author.attempt, None)):",
+        "if False:",
+        STREAMS,
+    ),
+    Mutant(
+        "a write to a stream that is sent again is written again",
+        "streams",
+        "store/streams.py",
+        "if found.batch is not None:",
+        "if False:",
+        STREAMS,
+    ),
+    Mutant(
+        "the end mark of an attempt that died binds the next",
+        "streams",
+        "store/streams.py",
+        "if not (step and step == head.step and attempt > head.attempt):",
+        "if True:",
+        STREAMS,
+    ),
+    Mutant(
+        "a step's outcome does not wait for its chunks",
+        "streams",
+        "worker/execute.py",
+        """            if attempt.writers:
+                await attempt.drain()
+            draft""",
+        """            draft""",
+        ("tests/test_streams.py",),
+    ),
+    Mutant(
+        "a reader does not look once more when the run has ended",
+        "streams",
+        "streams.py",
+        "ended = True  # nothing is written from here on: what was, is found by one more look",
+        "return",
+        ("tests/test_streams.py",),
     ),
 ]
 

@@ -20,6 +20,7 @@ import holdfast as hf
 from holdfast import faults, streams
 from holdfast.client import App
 from holdfast.errors import StepEnded
+from holdfast.events import new
 from holdfast.store.memory import MemoryStore, _Data
 from holdfast.store.streams import Author
 from holdfast.testing import run_workflow
@@ -465,13 +466,11 @@ class SlowStore(MemoryStore):
 @pytest.fixture
 async def slow() -> AsyncIterator[SlowStore]:
     async with SlowStore() as store:
-        await store.append("r", [hf_created()], after=0)
+        await store.append("r", [created()], after=0)
         yield store
 
 
-def hf_created():  # type: ignore[no-untyped-def]
-    from holdfast.events import new
-
+def created():  # type: ignore[no-untyped-def]
     return new("run_created", data={"workflow": "w", "args": {}})
 
 
@@ -540,6 +539,54 @@ async def test_a_write_whose_answer_is_lost_is_not_doubled(url: str) -> None:
             await run.result()
         finally:
             faults.disarm()
+
+
+class ShakyStore(MemoryStore):
+    """A store that does not answer every other look at streams."""
+
+    looks = 0
+
+    async def read_stream(self, *query, **more):  # type: ignore[no-untyped-def]
+        self.looks += 1
+        if self.looks % 2:
+            raise hf.StoreError("the connection was lost")
+        return await super().read_stream(*query, **more)
+
+
+async def test_a_reader_asks_again_where_the_store_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost and nothing comes twice; a store that stays away is an error in the end."""
+    monkeypatch.setattr(streams, "_RETRY_FIRST", 0.001)
+    async with ShakyStore("memory://", None, _Data()) as store:
+        await store.append("r", [created()], after=0)
+        for n in range(3):
+            await store.write_stream("r", "s", [streams.part_of(n, None, 100, "")] * 1000)
+        await store.write_stream("r", "s", [streams.END])
+        positions = [chunk.position async for chunk in streams.Streams(store).read("r", "s")]
+        assert positions == list(range(1, 3001))
+        assert store.looks > 6
+        monkeypatch.setattr(streams, "_GIVE_UP", 0)
+        with pytest.raises(hf.StoreError, match="the connection was lost"):
+            await anext(streams.Streams(store).read("r", "s"))
+
+
+class EndingStore(MemoryStore):
+    """A store whose run gets a last chunk and ends while somebody asks whether it has."""
+
+    asked = False
+
+    async def head(self, run_id):  # type: ignore[no-untyped-def]
+        if not self.asked:
+            self.asked = True
+            await self.write_stream("r", "s", [streams.part_of("last", None, 100, "")])
+            await self.append("r", [new("run_cancelled", data={"reason": "", "by": "terminate"})])
+        return await super().head(run_id)
+
+
+async def test_what_comes_right_before_the_end_of_the_run_is_read() -> None:
+    """The end is seen after a look that found nothing: one more look follows."""
+    async with EndingStore("memory://", None, _Data()) as store:
+        await store.append("r", [created()], after=0)
+        assert [chunk.data async for chunk in streams.Streams(store).read("r", "s")] == ["last"]
 
 
 async def test_a_slow_reader_harms_nobody(url: str) -> None:

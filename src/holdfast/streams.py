@@ -2,7 +2,8 @@
 
 What a reader guarantees: each chunk beyond `after` once, in order, and only when it is durable. It rests on
 reading from the store alone; news only say when to read again, and a slow look (`_LOOK_AGAIN`) stands behind
-them. A reader takes a page at a time and holds nothing else, so a slow one costs nobody anything.
+them. A store that does not answer for a while is asked again, from the same position. A reader takes a page at a
+time and holds nothing else, so a slow one costs nobody anything.
 
 What a writer guarantees: its chunks are stored in the order in which they were written, once, or `flush` says
 why not. One write to the store is under way at a time, and what comes meanwhile forms the next one; so a fast
@@ -17,15 +18,18 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from .chunks import END, Chunk, Part, part_of
 from .codec import DEFAULT_LIMIT
-from .errors import PayloadError, RunNotFound, StepEnded, StoreError
+from .errors import KeyMissing, PayloadError, RunNotFound, SchemaUnknown, StepEnded, StoreBroken, StoreError
 from .ids import BatchIds
 from .store.base import News, Store
-from .store.streams import PAGE_BYTES, PAGE_CHUNKS, Author
+from .store.streams import PAGE_BYTES, PAGE_CHUNKS, Author, StreamHead
 
+T = TypeVar("T")
 log = logging.getLogger("holdfast.worker")
 
 BUFFER = 1 << 20
@@ -38,7 +42,9 @@ _LOOK_AGAIN = 5.0
 _YIELD = 64 * 1024
 """Bytes that a writer gathers before others, its own commit among them, get a turn of the loop."""
 _RETRY_FIRST, _RETRY_MOST, _GIVE_UP = 0.05, 2.0, 30.0
-"""Seconds between sends of a write that the store could not answer, and after which its writer is told."""
+"""Seconds between questions that the store could not answer, and after which who asks is told."""
+_ANSWERS = (StepEnded, KeyMissing, StoreBroken, SchemaUnknown)
+"""Errors of the store that asking again does not change."""
 
 
 class Streams:
@@ -72,9 +78,9 @@ class Streams:
         with self._told_of(run_id, name) as news:
             while True:
                 news.clear()
-                page = await self.store.read_stream(run_id, name, after)
+                page = await _answered(partial(self.store.read_stream, run_id, name, after))
                 if page:
-                    head = await self.store.stream(run_id, name) if latest else None
+                    head = await self._head(run_id, name) if latest else None
                     for chunk in page:
                         if chunk.kind != "end" and not (head is not None and head.superseded(chunk)):
                             yield chunk
@@ -89,11 +95,14 @@ class Streams:
                             await news.wait()
 
     async def _end_lies_before(self, run_id: str, name: str, after: int) -> bool:
-        head = await self.store.stream(run_id, name)
+        head = await self._head(run_id, name)
         return head is not None and 0 < head.ended <= after
 
+    async def _head(self, run_id: str, name: str) -> StreamHead | None:
+        return await _answered(lambda: self.store.stream(run_id, name))
+
     async def _run_ended(self, run_id: str) -> bool:
-        head = await self.store.head(run_id)
+        head = await _answered(lambda: self.store.head(run_id))
         if head is None:
             raise RunNotFound(f"no run {run_id!r} in {self.store.url}")
         return head.ended is not None
@@ -239,19 +248,25 @@ class Writer:
 
     async def _sent(self, parts: Sequence[Part]) -> None:
         """One write, sent under one batch id until it is answered."""
-        streams, delay, waited = self._streams, _RETRY_FIRST, 0.0
-        batch = streams.batches.next()
-        while True:
-            try:
-                await streams.store.write_stream(
-                    self._run_id, self._name, parts, author=self._author, batch=batch, limit=streams.limit
-                )
-            except StoreError as error:
-                if isinstance(error, StepEnded) or waited >= _GIVE_UP:
-                    raise
-                log.warning("stream %r of %s: trying again: %s", self._name, self._run_id, error)
-                await asyncio.sleep(delay)
-                waited += delay
-                delay = min(delay * 2, _RETRY_MOST)
-            else:
-                return
+        streams, run_id, name = self._streams, self._run_id, self._name
+        options: dict[str, Any] = {
+            "author": self._author,
+            "batch": streams.batches.next(),
+            "limit": streams.limit,
+        }
+        await _answered(lambda: streams.store.write_stream(run_id, name, parts, **options))
+
+
+async def _answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store until it answers, or has not for half a minute: its errors that mean *try again* are tried."""
+    delay, waited = _RETRY_FIRST, 0.0
+    while True:
+        try:
+            return await ask()
+        except StoreError as error:
+            if isinstance(error, _ANSWERS) or waited >= _GIVE_UP:
+                raise
+            log.warning("a stream: the store did not answer, trying again: %s", error)
+        await asyncio.sleep(delay)
+        waited += delay
+        delay = min(delay * 2, _RETRY_MOST)
