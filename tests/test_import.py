@@ -40,6 +40,7 @@ PUBLIC = [
     "StreamEnded",
     "TooManyEvents",
     "connect",
+    "continue_as_new",
     "execute",
     "heartbeat",
     "hook",
