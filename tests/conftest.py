@@ -1,11 +1,18 @@
 """What holds for every test: profiles of hypothesis, and nothing is left behind."""
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# What tests of several folders use; import-mode=importlib puts no folder of tests into the path.
+sys.path.insert(0, str(Path(__file__).parent / "kit"))
+
+import postgres_kit
 
 from holdfast import faults
 
@@ -29,3 +36,18 @@ def nothing_is_left_behind() -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         thread.join(5)  # one that was told to end may still be about to
         assert not thread.is_alive(), f"{thread.name} is still running"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_kit.Databases]:
+    """A PostgreSQL server; skips, or with CI fails, where there is none."""
+    postgres_kit.skip_or_fail()
+    databases = postgres_kit.databases()
+    yield databases
+    databases.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres: postgres_kit.Databases) -> str:
+    """A database without rows, for this test alone."""
+    return postgres.empty()

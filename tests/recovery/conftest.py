@@ -12,8 +12,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "worker"))
 from recovery_kit import Children
 
 
-@pytest.fixture
-def children(tmp_path):
-    children = Children(tmp_path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def children(request, tmp_path):
+    url = f"sqlite:///{tmp_path}/app.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    children = Children(tmp_path, url)
     yield children
     children.reap()
+
+
+def pytest_collection_modifyitems(items):
+    """Which passing of a fault point kills makes a difference to the worker, not to its store."""
+
+    def doubled(item):
+        params = getattr(item, "callspec", None) and item.callspec.params
+        return bool(params) and params.get("children") == "postgres" and params.get("passing", 1) > 1
+
+    items[:] = [item for item in items if not doubled(item)]

@@ -64,9 +64,9 @@ class Child:
 class Children:
     """Starts children in a test's folder, and reaps them at its end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/app.db"
+        self.url = url
         self.effects = folder / "effects"
         self._all: list[Child] = []
 

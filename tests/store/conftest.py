@@ -1,11 +1,11 @@
 """The conformance suite of the stores: one suite, every backend.
 
-A backend joins by one line in `BACKENDS`: its name, and an async function that opens a store in a place (a
-folder of the test's own). Two handles opened in one place are two views on the same data.
+A backend joins by one line in `BACKENDS`: its name, and how a store is opened in a place. Two handles opened in
+one place are two views on the same data.
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -22,58 +22,33 @@ from holdfast.clock import Clock
 from holdfast.keys import Keys
 from holdfast.store import Store, open_store
 
-Opener = Callable[[Path, Clock | None], Awaitable[Store]]
-
-
-async def open_memory(place: Path, clock: Clock | None = None) -> Store:
-    store = open_store(f"memory://{place}", clock=clock)
-    await store.open()
-    return store
-
-
-async def open_sqlite(place: Path, clock: Clock | None = None) -> Store:
-    store = open_store(f"sqlite:///{place}/store.db", clock=clock)
-    await store.open()
-    return store
-
-
-async def open_sealed(place: Path, clock: Clock | None = None) -> Store:
-    """SQLite behind a seal: what is true of a store stays true where its payloads are encrypted."""
-    keys = Keys({"2026": b"k" * 32})
-    store = open_store(f"sqlite:///{place}/store.db", clock=clock, keys=keys)
-    await store.open()
-    return store
-
-
-async def open_http(place: Path, clock: Clock | None = None) -> Store:
-    """A client of a server on a store of this place; the server stays until the place is closed."""
-    if place not in servers:
-        servers[place] = ServerThread(f"sqlite:///{place}/store.db", clock=clock)
-    store = open_store(servers[place].url, clock=clock)
-    await store.open()
-    return store
-
-
-servers: dict[Path, ServerThread] = {}
-BACKENDS: dict[str, Opener] = {
-    "memory": open_memory,
-    "sqlite": open_sqlite,
-    "sealed": open_sealed,
-    "http": open_http,
-}
+KEYS = Keys({"2026": b"k" * 32})
 
 
 class Place:
     """Where one test's data lie; `open` gives one more handle, closed at the end of the test."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, request: pytest.FixtureRequest) -> None:
         self.backend = name
         self.folder = folder
         self.clock = TestClock()
+        self._request = request
         self._opened: list[Store] = []
+        self._server: ServerThread | None = None
+
+    def postgres(self) -> str:
+        """A database without rows."""
+        return str(self._request.getfixturevalue("postgres_url"))
+
+    def served(self, clock: Clock) -> str:
+        """A server on a store of this place; it stays until the place is closed."""
+        if self._server is None:
+            self._server = ServerThread(f"sqlite:///{self.folder}/store.db", clock=clock)
+        return self._server.url
 
     async def open(self, clock: Clock | None = None) -> Store:
-        store = await BACKENDS[self.backend](self.folder, clock or self.clock)
+        store = BACKENDS[self.backend](self, clock or self.clock)
+        await store.open()
         self._opened.append(store)
         return store
 
@@ -86,14 +61,23 @@ class Place:
     async def close(self) -> None:
         for store in self._opened:
             await store.close()
-        server = servers.pop(self.folder, None)
-        if server is not None:
-            server.stop()
+        if self._server is not None:
+            self._server.stop()
+
+
+BACKENDS: dict[str, Callable[[Place, Clock], Store]] = {
+    "memory": lambda place, clock: open_store(f"memory://{place.folder}", clock=clock),
+    "sqlite": lambda place, clock: open_store(f"sqlite:///{place.folder}/store.db", clock=clock),
+    # What is true of a store stays true where its payloads are encrypted.
+    "sealed": lambda place, clock: open_store(f"sqlite:///{place.folder}/store.db", clock=clock, keys=KEYS),
+    "http": lambda place, clock: open_store(place.served(clock), clock=clock),
+    "postgres": lambda place, clock: open_store(place.postgres(), clock=clock),
+}
 
 
 @pytest.fixture(params=BACKENDS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(request.param, tmp_path)
+    place = Place(request.param, tmp_path, request)
     yield place
     faults.disarm()
     await place.close()

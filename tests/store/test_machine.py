@@ -1,6 +1,6 @@
-"""Memory and SQLite side by side: random appends, resends, claims; equal answers, logs and projections.
+"""Memory and another store side by side: random appends, resends, claims; equal answers, logs, projections.
 
-The memory store is the oracle: a list and a few dicts, read in a minute. Two handles of the SQLite store take
+The memory store is the oracle: a list and a few dicts, read in a minute. Two handles of the other store take
 turns, so that what one of them remembers of a run is old half of the time.
 """
 
@@ -11,7 +11,14 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from store_kit import SECOND, TestClock, assert_sound, created, running, worker
 
 from holdfast.events import new
@@ -84,7 +91,7 @@ def comparable(answer):
 
 
 class SideBySide(RuleBasedStateMachine):
-    def __init__(self):
+    def __init__(self, url=None):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.clock = TestClock()
@@ -92,7 +99,7 @@ class SideBySide(RuleBasedStateMachine):
         self.sent = []
         self.turn = 0
         self.loop = asyncio.new_event_loop()
-        url = f"sqlite:///{Path(self.folder.name)}/s.db"
+        url = url or f"sqlite:///{Path(self.folder.name)}/s.db"
         self.memory = open_store("memory://", clock=self.clock)
         self.handles = [open_store(url, clock=self.clock) for _ in range(2)]
         for store in (self.memory, *self.handles):
@@ -259,9 +266,18 @@ async def heads_of(store):
 
 
 TestSideBySide = SideBySide.TestCase
+EXAMPLES = int(os.environ.get("HOLDFAST_MACHINE", "15"))
 TestSideBySide.settings = settings(
-    max_examples=int(os.environ.get("HOLDFAST_MACHINE", "15")),
+    max_examples=EXAMPLES,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_memory_and_postgres_side_by_side(postgres):
+    """The same machine, the same oracle."""
+    run_state_machine_as_test(
+        lambda: SideBySide(postgres.empty()),
+        settings=settings(TestSideBySide.settings, max_examples=max(1, EXAMPLES // 2)),
+    )

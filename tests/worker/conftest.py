@@ -13,8 +13,10 @@ from worker_kit import Gate
 import holdfast as hf
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def url(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_url")
     return f"memory://{tmp_path}" if request.param == "memory" else f"sqlite:///{tmp_path}/app.db"
 
 

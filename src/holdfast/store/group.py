@@ -11,7 +11,6 @@ Other writes (claims, leases, parking) go through the same door as `Job`s, so a 
 
 from __future__ import annotations
 
-import abc
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -38,10 +37,11 @@ than their work (some milliseconds)."""
 class Job(Generic[T]):
     """A write that is no append: `work` runs inside the group's transaction, `answer` on the loop.
 
-    `news` says what its result is to others; `heavy` that it is too large for the loop's own thread.
+    `news` says what its result is to others; `heavy` that it is too large for the loop's own thread. `write` is
+    set where the job is a write to a stream.
     """
 
-    __slots__ = ("answer", "heavy", "news", "work")
+    __slots__ = ("answer", "heavy", "news", "work", "write")
 
     def __init__(
         self,
@@ -50,11 +50,13 @@ class Job(Generic[T]):
         news: Callable[[T], Sequence[News]] | None = None,
         *,
         heavy: bool = False,
+        write: Write | None = None,
     ) -> None:
         self.work = work
         self.answer = answer
         self.news = news
         self.heavy = heavy
+        self.write = write
 
 
 Item = Append | Job[Any]
@@ -63,7 +65,11 @@ Answers = list[Any]
 
 
 class GroupStore(Store):
-    """A store whose writes are grouped. A backend supplies `commit_group` and the reads."""
+    """A store whose writes are grouped, over a backend's reads.
+
+    A backend supplies `commit_group` and `put_chunks`, or, where it cannot commit before it returns,
+    `start_commit`, which does the work of both.
+    """
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         super().__init__(url, clock)
@@ -77,16 +83,19 @@ class GroupStore(Store):
 
     # ---- what a backend supplies
 
-    @abc.abstractmethod
+    largest = LARGEST
+    """Writes in a group."""
+
     def put_chunks(self, write: Write) -> Written | HoldfastError:
         """Judge and write chunks of a stream, inside the group's transaction."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
         """Judge and write a group in one transaction; raises where nothing could be written."""
+        raise NotImplementedError
 
     def start_commit(self, group: Sequence[Item]) -> None:
-        """Commit a group, here and now; a backend with a writer thread may hand it over instead."""
+        """Commit a group, here and now. A backend may do so elsewhere (a thread, a task), and then finish it."""
         self.finish_commit(group, self.guarded_commit(group))
 
     # ---- the door
@@ -128,10 +137,11 @@ class GroupStore(Store):
         news: Callable[[T], Sequence[News]] | None = None,
         *,
         heavy: bool = False,
+        write: Write | None = None,
     ) -> T:
         """Run a write that is no append in the next group's transaction."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._put(Job(work, settle(future), news, heavy=heavy))
+        self._put(Job(work, settle(future), news, heavy=heavy, write=write))
         return await future
 
     async def write_stream(
@@ -151,6 +161,7 @@ class GroupStore(Store):
             lambda: self.put_chunks(write),
             lambda answer: grown if isinstance(answer, Written) and answer.last else (),
             heavy=sum(len(part.body) for part in parts) > HEAVY,
+            write=write,
         )
         if isinstance(answer, BaseException):
             raise answer
@@ -195,7 +206,7 @@ class GroupStore(Store):
     def _flush(self) -> None:
         if self._committing or not self.pending:
             return
-        group, self.pending = self.pending[:LARGEST], self.pending[LARGEST:]
+        group, self.pending = self.pending[: self.largest], self.pending[self.largest :]
         self._committing = True
         self.start_commit(group)
 

@@ -12,6 +12,7 @@ and the others find it done. What is refused, and why:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,15 +87,25 @@ def _applied(
             raise StoreBroken(f"{path} is a database of another program: give Holdfast a file of its own")
         return []
     applied: list[Any] = db.execute(queries["migrations"]).fetchall()
+    check_applied(applied, migrations, path)
+    return applied
+
+
+def check_applied(
+    applied: Sequence[tuple[int, str, str]], migrations: Sequence[Migration], where: str
+) -> None:
+    """See that the migrations that a store has had (number, name, checksum) are the first of ours.
+
+    Raises SchemaUnknown and StoreBroken.
+    """
     for position, (number, name, checksum) in enumerate(applied):
         if position >= len(migrations):
             raise SchemaUnknown(
-                f"{path} has schema {name}, this version knows {migrations[-1].name}: upgrade holdfast"
+                f"{where} has schema {name}, this version knows {migrations[-1].name}: upgrade holdfast"
             )
         ours = migrations[position]
         if (number, checksum) != (ours.number, ours.checksum):
             raise StoreBroken(
-                f"{path}: its migration {name} is not the one of this version: the file was made by another "
-                "build of holdfast; use that build, or move the file away and begin a new one"
+                f"{where}: its migration {name} is not the one of this version: the store was made by another "
+                "build of holdfast; use that build, or move the store away and begin a new one"
             )
-    return applied

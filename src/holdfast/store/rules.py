@@ -29,6 +29,7 @@ from .base import Append, Appended, Head
 from .outcomes import AHEAD, Writing, facts_of, no_hook
 from .plain import judge_plainly
 from .verdict import (
+    FROM_MEMORY,
     Changes,
     Found,
     HookChange,
@@ -42,6 +43,7 @@ from .verdict import (
 
 __all__ = [
     "AHEAD",
+    "FROM_MEMORY",
     "Changes",
     "Found",
     "HookChange",

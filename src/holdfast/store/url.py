@@ -9,8 +9,9 @@ from .base import Store
 
 
 def open_store(url: str, *, clock: Clock | None = None, keys: Keys | None = None) -> Store:
-    """A store for a URL: `memory://`, `memory://name`, `sqlite:///rel.db`, `sqlite:////abs/x.db`.
+    """A store for a URL: `memory://`, `sqlite:///rel.db`, `sqlite:////abs/x.db`, `postgresql://host/database`.
 
+    `memory://name` is shared within the process. A PostgreSQL URL reaches the driver (asyncpg) unchanged.
     With `keys` (default: those of the file that $HOLDFAST_KEYS names), payloads are sealed (`sealed.py`).
 
     Example:
@@ -46,7 +47,11 @@ def _backend(url: str, clock: Clock | None) -> Store:
                 "pip install 'holdfast[server]'"
             ) from None
         return HttpStore(url, clock)
+    if scheme in ("postgresql", "postgres"):
+        from .postgres import PostgresStore
+
+        return PostgresStore(url, clock)
     raise StoreError(
-        f"no backend for {url!r}: expected memory://, memory://name, sqlite:///relative.db "
-        "or sqlite:////absolute/path.db"
+        f"no backend for {url!r}: expected memory://, memory://name, sqlite:///relative.db, "
+        "sqlite:////absolute/path.db, postgresql://user@host/database or http://host:port"
     )

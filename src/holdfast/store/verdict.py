@@ -123,6 +123,17 @@ RESTS_ON = {
     "hook_closed": "hook",
 }
 """The types that rest on a command of this kind and the same key."""
+FROM_MEMORY = frozenset(
+    {
+        *("run_created", "run_started", "run_completed", "run_failed", "run_cancelled", "cancel_requested"),
+        *("step_scheduled", "step_started", "step_retried", "step_completed", "step_failed"),
+        *("timer_started", "timer_cancelled", "timer_fired"),
+        *("child_started", "child_cancelled", "child_ended"),
+        *("attributes_set", "noted", "patched", "woken"),
+    }
+)
+"""The types that can be judged by a process that remembers the run: they need nothing looked up but the head and
+what is open (steps, timers, children)."""
 OUTCOMES = frozenset({"step_completed", "step_failed"})
 """The facts that may still be recorded after the end of their run (law L11)."""
 

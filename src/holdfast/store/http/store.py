@@ -16,7 +16,7 @@ from holdfast.chunks import Chunk, Part
 from holdfast.clock import Alarm, Clock, SystemClock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event
-from holdfast.store.base import Append, Child, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.store.base import Child, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
 from holdfast.store.group import Answers, GroupStore, Item, Job, settle
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
@@ -244,7 +244,7 @@ class HttpStore(GroupStore):
         """Append chunks to a stream; a lost answer is asked for again under the same batch id."""
         write = Write(run_id, name, parts, batch or self.next_batch(), author, limit)
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._put(_Chunks(write, settle(future)))
+        self._put(Job(_never, settle(future), write=write))
         return await future
 
     async def read_stream(
@@ -323,24 +323,14 @@ _Row = tuple[bool, bytes]
 """An item as it travels: whether it is chunks, and its JSON."""
 
 
-class _Chunks(Job[Written]):
-    """A write to a stream, on its way with the group."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Write, answer: Callable[[Written | BaseException], None]) -> None:
-        super().__init__(_never, answer)
-        self.write = write
-
-
 def _never() -> Written:
     raise NotImplementedError  # it is done where the server is
 
 
 def _row(item: Item) -> _Row:
-    if isinstance(item, _Chunks):
+    if isinstance(item, Job):
+        assert item.write is not None, "no other jobs are made here"
         return True, wire.encode(wire.write_row(item.write))
-    assert isinstance(item, Append), "no other jobs are made here"
     return False, wire.encode(wire.append_row(item))
 
 

@@ -31,7 +31,17 @@ from holdfast.errors import PayloadError
 from holdfast.events import dump_json, token_of
 from holdfast.store.base import Append, Appended, Head, News
 from holdfast.store.group import Answers, Item, Job
-from holdfast.store.rules import Changes, Found, Row, Verdict, judge, judge_in_full, judge_plainly, resolve
+from holdfast.store.rules import (
+    FROM_MEMORY,
+    Changes,
+    Found,
+    Row,
+    Verdict,
+    judge,
+    judge_in_full,
+    judge_plainly,
+    resolve,
+)
 
 from .connect import FATAL, SQL, translate
 from .lookups import Known, Lookups, to_json
@@ -52,17 +62,6 @@ _BATCHED = (
     "put_child",
     "drop_child",
 )
-
-_FAST = frozenset(
-    {
-        *("run_created", "run_started", "run_completed", "run_failed", "run_cancelled", "cancel_requested"),
-        *("step_scheduled", "step_started", "step_retried", "step_completed", "step_failed"),
-        *("timer_started", "timer_cancelled", "timer_fired"),
-        *("child_started", "child_cancelled", "child_ended"),
-        *("attributes_set", "noted", "patched", "woken"),
-    }
-)
-"""The types that need nothing looked up but the head, the open steps, the pending timers and the children."""
 
 
 class _Moved(Exception):
@@ -203,7 +202,7 @@ class GroupWriter:
         verdict = judge_plainly(request, found, now)
         if verdict is None:
             for draft in drafts:
-                if draft.type not in _FAST:
+                if draft.type not in FROM_MEMORY:
                     return None
             verdict = judge_in_full(request, found, now)
         answer = verdict.answer

@@ -1,0 +1,269 @@
+"""What a group of appends becomes.
+
+What it guarantees: each append is judged on what is true when it is written; a refused one leaves nothing and
+fails no neighbour; a group that cannot be written leaves nothing at all, or, where only the answer was lost,
+is recognised by its batch ids when it is sent again (law L12).
+
+There are two ways to judge an append.
+
+- *Fast*: from what this process remembers of the run (`Known`), without a read. The whole group is one
+  statement, and so one round trip and one commit (`write_group`). It moves a run on only if the hash of its log
+  is still the remembered one, which says more than any position: it is the same log. So times, chain and
+  projections can be computed here and still be what the laws say. What memory cannot know, a unique key that is
+  there already, the unique indexes find out. Only plain acceptance is believed; every other verdict is judged
+  again, slowly, and so is what the statement did not accept.
+- *Slow*: a transaction that locks the tokens and runs of the group, looks everything up for all of them
+  together, judges one append after the other, and writes what comes of it with the same statement.
+
+Rejected: judging in SQL (a second copy of the rules), a lock before each fast append (a second round trip),
+COPY (four round trips), pipelining (slower than arrays).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from holdfast import faults
+from holdfast.clock import Clock
+from holdfast.store.base import Append, Appended, News
+from holdfast.store.group import Answers
+from holdfast.store.rules import FROM_MEMORY, Found, judge, judge_in_full, judge_plainly
+from holdfast.store.streams import Write
+
+from .clock import ServerClock
+from .connect import SQL, Collided, Connection, Line, kind_of, translate
+from .known import Known
+from .lookups import look
+from .streams import Streams
+from .text import unescape_some
+from .writes import Writes
+
+log = logging.getLogger("holdfast.store")
+REMEMBERED = 10_000
+"""How many runs a process remembers."""
+
+Request = Append | Write
+
+
+class Audience(NamedTuple):
+    """Who is to hear what: news of the runs of `own` workers concern nobody else, unless `every` one is wanted."""
+
+    own: tuple[str, ...]
+    every: bool
+
+
+class GroupWriter:
+    """Writes groups through one connection, one at a time."""
+
+    def __init__(self, line: Line, where: str, clock: Clock, audience: Callable[[], Audience]) -> None:
+        self._line = line
+        self._where = where
+        self._clock = clock
+        self._audience = audience
+        self._known: OrderedDict[str, Known] = OrderedDict()
+
+    async def commit(self, group: Sequence[Request]) -> tuple[Answers, list[News]]:
+        """Judge and write a group, and make it durable. Raises StoreError where nothing could be written."""
+        return await self._line.run(lambda db: self._commit(db, group))
+
+    async def _commit(self, db: Connection, group: Sequence[Request]) -> tuple[Answers, list[News]]:
+        answers: dict[int, Any] = {}
+        news: list[News] = []
+        try:
+            left = group
+            appends = [request for request in group if isinstance(request, Append)]
+            if len(appends) == len(group):  # writes to streams need locks, and all share one commit
+                left = await self._fast(db, appends, answers, news)
+            if left:
+                await self._slowly(db, left, answers, news)
+        except BaseException:
+            for request in group:
+                self._known.pop(request.run, None)
+            raise
+        faults.point("store.commit.after")
+        return [answers[id(request)] for request in group], news
+
+    # ---- fast
+
+    async def _fast(
+        self, db: Connection, group: Sequence[Append], answers: dict[int, Any], news: list[News]
+    ) -> list[Append]:
+        """Write what can be judged from memory; the appends that are left over."""
+        writes = Writes()
+        quick: list[tuple[Append, Appended]] = []
+        slow: list[Append] = []
+        slow_runs: set[str] = set()
+        for request in group:
+            answer = None
+            if request.run not in slow_runs:
+                answer = self._judge_from_memory(request, writes)
+            if answer is None:
+                slow.append(request)
+                slow_runs.add(request.run)
+            else:
+                quick.append((request, answer))
+        if not quick:
+            return slow
+        faults.point("store.commit.before")
+        try:
+            accepted = await self._write(db, writes, news, checked=False)
+        except Exception as error:
+            if kind_of(error) != "final":
+                raise
+            accepted = set()  # an index refused one of them, or it is no text: each gets its own answer
+        again = []
+        for request, answer in quick:
+            if request.run in accepted:
+                answers[id(request)] = answer
+            else:
+                self._known.pop(request.run, None)
+                again.append(request)
+        if not again:
+            return slow
+        left = {id(request) for request in (*again, *slow)}
+        return [request for request in group if id(request) in left]
+
+    def _judge_from_memory(self, request: Append, writes: Writes) -> Appended | None:
+        drafts, after = request.drafts, request.after
+        known = self._known.get(request.run)
+        if known is None:
+            if after != 0 or not drafts or drafts[0].type != "run_created":
+                return None
+            found = Found(None)
+        else:
+            if after is not None and after != known.head.position:
+                return None
+            found = known.found()
+        now = self._clock.now()
+        try:
+            verdict = judge_plainly(request, found, now)
+            if verdict is None:
+                if not all(draft.type in FROM_MEMORY for draft in drafts):
+                    return None
+                verdict = judge_in_full(request, found, now)
+        except Exception:  # noqa: BLE001 - a program's error: it comes again, as this append's own answer
+            return None
+        answer = verdict.answer
+        if not isinstance(answer, Appended) or not verdict.rows or answer.duplicates:
+            return None
+        head, changes = verdict.head, verdict.changes
+        assert head is not None
+        assert changes is not None
+        writes.add(request, verdict, None if known is None else known.head)
+        if known is None:
+            known = Known(head)
+        known.apply(head, changes)
+        self._remember(known)
+        return answer
+
+    # ---- slow
+
+    async def _slowly(
+        self, db: Connection, requests: Sequence[Request], answers: dict[int, Any], news: list[News]
+    ) -> None:
+        """All together; where that fails, each alone, so that its error is its own."""
+        told = len(news)
+        try:
+            await self._slow(db, requests, answers, news)
+        except Exception as error:
+            if kind_of(error) != "final":
+                raise
+            await db.execute(SQL["rollback"])
+            del news[told:]
+            if len(requests) == 1:
+                answers[id(requests[0])] = translate(error, self._where)
+                return
+            for request in requests:
+                await self._slowly(db, [request], answers, news)
+
+    async def _slow(
+        self, db: Connection, requests: Sequence[Request], answers: dict[int, Any], news: list[News]
+    ) -> None:
+        await db.execute(SQL["begin"])
+        appends = [request for request in requests if isinstance(request, Append)]
+        chunks = [request for request in requests if isinstance(request, Write)]
+        view, refused = await look(db, appends, chunks)
+        streams = Streams(view)
+        if chunks:
+            await streams.look(db, chunks)
+        now = await self._now(db)
+        answers.update(refused)
+        stored = {run: looked.known.head for run, looked in view.runs.items()}
+        writes = Writes()
+        for request in requests:
+            if id(request) in refused:
+                continue
+            if isinstance(request, Write):
+                answers[id(request)] = streams.judge(request, now)
+                continue
+            found = view.find(request)
+            try:
+                verdict = judge(request, found, now)
+            except Exception as error:  # noqa: BLE001 - the answer of this append alone
+                answers[id(request)] = error
+                continue
+            answers[id(request)] = verdict.answer
+            if verdict.rows:
+                writes.add(request, verdict, stored.get(request.run))
+                view.apply(request, verdict)
+            elif found.batch is not None and found.head is not None:
+                # Its answer was lost, and with it perhaps what it had to tell.
+                head = found.head
+                news.append(News(head.run, head.owner, True, head.ended is not None, head.ready))
+        if writes.runs:
+            await self._write_hooks(db, writes)
+            accepted = await self._write(db, writes, news, checked=True)
+            if len(accepted) < len(writes.runs):
+                # A run that was not there is being created by another: nothing could hold its place.
+                raise Collided
+        await streams.write(db)
+        faults.point("store.commit.before")
+        await db.execute(SQL["commit"])
+        for looked in view.runs.values():
+            if looked.known.full:
+                self._remember(looked.known)
+            else:
+                self._known.pop(looked.known.head.run, None)
+
+    async def _write_hooks(self, db: Connection, writes: Writes) -> None:
+        for name, rows in (("open_hooks", writes.opened), ("close_hooks", writes.closed)):
+            if rows:
+                await db.fetch(SQL[name], *zip(*rows, strict=True))
+        if writes.deliveries:
+            await db.fetch(SQL["add_deliveries"], *zip(*writes.deliveries, strict=True))
+
+    async def _now(self, db: Connection) -> int:
+        """The store's clock: the server's, or that of the test."""
+        if not isinstance(self._clock, ServerClock):
+            return self._clock.now()
+        sent = self._clock.instant()
+        server: int = await db.fetchval(SQL["now"])
+        self._clock.learn(server, sent, self._clock.instant())
+        return server
+
+    # ---- both
+
+    async def _write(self, db: Connection, writes: Writes, news: list[News], *, checked: bool) -> set[str]:
+        """Write what was gathered; the runs whose log was the one that was judged."""
+        clock = self._clock if isinstance(self._clock, ServerClock) else None
+        now = None if checked or clock is None else clock.now()
+        sent = ServerClock.instant()
+        rows = await db.fetch(SQL["write_group"], *writes.columns(now), *self._audience())
+        if rows and clock is not None:
+            clock.learn(rows[0][3], sent, clock.instant())
+        told = writes.news({id: (unescape_some(owner), ready) for id, owner, ready, *_ in rows})
+        news += told
+        return {item.run for item in told}
+
+    def _remember(self, known: Known) -> None:
+        run = known.head.run
+        if known.head.ended is not None:
+            self._known.pop(run, None)
+            return
+        self._known[run] = known
+        self._known.move_to_end(run)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)

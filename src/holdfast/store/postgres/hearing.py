@@ -1,0 +1,132 @@
+"""News of other processes: LISTEN, on the connection that also reads, made again as soon as it is lost.
+
+The statement that writes a group carries its news, so they are told when it commits, all of a group together
+(in parts, for PostgreSQL takes 8,000 bytes at once). What concerns a worker's own runs alone it keeps to itself,
+unless somebody listens who wants every news: he says so on the same channel, when he begins, when a new listener
+asks, and every ten seconds.
+
+Nothing rests on news: each worker also looks for work slowly (law L14: what is ready is derived from the log).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from holdfast.errors import HoldfastError
+from holdfast.store.base import News
+
+from .connect import Connection, Line
+from .text import unescape, unescape_some
+
+log = logging.getLogger("holdfast.store")
+CHANNEL = "holdfast"
+EVERY, WHO = '"every"', '"who"'
+"""What listeners say: that they want every news, and the question who does."""
+_SAY_AGAIN = 10.0
+"""Seconds after which a listener says again that it wants every news; not heard three times, it is gone."""
+_PAUSE = 1.0
+"""Seconds before a connection is tried again that could not be made."""
+_decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None]]).decode
+
+
+def read_news(payload: str) -> list[News]:
+    """The news of a notification; what is none (another version's, say) is left out."""
+    try:
+        items = _decode(payload)
+    except msgspec.DecodeError:
+        return []
+    return [
+        News(unescape(run), unescape_some(owner), fact, ended, ready, unescape_some(stream))
+        for run, owner, fact, ended, ready, stream in items
+    ]
+
+
+class Hearing:
+    """What one store hears. `ours` says whether news come from its own writer: those are told already."""
+
+    def __init__(self, tell: Callable[[Sequence[News]], None], ours: Callable[[int], bool]) -> None:
+        self._tell = tell
+        self._ours = ours
+        self._every = False
+        self._wanted_until = 0.0
+        self._lost = asyncio.Event()
+        self._speak = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def every_wanted(self) -> bool:
+        """Whether somebody listens who wants every news."""
+        return time.monotonic() < self._wanted_until
+
+    def want_every(self) -> None:
+        """Ask the others for every news from now on."""
+        self._every = True
+        self._speak.set()
+
+    async def prepare(self, connection: Connection) -> None:
+        """Listen on a connection that was just made."""
+        connection.add_termination_listener(lambda _: self._lost.set())
+        await connection.add_listener(CHANNEL, self._heard)
+
+    def stay(self, line: Line) -> None:
+        """See that this line is made again when it is lost, though nobody uses it."""
+        self._task = asyncio.get_running_loop().create_task(self._stay(line))
+
+    async def close(self) -> None:
+        """Listen no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _stay(self, line: Line) -> None:
+        await self._say(line, WHO)
+        while True:
+            if self._lost.is_set():
+                self._lost.clear()
+                await self._connect(line)
+            if self._every:
+                await self._say(line, EVERY)
+            self._speak.clear()
+            waiting = [asyncio.ensure_future(event.wait()) for event in (self._lost, self._speak)]
+            pause = _SAY_AGAIN if self._every else None
+            try:
+                await asyncio.wait(waiting, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+
+    async def _connect(self, line: Line) -> None:
+        while True:
+            try:
+                await line.connect()
+            except HoldfastError as error:
+                log.warning("%s; until then workers hear of each other's work by their slow poll", error)
+                await asyncio.sleep(_PAUSE)
+            else:
+                break
+        self._tell([News("", None, False, False, True)])  # whatever was told meanwhile: look
+        await self._say(line, WHO)
+
+    async def _say(self, line: Line, word: str) -> None:
+        with contextlib.suppress(HoldfastError):
+            await line.fetch("say", word)
+
+    def _heard(self, connection: Connection, pid: int, _channel: str, payload: str) -> None:
+        if payload == EVERY:
+            if pid != connection.get_server_pid():
+                self._wanted_until = time.monotonic() + 3 * _SAY_AGAIN
+        elif payload == WHO:
+            if self._every:
+                self._speak.set()
+        elif not self._ours(pid):
+            news = read_news(payload)
+            if news:
+                self._tell(news)

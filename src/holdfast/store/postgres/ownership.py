@@ -1,0 +1,83 @@
+"""Who works on what: claims, leases, parking.
+
+None of this is history: it saves work and decides nothing (law L4 does). What others want to hear, runs that
+are free now and have something to do, the statements tell themselves when they commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from holdfast.errors import LeaseLost, RunNotFound
+from holdfast.store.base import Claim, WorkerRow
+
+from .connect import SQL, Connection, Line
+from .lookups import lock_number
+from .text import escape, escape_some, unescape
+
+
+async def enlist(line: Line, worker: WorkerRow, *, known: bool) -> None:
+    """Add a worker, or move its lease on; one that was here before must still be."""
+    id = escape(worker.id)
+    if not known:
+        await line.fetch("put_worker", id, worker.pid, escape(worker.host), worker.expires)
+    elif not await line.fetch("renew_worker", id, worker.expires):
+        raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
+
+
+async def discharge(line: Line, worker: str, culprit: str | None) -> None:
+    """Remove a worker and free its runs."""
+
+    async def work(db: Connection) -> None:
+        await db.execute(SQL["begin"])
+        await db.fetch(SQL["drop_worker"], escape(worker))
+        await db.fetch(SQL["free_runs"], escape(worker), escape_some(culprit))
+        await db.execute(SQL["commit"])
+
+    await line.run(work)
+
+
+async def claim(
+    line: Line, worker: str, workflows: Sequence[str], limit: int, *, parked: bool
+) -> list[Claim]:
+    """Give a worker free runs. A lost answer is a StoreError: what it was given is unknown."""
+    id, names = escape(worker), [escape(name) for name in workflows]
+
+    async def work(db: Connection) -> list[Claim]:
+        if not parked:
+            enlisted, free = (await db.fetch(SQL["any_free"], id, names))[0]
+            if enlisted and not free:
+                return []
+        await db.execute(SQL["begin"])
+        await db.fetch(SQL["lock_claims"], lock_number("claims"))
+        if not await db.fetch(SQL["hold_worker"], id):
+            raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")
+        rows = await db.fetch(SQL["claim_parked" if parked else "claim"], id, names, limit)
+        await db.execute(SQL["commit"])
+        return [
+            Claim(unescape(run), unescape(workflow), due, ready)
+            for _, run, workflow, ready, due in sorted(rows, key=lambda row: row[0])
+        ]
+
+    return await line.run(work, resend=False)
+
+
+async def release(line: Line, worker: str, marks: Mapping[str, int]) -> None:
+    """Free runs of a worker, with what it delivered."""
+    if marks:
+        await line.fetch("release", escape(worker), [escape(run) for run in marks], list(marks.values()))
+
+
+async def park(line: Line, run: str, reason: str | None) -> None:
+    """Set a run aside, or take it up again; one that has ended stays as it is."""
+    await line.fetch("park", escape(run), reason)
+    if not await line.fetch("head", escape(run)):
+        raise RunNotFound(f"no run {run!r} in this store")
+
+
+async def crashed(line: Line, run: str) -> int:
+    """Count one more crash of a run's tick."""
+    rows = await line.fetch("crashed", escape(run))
+    if not rows:
+        raise RunNotFound(f"no run {run!r} in this store")
+    return int(rows[0][0])

@@ -1,0 +1,365 @@
+"""The PostgreSQL store: its connections, and its reads.
+
+A process has two connections: one writes groups, the other reads, settles who works on what, and hears what
+others did. Each is made again when it is lost; what was under way is sent again, and is done once (law L12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from holdfast.chunks import Chunk
+from holdfast.clock import Clock
+from holdfast.errors import StoreError
+from holdfast.events import Event
+from holdfast.store.base import (
+    AccessToken,
+    Append,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    Listener,
+    OpenStep,
+    Timer,
+    WorkerRow,
+)
+from holdfast.store.group import GroupStore, Item
+from holdfast.store.migrate import load_migrations
+from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
+
+from . import ownership
+from .appends import Audience, GroupWriter, Request
+from .clock import ServerClock
+from .connect import SQL, Connection, Line
+from .hearing import Hearing
+from .lookups import to_child, to_event, to_head, to_hook
+from .schema import prepare
+from .streams import to_chunk, to_stream
+from .text import escape, escape_some, unescape
+from .writes import attribute_items
+
+LARGEST = 500
+"""Writes in a group: a round trip is dearer than a call, so they are larger than elsewhere."""
+PAGE = 2000
+"""Events that are read before others get a turn."""
+_LATEST = (1 << 63) - 1
+_MOST = (1 << 31) - 1
+
+
+class PostgresStore(GroupStore):
+    """A store in a PostgreSQL database. Get one with `open_store("postgresql://…")`."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        super().__init__(url, clock or ServerClock())
+        self.where = shown(url)
+        self._enlisted: set[str] = set()
+        self._every = False
+        self._committer: asyncio.Task[None] | None = None
+        self._writing: Line
+        self._reading: Line
+        self._hearing: Hearing
+        self._writer: GroupWriter
+
+    async def open(self) -> None:
+        """Connect; make the schema in an empty database. Raises StoreError, StoreBroken, SchemaUnknown."""
+        # The same plan each time: the statements are made for it, and planning costs more than they do.
+        settings = {"plan_cache_mode": "force_generic_plan"}
+        self._writing = Line(self.url, self.where, settings=settings)
+        self._hearing = Hearing(self.tell, lambda pid: pid == self._writing.pid)
+        self._reading = Line(self.url, self.where, prepare=self._hearing.prepare)
+        try:
+            await self._reading.connect()
+            await self._reading.run(self._prepare)
+        except BaseException:
+            await self._reading.close()
+            raise
+        self._writer = GroupWriter(self._writing, self.where, self.clock, self._audience)
+        self.opened()
+        self._hearing.stay(self._reading)
+        if self._every:
+            self._hearing.want_every()
+
+    def _audience(self) -> Audience:
+        return Audience(tuple(self._enlisted), self._hearing.every_wanted)
+
+    async def _prepare(self, db: Connection) -> None:
+        await self._set_clock(db)
+        await prepare(db, load_migrations("postgres"), self.where, self.clock.now())
+        self.presence_folder = local_folder((await db.fetch(SQL["identity"]))[0][0])
+
+    async def _set_clock(self, db: Connection) -> None:
+        if isinstance(self.clock, ServerClock):
+            sent = self.clock.instant()
+            self.clock.learn(await db.fetchval(SQL["now"]), sent, self.clock.instant())
+
+    async def close(self) -> None:
+        """Finish what was submitted, then disconnect."""
+        if self._loop is None:
+            return
+        try:
+            await self.drain()
+        finally:
+            for part in (self._hearing, self._writing, self._reading):
+                await part.close()
+
+    # ---- writing
+
+    def start_commit(self, group: Sequence[Item]) -> None:
+        """Commit a group in a task; the next one gathers meanwhile."""
+        assert self._loop is not None
+        self._committer = self._loop.create_task(self._commit(group))
+
+    async def _commit(self, group: Sequence[Item]) -> None:
+        try:
+            outcome: Any = await self._writer.commit([_request(item) for item in group])
+        except Exception as error:  # noqa: BLE001 - whatever failed the commit is every writer's answer
+            outcome = error
+        except BaseException:
+            self.finish_commit(group, StoreError(f"{self.where} was closed before this was answered"))
+            raise
+        self.finish_commit(group, outcome)
+
+    largest = LARGEST
+
+    # ---- being told
+
+    def listen(self, listener: Listener, *, every: bool = False) -> Callable[[], None]:
+        """Call `listener` with the news of each commit, also of other processes."""
+        self._every |= every
+        if every and not self._closed:
+            self._hearing.want_every()
+        return super().listen(listener, every=every)
+
+    # ---- reading
+
+    async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events beyond `after`, a prefix of what is there."""
+        return [to_event(run_id, row) async for row in self._pages("read", run_id, after, limit)]
+
+    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
+        """(last position, hash) of each append of the run."""
+        return [tuple(row) async for row in self._pages("chain", run_id, 0, None)]
+
+    async def _pages(self, query: str, run_id: str, after: int, limit: int | None) -> AsyncIterator[Any]:
+        """Rows that begin with a position, page by page."""
+        left = _MOST if limit is None else limit
+        while left > 0:
+            size = min(PAGE, left)
+            rows = await self._query(query, escape(run_id), after, size)
+            for row in rows:
+                yield row
+            if len(rows) < size:
+                return
+            after, left = rows[-1][0], left - size
+
+    async def head(self, run_id: str) -> Head | None:
+        """The run's row, or None."""
+        rows = await self._query("head", escape(run_id))
+        return to_head(rows[0]) if rows else None
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        parent: str | None = None,
+        root: str | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 100,
+    ) -> list[Head]:
+        """A page of runs, newest first."""
+        created, run = before or (_LATEST, "")
+        wanted = attribute_items(dict(attributes)) if attributes else None
+        if parent is not None:
+            query = "list_runs_by_parent"
+        elif root is not None:
+            query = "list_runs_by_root"
+        elif parked:
+            query = "list_parked"
+        elif status is not None:
+            query = "list_runs_by_status"
+        else:
+            query = "list_runs" if workflow is None else "list_runs_by_workflow"
+        rows = await self._query(
+            query, created, escape(run), wanted, parked, status, escape_some(workflow), escape_some(parent),
+            escape_some(root), limit,
+        )  # fmt: skip
+        return [to_head(row) for row in rows]
+
+    async def hooks(
+        self,
+        *,
+        run: str | None = None,
+        token: str | None = None,
+        open_only: bool = True,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[Hook]:
+        """A page of hooks by token and run; one that ends inside a pair holds the rest of it too."""
+        after_token, after_run = after or ("", "")
+        bounds = (escape(after_token), escape(after_run), open_only)
+        if token is not None:
+            rows = await self._query("list_hooks_by_token", *bounds, limit, escape(token), escape_some(run))
+        elif run is not None:
+            rows = await self._query("list_hooks_by_run", *bounds, limit, escape(run))
+        else:
+            rows = await self._query("list_hooks", *bounds, limit)
+        if rows and len(rows) == limit:
+            pair = tuple(rows[-1][:2])
+            rows = [row for row in rows if tuple(row[:2]) != pair]
+            rows += await self._query("list_hooks_by_token", *bounds, _MOST, *pair)
+        return [to_hook(row) for row in rows]
+
+    async def tally(self) -> dict[tuple[str, str], int]:
+        """How many runs there are of each workflow and status; parked ones besides."""
+        counted: dict[tuple[str, str], int] = {}
+        for name, status, number, parked in await self._query("tally"):
+            workflow = unescape(name)
+            counted[workflow, status] = number
+            if parked:
+                counted[workflow, "parked"] = counted.get((workflow, "parked"), 0) + parked
+        return counted
+
+    async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
+        """Pending timers, the earliest first."""
+        if run is None:
+            rows = await self._query("list_timers", limit)
+        else:
+            rows = await self._query("list_timers_by_run", limit, escape(run))
+        return [Timer(unescape(name), unescape(key), due) for name, key, due in rows]
+
+    async def open_steps(self, run_id: str) -> list[OpenStep]:
+        """The steps of a run that still owe an outcome."""
+        rows = await self._query("open_steps", escape(run_id))
+        return [OpenStep(run_id, unescape(key), attempt, due) for key, attempt, due in rows]
+
+    async def children(self, run_id: str) -> list[Child]:
+        """The child runs of which this run has not heard the end."""
+        return [to_child(row) for row in await self._query("open_children", escape(run_id))]
+
+    async def read_stream(
+        self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
+    ) -> list[Chunk]:
+        """A page of a stream beyond `after`."""
+        rows = await self._query("read_stream", escape(run_id), escape(name), after, limit, PAGE_BYTES)
+        return first_page(to_chunk(row) for row in rows)
+
+    async def stream(self, run_id: str, name: str) -> StreamHead | None:
+        """A stream's row, or None."""
+        rows = await self._query("stream", escape(run_id), escape(name))
+        return to_stream(rows[0]) if rows else None
+
+    async def streams(self, run_id: str) -> list[StreamHead]:
+        """The streams of a run."""
+        return [to_stream(row) for row in await self._query("streams", escape(run_id))]
+
+    async def strays(self) -> list[str]:
+        """Rows that belong to no run: only an edit by hand leaves such."""
+        return [f"{count} rows of {table}" for table, count in await self._query("strays")]
+
+    async def _query(self, name: str, *values: Any) -> list[Any]:
+        if self._closed:
+            raise StoreError(f"{self.where} is not open: use it inside `async with`")
+        return await self._reading.fetch(name, *values)
+
+    # ---- who works on what
+
+    async def enlist(self, worker: WorkerRow) -> None:
+        """Add a worker, or move its lease on."""
+        await ownership.enlist(self._reading, worker, known=worker.id in self._enlisted)
+        self._enlisted.add(worker.id)
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that have not left."""
+        rows = await self._query("workers")
+        return [WorkerRow(unescape(id), pid, unescape(host), expires) for id, pid, host, expires in rows]
+
+    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+        """Free the runs of a worker that is gone."""
+        await ownership.discharge(self._reading, worker, culprit)
+
+    async def claim(
+        self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
+    ) -> list[Claim]:
+        """Give the worker free runs that are ready; where there are none, a read is all it costs."""
+        return await ownership.claim(self._reading, worker, workflows, limit, parked=parked)
+
+    async def release(self, worker: str, marks: Mapping[str, int]) -> None:
+        """Free these runs again."""
+        await ownership.release(self._reading, worker, marks)
+
+    async def park(self, run_id: str, reason: str | None) -> None:
+        """Set a run aside, or take it up again."""
+        await ownership.park(self._reading, run_id, reason)
+
+    async def crashed(self, run_id: str) -> int:
+        """Count one more crash of a tick."""
+        return await ownership.crashed(self._reading, run_id)
+
+    async def owned(self, worker: str) -> list[Claim]:
+        """The live runs that are this worker's."""
+        rows = await self._query("owned", escape(worker))
+        return [Claim(unescape(run), unescape(workflow), due, ready) for run, workflow, due, ready in rows]
+
+    async def behind(self, worker: str) -> list[tuple[str, int]]:
+        """This worker's runs with facts beyond the delivered mark."""
+        return [(unescape(run), fact) for run, fact in await self._query("behind", escape(worker))]
+
+    async def ended_children(self, worker: str) -> list[Child]:
+        """The children of this worker's runs that have ended."""
+        return [to_child(row) for row in await self._query("ended_children", escape(worker))]
+
+    async def orphans(self, limit: int = 100) -> list[Child]:
+        """Children whose parent has ended."""
+        return [to_child(row) for row in await self._query("orphans", limit)]
+
+    async def bury_orphan(self, run_id: str, key: str) -> None:
+        """An orphan has been seen to."""
+        await self._query("bury_orphan", escape(run_id), escape(key))
+
+    # ---- who may call a server
+
+    async def tokens(self) -> list[AccessToken]:
+        """The tokens that callers of a server may have."""
+        return [AccessToken(*row) for row in await self._query("tokens")]
+
+    async def put_token(self, token: AccessToken) -> None:
+        """Keep a token's hash."""
+        await self._query("put_token", *msgspec.structs.astuple(token))
+
+    async def drop_token(self, token: str) -> bool:
+        """Forget a token."""
+        return bool(await self._query("drop_token", token))
+
+
+def _request(item: Item) -> Request:
+    if isinstance(item, Append):
+        return item
+    assert item.write is not None, "who works on what has statements of its own here"
+    return item.write
+
+
+def shown(url: str) -> str:
+    """The URL as messages show it: without its password, and without parameters that may hold one."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return f"{parts.scheme}://{user + '@' if user else ''}{host}{parts.path}"
+
+
+def local_folder(identity: str) -> Path:
+    """Where workers of this store on this machine find each other (`worker/presence.py`)."""
+    name = blake2b(identity.encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}" / name

@@ -1,0 +1,203 @@
+"""What a group writes, gathered run by run and laid out as the columns of one statement.
+
+Several appends of one run become one new row for it, many events, and the last word on each step and timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from holdfast import ids
+from holdfast.events import dump_json, load_json, token_of
+from holdfast.store.base import Append, Appended, Head, News
+from holdfast.store.rules import Verdict
+
+from .text import escape, escape_some
+
+_newest = 0
+
+
+def new_id() -> int:
+    """The short name of a new run: its milliseconds, then chance; ever growing within this process."""
+    global _newest
+    stamp = (ids.wall_nanoseconds() // 1_000_000) << 21 | int.from_bytes(ids.random_bytes(3), "big") >> 3
+    _newest = max(stamp, _newest + 1)
+    return _newest
+
+
+def attribute_lines(attributes: dict[str, str]) -> str:
+    """Attributes as they stand in the tables: a JSON array [name, value] a line."""
+    return "\n".join(attribute_items(attributes))
+
+
+def attribute_items(attributes: Iterable[tuple[str, str]] | dict[str, str]) -> list[str]:
+    """The lines that a run with these attributes holds."""
+    pairs = attributes.items() if isinstance(attributes, dict) else attributes
+    return [dump_json(list(pair)).decode() for pair in pairs]
+
+
+def read_attributes(lines: str) -> dict[str, str]:
+    """The reverse of `attribute_lines`."""
+    return dict(load_json(line.encode()) for line in lines.split("\n")) if lines else {}
+
+
+def json_text(value: object) -> str | None:
+    """A column that holds JSON text, or NULL."""
+    return None if value is None else dump_json(value).decode()
+
+
+class RunWrite:
+    """What a group makes of one run."""
+
+    __slots__ = ("acts", "before", "children", "ended", "fact", "head", "steps", "timers")
+
+    def __init__(self, before: Head | None) -> None:
+        self.before = before
+        self.head: Head
+        self.acts = self.fact = self.ended = False
+        self.steps: dict[str, tuple[int, int | None] | None] = {}
+        self.timers: dict[str, int | None] = {}
+        self.children: dict[str, tuple[str, int, str] | None] = {}
+
+
+class Writes:
+    """The rows of a group."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RunWrite] = {}
+        self.events: list[tuple[Any, ...]] = []
+        self.opened: list[tuple[Any, ...]] = []
+        self.closed: list[tuple[Any, ...]] = []
+        self.deliveries: list[tuple[Any, ...]] = []
+
+    def add(self, request: Append, verdict: Verdict, before: Head | None) -> None:
+        """Add a verdict; `before` is the run's row as it is in the table, None for a run that is new."""
+        head, changes = verdict.head, verdict.changes
+        assert head is not None
+        assert changes is not None
+        write = self.runs.get(head.run)
+        if write is None:
+            write = self.runs[head.run] = RunWrite(before)
+            if before is None:
+                head.row = new_id()
+            command, fact = (0, 0) if before is None else (before.command, before.fact)
+        else:
+            command, fact = write.head.command, write.head.fact
+        whole = isinstance(verdict.answer, Appended)
+        write.head = head
+        write.acts |= head.command > command
+        write.fact |= head.fact > fact and not (whole and request.after is not None)
+        write.steps.update(changes.steps)
+        write.timers.update(changes.timers)
+        write.children.update(changes.children)
+        if changes.ended:
+            write.ended = True
+            write.steps.clear()  # all of them go
+            write.timers.clear()
+        self._add_events(request, verdict, head, whole=whole)
+        for change in changes.hooks:
+            self._add_hook(verdict, head.row, change.key, change.data, change.time)
+        for unique, position, digest in changes.deliveries:
+            self.deliveries.append((escape(unique), head.row, position, digest))
+
+    def _add_events(self, request: Append, verdict: Verdict, head: Head, *, whole: bool) -> None:
+        add, run, rows = self.events.append, head.row, verdict.rows
+        last = rows[-1]
+        for row in rows:
+            draft = row.draft
+            event = (
+                run, row.position, draft.type, escape(draft.key), row.time, draft.body.decode(),
+                escape_some(draft.unique),
+            )  # fmt: skip
+            if row is not last:
+                add((*event, None, None, None, None))
+            elif whole:
+                add((*event, head.chain, escape(request.batch), rows[0].position, request.after))
+            else:
+                add((*event, head.chain, None, None, None))
+
+    def _add_hook(self, verdict: Verdict, run: int, key: str, data: Any, time: int) -> None:
+        if data is None:
+            self.closed.append((run, escape(key)))
+            return
+        place = next(r.position for r in verdict.rows if r.draft.type == "hook_opened" and r.draft.key == key)
+        token, schema, metadata = token_of(key), data.get("schema"), data.get("metadata")
+        self.opened.append(
+            (run, escape(key), escape(token), time, place, json_text(schema), json_text(metadata))
+        )
+
+    def columns(self, now: int | None) -> list[Any]:
+        """The parameters of `write_group` up to those that say who hears of it."""
+        moved, made, ended, news = [], [], [], []
+        put_steps, dropped_steps, put_timers, dropped_timers = [], [], [], []
+        put_children, dropped_children = [], []
+        # In run-id order, so that two groups never wait for each other.
+        for name in sorted(self.runs):
+            write = self.runs[name]
+            head, before = write.head, write.before
+            row = head.row
+            if before is None:
+                made.append(_made(head))
+            else:
+                moved.append(_moved(head, before, acts=write.acts))
+            if write.ended:
+                ended.append(row)
+            news.append((row, write.fact, write.ended))
+            for key, step in write.steps.items():
+                if step is None:
+                    dropped_steps.append((row, escape(key)))
+                else:
+                    put_steps.append((row, escape(key), *step))
+            for key, due in write.timers.items():
+                if due is None:
+                    dropped_timers.append((row, escape(key)))
+                else:
+                    put_timers.append((row, escape(key), due))
+            for key, child in write.children.items():
+                if child is None:
+                    dropped_children.append((row, escape(key)))
+                else:
+                    run, position, status = child
+                    put_children.append((row, escape(key), escape(run), position, status, write.ended))
+        touched = [*(row[:2] for row in put_children), *dropped_children]
+        return [
+            *transposed(moved, 15), now, *transposed(made, 19), *transposed(self.events, 11),
+            *transposed(put_steps, 4), *transposed(dropped_steps, 2),
+            *transposed(put_timers, 3), *transposed(dropped_timers, 2),
+            *transposed(put_children, 6), *transposed(dropped_children, 2), *transposed(touched, 2),
+            ended, *transposed(news, 3),
+        ]  # fmt: skip
+
+    def news(self, accepted: dict[int, tuple[str | None, bool]]) -> list[News]:
+        """What the commit tells: `accepted` are the rows that were, with their (owner, ready)."""
+        told = []
+        for write in self.runs.values():
+            row = accepted.get(write.head.row)
+            if row is not None:
+                told.append(News(write.head.run, row[0], write.fact, write.ended, row[1]))
+        return told
+
+
+def transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
+    """Rows as columns."""
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _moved(head: Head, before: Head, *, acts: bool) -> tuple[Any, ...]:
+    attributes = None
+    if head.attributes is not before.attributes:
+        attributes = attribute_lines(head.attributes)
+    return (
+        head.row, before.chain, head.position, head.time, head.chain, head.command, head.fact, head.delivered,
+        head.steps, head.timers, head.children, acts, attributes, head.status, head.ended,
+    )  # fmt: skip
+
+
+def _made(head: Head) -> tuple[Any, ...]:
+    return (
+        head.row, escape(head.run), escape(head.workflow), head.status, head.position, head.time, head.chain,
+        head.command, head.fact, head.delivered, head.steps, head.timers, head.children, head.created,
+        head.ended, attribute_lines(head.attributes), escape_some(head.owner), escape_some(head.parent),
+        escape_some(head.root),
+    )  # fmt: skip

@@ -1,0 +1,597 @@
+-- Every statement that the PostgreSQL store runs, by name.
+
+-- ==== transactions
+
+-- name: begin
+-- Each statement sees what is committed when it begins, so what is read behind a lock is true.
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- name: commit
+-- Make it durable.
+COMMIT;
+
+-- name: rollback
+-- Forget it.
+ROLLBACK;
+
+-- ==== writing a group
+
+-- name: write_group
+-- The fenced append of a whole group in one round trip. Each run's row moves on if its log is still the one
+-- that the verdict was judged on (`before`, its hash) and if the writer's clock ($16; none in a test's own
+-- time, or behind locks) is within a second of ours; a new run's row is made if its name is free. Only what
+-- belongs to the runs so accepted is written, and their rows come back. Others hear of it when it commits.
+WITH moved AS (
+    UPDATE holdfast.runs SET
+        position = g.position, time = g.time, chain = g.chain, command = g.command, fact = g.fact,
+        delivered = greatest(runs.delivered, g.delivered), steps = g.steps, timers = g.timers,
+        children = g.children, crashes = CASE WHEN g.acts THEN 0 ELSE runs.crashes END,
+        attributes = coalesce(g.attributes, runs.attributes), status = g.status, ended = g.ended,
+        owner = CASE WHEN g.ended IS NULL THEN runs.owner END,
+        parked = CASE WHEN g.ended IS NULL THEN runs.parked END
+    FROM unnest($1::bigint[], $2::bytea[], $3::integer[], $4::bigint[], $5::bytea[], $6::integer[],
+                $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::integer[], $12::boolean[],
+                $13::text[], $14::text[], $15::bigint[])
+        AS g (id, before, position, time, chain, command, fact, delivered, steps, timers, children, acts,
+              attributes, status, ended)
+    WHERE runs.id = g.id AND runs.chain = g.before
+      AND ($16::bigint IS NULL
+           OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $16) < 1000000)
+    RETURNING runs.id, runs.run, runs.owner, runs.ready
+), made AS (
+    INSERT INTO holdfast.runs (id, run, workflow, status, position, time, chain, command, fact, delivered,
+                               steps, timers, children, created, ended, attributes, owner, parent, root)
+    SELECT g.* FROM unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::integer[],
+                           $22::bigint[], $23::bytea[], $24::integer[], $25::integer[], $26::integer[],
+                           $27::integer[], $28::integer[], $29::integer[], $30::bigint[], $31::bigint[],
+                           $32::text[], $33::text[], $34::text[], $35::text[]) AS g
+    WHERE $16::bigint IS NULL OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $16) < 1000000
+    ON CONFLICT DO NOTHING
+    RETURNING id, run, owner, ready
+), accepted AS (
+    SELECT * FROM moved UNION ALL SELECT * FROM made
+), logged AS (
+    INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+    SELECT e.* FROM unnest($36::bigint[], $37::integer[], $38::text[], $39::text[], $40::bigint[],
+                           $41::text[], $42::text[], $43::bytea[], $44::text[], $45::integer[],
+                           $46::integer[])
+        AS e (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+    WHERE e.run IN (SELECT id FROM accepted)
+), put_steps AS (
+    INSERT INTO holdfast.steps (run, key, attempt, due)
+    SELECT s.* FROM unnest($47::bigint[], $48::text[], $49::integer[], $50::bigint[]) AS s (run, key, attempt, due)
+    WHERE s.run IN (SELECT id FROM accepted)
+    ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due
+), dropped_steps AS (
+    DELETE FROM holdfast.steps USING unnest($51::bigint[], $52::text[]) AS d (run, key)
+    WHERE steps.run = d.run AND steps.key = d.key AND d.run IN (SELECT id FROM accepted)
+), put_timers AS (
+    INSERT INTO holdfast.timers (run, key, due)
+    SELECT t.* FROM unnest($53::bigint[], $54::text[], $55::bigint[]) AS t (run, key, due)
+    WHERE t.run IN (SELECT id FROM accepted)
+), dropped_timers AS (
+    DELETE FROM holdfast.timers USING unnest($56::bigint[], $57::text[]) AS d (run, key)
+    WHERE timers.run = d.run AND timers.key = d.key AND d.run IN (SELECT id FROM accepted)
+), put_children AS (
+    INSERT INTO holdfast.children (run, key, child, position, status, orphan)
+    SELECT c.* FROM unnest($58::bigint[], $59::text[], $60::text[], $61::integer[], $62::text[],
+                           $63::boolean[]) AS c (run, key, child, position, status, orphan)
+    WHERE c.run IN (SELECT id FROM accepted)
+    ON CONFLICT (run, key) DO UPDATE SET status = excluded.status, orphan = excluded.orphan
+), dropped_children AS (
+    DELETE FROM holdfast.children USING unnest($64::bigint[], $65::text[]) AS d (run, key)
+    WHERE children.run = d.run AND children.key = d.key AND d.run IN (SELECT id FROM accepted)
+), over AS (
+    SELECT e.id FROM unnest($68::bigint[]) AS e (id) JOIN accepted USING (id)
+), ended_steps AS (
+    DELETE FROM holdfast.steps USING over WHERE steps.run = over.id
+), ended_timers AS (
+    DELETE FROM holdfast.timers USING over WHERE timers.run = over.id
+), orphaned_children AS (
+    -- One statement changes a row once: those that it puts or drops are left to that.
+    UPDATE holdfast.children SET orphan = true FROM over WHERE children.run = over.id AND NOT EXISTS (
+        SELECT 1 FROM unnest($66::bigint[], $67::text[]) AS t (run, key) WHERE t.run = children.run AND t.key = children.key)
+), ended_hooks AS (
+    UPDATE holdfast.hooks SET status = 'run_ended' FROM over WHERE hooks.run = over.id AND hooks.status = 'open'
+), news AS (
+    SELECT json_build_array(a.run, a.owner, n.fact, n.ended, a.ready, null)::text AS item, n.number
+    FROM unnest($69::bigint[], $70::boolean[], $71::boolean[]) WITH ORDINALITY AS n (id, fact, ended, number)
+    JOIN accepted a ON a.id = n.id
+    WHERE $73::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($72::text[])))
+), parts AS (
+    SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY number) / 3900 AS part
+    FROM news WHERE octet_length(item) < 3900
+), told AS (
+    SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part
+)
+SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT count(*) FROM told)
+FROM accepted;
+
+-- ==== the slow path: locks, look-ups, writes that only it makes
+
+-- name: lock_tokens
+-- Hold the tokens that a group names until it is over, in one order for all: of two runs that open one token at
+-- once, one waits, and then sees the other.
+SELECT pg_advisory_xact_lock(k.key) FROM unnest($1::bigint[]) AS k (key);
+
+-- name: holders
+-- The open hooks of each token, the newest last.
+SELECT hooks.token, runs.run, hooks.key
+FROM holdfast.hooks JOIN holdfast.runs ON runs.id = hooks.run
+WHERE hooks.token = ANY ($1::text[]) AND hooks.status = 'open' ORDER BY hooks.position;
+
+-- name: former
+-- What became of the newest hook of each token.
+SELECT DISTINCT ON (token) token, status FROM holdfast.hooks
+WHERE token = ANY ($1::text[]) ORDER BY token, opened DESC, run DESC, position DESC;
+
+-- name: deliveries
+-- The payloads that came under these delivery ids.
+SELECT deliveries.uniq, runs.run, deliveries.position, deliveries.digest
+FROM holdfast.deliveries JOIN holdfast.runs ON runs.id = deliveries.run
+WHERE deliveries.uniq = ANY ($1::text[]);
+
+-- name: lock_heads
+-- The rows of a group's runs, in the order of the fields of `Head`, held until the group is over: in run-id
+-- order, so that two groups never wait for each other.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs WHERE run = ANY ($1::text[]) ORDER BY run FOR NO KEY UPDATE;
+
+-- name: uniques
+-- Where the events with these unique keys stand.
+SELECT e.run, e.uniq, e.position
+FROM unnest($1::bigint[], $2::text[]) AS w (run, uniq) JOIN holdfast.events e ON e.run = w.run AND e.uniq = w.uniq;
+
+-- name: batches
+-- Where appends stand that were made under these batch ids: one with a fence stands beyond it.
+SELECT e.run, e.batch, e.first, e.position
+FROM unnest($1::bigint[], $2::text[], $3::integer[]) AS b (run, batch, fence)
+JOIN holdfast.events e ON e.run = b.run AND e.batch = b.batch AND e.fence IS NULL
+WHERE b.fence IS NULL
+UNION ALL
+SELECT e.run, e.batch, e.first, e.position
+FROM unnest($1::bigint[], $2::text[], $3::integer[]) AS b (run, batch, fence)
+JOIN holdfast.events e ON e.run = b.run AND e.position > b.fence AND e.batch = b.batch;
+
+-- name: beyond
+-- The events beyond a position of each run.
+SELECT e.run, e.position, e.type, e.key, e.time, e.body
+FROM unnest($1::bigint[], $2::integer[]) AS a (run, after)
+JOIN holdfast.events e ON e.run = a.run AND e.position > a.after ORDER BY e.run, e.position;
+
+-- name: open_of
+-- All steps that owe an outcome, all pending timers and all children, of these runs: each with two of its columns.
+SELECT 'step' AS kind, run, key, attempt AS number, due, NULL AS child, NULL AS status
+FROM holdfast.steps WHERE run = ANY ($1::bigint[])
+UNION ALL SELECT 'timer', run, key, 0, due, NULL, NULL FROM holdfast.timers WHERE run = ANY ($1::bigint[])
+UNION ALL SELECT 'child', run, key, position, NULL, child, status FROM holdfast.children WHERE run = ANY ($1::bigint[]);
+
+-- name: named_of
+-- Of the steps, timers and children with these names, those that are open.
+SELECT 'step' AS kind, s.run, s.key, s.attempt AS number, s.due, NULL AS child, NULL AS status
+FROM unnest($1::bigint[], $2::text[]) AS n (run, key) JOIN holdfast.steps s ON s.run = n.run AND s.key = n.key
+UNION ALL SELECT 'timer', t.run, t.key, 0, t.due, NULL, NULL
+FROM unnest($1::bigint[], $2::text[]) AS n (run, key) JOIN holdfast.timers t ON t.run = n.run AND t.key = n.key
+UNION ALL SELECT 'child', c.run, c.key, c.position, NULL, c.child, c.status
+FROM unnest($1::bigint[], $2::text[]) AS n (run, key) JOIN holdfast.children c ON c.run = n.run AND c.key = n.key;
+
+-- name: open_hooks
+-- Hooks that open.
+INSERT INTO holdfast.hooks (run, key, token, status, opened, position, schema, metadata)
+SELECT h.run, h.key, h.token, 'open', h.opened, h.position, h.schema, h.metadata
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::integer[], $6::text[], $7::text[])
+    AS h (run, key, token, opened, position, schema, metadata);
+
+-- name: close_hooks
+-- Hooks that close, if they are open.
+UPDATE holdfast.hooks SET status = 'closed' FROM unnest($1::bigint[], $2::text[]) AS c (run, key)
+WHERE hooks.run = c.run AND hooks.key = c.key AND hooks.status = 'open';
+
+-- name: add_deliveries
+-- Payloads that came with an id.
+INSERT INTO holdfast.deliveries (uniq, run, position, digest)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[]);
+
+-- name: streams_of
+-- All streams of these runs: there are few, and a new one gets the next number.
+SELECT runs.run, name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt, attempts,
+       number
+FROM holdfast.streams JOIN holdfast.runs ON runs.id = streams.run WHERE streams.run = ANY ($1::bigint[]);
+
+-- name: chunk_keys
+-- Where the chunks with these keys stand.
+SELECT c.run, c.stream, c.key, c.position
+FROM unnest($1::bigint[], $2::integer[], $3::text[]) AS w (run, stream, key)
+JOIN holdfast.chunks c ON c.run = w.run AND c.stream = w.stream AND c.key = w.key;
+
+-- name: chunk_batches
+-- First and last position of what was written under these batch ids.
+SELECT c.run, c.stream, c.batch, c.first, c.position
+FROM unnest($1::bigint[], $2::integer[], $3::text[]) AS w (run, stream, batch)
+JOIN holdfast.chunks c ON c.run = w.run AND c.stream = w.stream AND c.batch = w.batch;
+
+-- name: put_streams
+-- Streams that begin or have grown.
+INSERT INTO holdfast.streams (run, name, number, position, size, time, ended, chain, step, attempt, attempts)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::bigint[], $6::bigint[],
+                     $7::integer[], $8::bytea[], $9::text[], $10::integer[], $11::text[])
+ON CONFLICT (run, name) DO UPDATE SET position = excluded.position, size = excluded.size, time = excluded.time,
+    ended = excluded.ended, chain = excluded.chain, step = excluded.step, attempt = excluded.attempt,
+    attempts = excluded.attempts;
+
+-- name: add_chunks
+-- Chunks, and the news of their streams to others, in parts that fit.
+WITH added AS (
+    INSERT INTO holdfast.chunks (run, stream, position, kind, body, time, step, attempt, key, batch, first)
+    SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::text[], $5::bytea[], $6::bigint[],
+                         $7::text[], $8::integer[], $9::text[], $10::text[], $11::integer[])
+), parts AS (
+    SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY item) / 3900 AS part
+    FROM (SELECT json_build_array(g.run, null, false, false, false, g.name)::text AS item
+          FROM unnest($12::text[], $13::text[]) AS g (run, name)) AS items
+    WHERE octet_length(item) < 3900
+)
+SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part;
+
+-- name: say
+-- Tell every listener something.
+SELECT pg_notify('holdfast', $1);
+
+-- name: now
+-- The store's clock, in microseconds since 1970.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+
+-- ==== reading
+
+-- name: head
+-- A run's row, in the order of the fields of `Head`.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs WHERE run = $1;
+
+-- name: read
+-- A part of a log, by the run's id.
+SELECT position, type, key, time, body FROM holdfast.events
+WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 ORDER BY position LIMIT $3;
+
+-- name: chain
+-- Last position and hash of each append of a run.
+SELECT position, chain FROM holdfast.events
+WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 AND chain IS NOT NULL
+ORDER BY position LIMIT $3;
+
+-- name: list_runs
+-- A page of all runs, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: list_runs_by_status
+-- A page of the runs with one status, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE status = $5 AND (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: list_runs_by_workflow
+-- A page of the runs of one workflow, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE workflow = $6 AND (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: list_parked
+-- A page of the parked runs, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE parked IS NOT NULL AND (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: list_runs_by_parent
+-- A page of the child runs of one run, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE parent = $7 AND (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: list_runs_by_root
+-- A page of a run and all that is below it, newest first.
+SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
+       created, ended, attributes, owner, parked, crashes, parent, root, id
+FROM holdfast.runs
+WHERE (root = $8 OR run = $8) AND (created, run) < ($1::bigint, $2::text)
+  AND ($3::text[] IS NULL OR string_to_array(attributes, E'\n') @> $3)
+  AND ($4::boolean IS NULL OR (parked IS NOT NULL) = $4)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR workflow = $6)
+  AND ($7::text IS NULL OR parent = $7) AND ($8::text IS NULL OR root = $8 OR run = $8)
+ORDER BY created DESC, run DESC LIMIT $9;
+
+-- name: tally
+-- How many runs of each workflow and status, and how many of them are parked.
+SELECT workflow, status, count(*), count(parked) FROM holdfast.runs GROUP BY workflow, status;
+
+-- name: list_hooks
+-- A page of hooks by token and run.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM holdfast.hooks JOIN holdfast.runs ON runs.id = hooks.run
+WHERE token >= $1 AND (token, runs.run) > ($1, $2) AND (NOT $3 OR hooks.status = 'open')
+ORDER BY token, runs.run, hooks.position LIMIT $4;
+
+-- name: list_hooks_by_token
+-- A page of the hooks with one token (and, where given, of one run).
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM holdfast.hooks JOIN holdfast.runs ON runs.id = hooks.run
+WHERE token = $5 AND (token, runs.run) > ($1, $2) AND (NOT $3 OR hooks.status = 'open')
+  AND ($6::text IS NULL OR runs.run = $6)
+ORDER BY runs.run, hooks.position LIMIT $4;
+
+-- name: list_hooks_by_run
+-- A page of the hooks of one run.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM holdfast.runs JOIN holdfast.hooks ON hooks.run = runs.id
+WHERE runs.run = $5 AND (token, runs.run) > ($1, $2) AND (NOT $3 OR hooks.status = 'open')
+ORDER BY token, hooks.position LIMIT $4;
+
+-- name: list_timers
+-- Pending timers of all runs, the earliest first.
+SELECT runs.run, key, due FROM holdfast.timers JOIN holdfast.runs ON runs.id = timers.run
+ORDER BY due, runs.run, key LIMIT $1;
+
+-- name: list_timers_by_run
+-- Pending timers of one run, the earliest first.
+SELECT runs.run, key, due FROM holdfast.runs JOIN holdfast.timers ON timers.run = runs.id
+WHERE runs.run = $2 ORDER BY due, key LIMIT $1;
+
+-- name: stream
+-- A stream's row, by the run's id, in the order of the fields of `StreamHead`.
+SELECT runs.run, name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt, attempts,
+       number
+FROM holdfast.runs JOIN holdfast.streams ON streams.run = runs.id WHERE runs.run = $1 AND name = $2;
+
+-- name: streams
+-- The rows of all streams of a run.
+SELECT runs.run, name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt, attempts,
+       number
+FROM holdfast.runs JOIN holdfast.streams ON streams.run = runs.id WHERE runs.run = $1 ORDER BY number;
+
+-- name: read_stream
+-- A part of a stream, by the run's id: so many chunks, up to the one with which they have so many bytes.
+SELECT position, kind, body, time, step, attempt, key FROM (
+    SELECT chunks.*, sum(octet_length(body)) OVER (ORDER BY chunks.position) - octet_length(body) AS before
+    FROM holdfast.runs JOIN holdfast.streams ON streams.run = runs.id
+    JOIN holdfast.chunks ON chunks.run = streams.run AND chunks.stream = streams.number
+    WHERE runs.run = $1 AND streams.name = $2 AND chunks.position > $3 AND chunks.position <= $3 + $4) AS page
+WHERE before < $5 ORDER BY position;
+
+-- name: open_steps
+-- The steps of a run that owe an outcome, by the run's id.
+SELECT key, attempt, due FROM holdfast.steps
+WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) ORDER BY key;
+
+-- name: open_children
+-- The child runs of which a run has not heard the end, by its id.
+SELECT parent.run, key, child, children.position, children.status,
+    EXISTS (SELECT 1 FROM holdfast.runs AS there WHERE there.run = children.child AND there.ended IS NOT NULL)
+FROM holdfast.runs AS parent JOIN holdfast.children ON children.run = parent.id
+WHERE parent.run = $1 ORDER BY key;
+
+-- name: strays
+-- How many rows of each table belong to no run; reads all of them, for `verify` alone.
+SELECT name, count(*) FROM (
+    SELECT 'events' AS name, run FROM holdfast.events UNION ALL SELECT 'steps', run FROM holdfast.steps
+    UNION ALL SELECT 'timers', run FROM holdfast.timers UNION ALL SELECT 'hooks', run FROM holdfast.hooks
+    UNION ALL SELECT 'deliveries', run FROM holdfast.deliveries UNION ALL SELECT 'children', run FROM holdfast.children
+    UNION ALL SELECT 'streams', run FROM holdfast.streams
+    UNION ALL SELECT 'chunks', run FROM holdfast.chunks
+    UNION ALL SELECT 'chunks', NULL FROM holdfast.chunks WHERE NOT EXISTS (
+        SELECT 1 FROM holdfast.streams WHERE streams.run = chunks.run AND streams.number = chunks.stream)) AS rows
+WHERE NOT EXISTS (SELECT 1 FROM holdfast.runs WHERE runs.id = rows.run) GROUP BY name ORDER BY name;
+
+-- ==== who works on what
+
+-- name: put_worker
+-- A worker joins, or moves its lease on.
+INSERT INTO holdfast.workers (id, pid, host, expires) VALUES ($1, $2, $3, $4)
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires;
+
+-- name: renew_worker
+-- A worker that is enlisted moves its lease on.
+UPDATE holdfast.workers SET expires = $2 WHERE id = $1 RETURNING id;
+
+-- name: workers
+-- All workers.
+SELECT id, pid, host, expires FROM holdfast.workers ORDER BY id;
+
+-- name: drop_worker
+-- A worker is gone. Waits for a claim of its own that is under way.
+DELETE FROM holdfast.workers WHERE id = $1;
+
+-- name: free_runs
+-- Free the runs of a worker that is gone, and count a crash of the one whose tick it died in. Behind the
+-- statement that removes the worker, so that it sees the worker's last claim.
+WITH held AS (
+    SELECT id FROM holdfast.runs WHERE owner = $1 ORDER BY run FOR NO KEY UPDATE
+), freed AS (
+    UPDATE holdfast.runs SET owner = NULL, crashes = crashes + (run = coalesce($2, ''))::integer
+    FROM held WHERE runs.id = held.id
+    RETURNING runs.run, runs.ready AS free
+), parts AS (
+    SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY item) / 3900 AS part
+    FROM (SELECT json_build_array(run, null, false, false, true, null)::text AS item FROM freed WHERE free) AS items
+    WHERE octet_length(item) < 3900
+)
+SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part;
+
+-- name: any_free
+-- Whether a worker is enlisted, and whether a run of these workflows is free and ready: what a quiet worker
+-- asks.
+SELECT EXISTS (SELECT 1 FROM holdfast.workers WHERE id = $1), EXISTS (
+    SELECT 1 FROM unnest($2::text[]) AS named (workflow) CROSS JOIN LATERAL (
+        SELECT 1 FROM holdfast.runs
+        WHERE runs.workflow = named.workflow AND runs.owner IS NULL AND runs.ready LIMIT 1) AS one);
+
+-- name: lock_claims
+-- One claim at a time, so that each finds what the others left.
+SELECT pg_advisory_xact_lock($1);
+
+-- name: hold_worker
+-- A worker that claims must stay enlisted until it has: whoever declares it dead waits for it.
+SELECT 1 FROM holdfast.workers WHERE id = $1 FOR KEY SHARE;
+
+-- name: claim
+-- Give a worker free runs that are ready, the oldest of each workflow first. What a writer holds is left out: its
+-- commit tells of it.
+UPDATE holdfast.runs SET owner = $1 WHERE id IN (
+    SELECT id FROM holdfast.runs WHERE owner IS NULL AND ready AND id IN (
+        SELECT free.id FROM unnest($2::text[]) AS named (workflow) CROSS JOIN LATERAL (
+            SELECT id FROM holdfast.runs
+            WHERE runs.workflow = named.workflow AND runs.owner IS NULL AND runs.ready
+            ORDER BY id LIMIT $3) AS free)
+    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id, run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
+    (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id);
+
+-- name: claim_parked
+-- Take up parked runs, the oldest first; but not what killed or blocked its workers.
+UPDATE holdfast.runs SET owner = $1, parked = NULL WHERE id IN (
+    SELECT id FROM holdfast.runs
+    WHERE parked IS NOT NULL AND ended IS NULL AND owner IS NULL
+      AND coalesce(parked::json ->> 'kind', '') <> 'runaway' AND workflow = ANY ($2::text[])
+    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id, run, workflow, true, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id);
+
+-- name: release
+-- Free runs again, each with the position up to which its worker delivered every fact.
+WITH held AS (
+    SELECT runs.id, m.mark FROM holdfast.runs JOIN unnest($2::text[], $3::integer[]) AS m (run, mark) USING (run)
+    WHERE runs.owner = $1 ORDER BY runs.run FOR NO KEY UPDATE OF runs
+), freed AS (
+    UPDATE holdfast.runs SET owner = NULL, delivered = greatest(delivered, held.mark)
+    FROM held WHERE runs.id = held.id RETURNING runs.run, runs.ready AS free
+), parts AS (
+    SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY item) / 3900 AS part
+    FROM (SELECT json_build_array(run, null, false, false, true, null)::text AS item FROM freed WHERE free) AS items
+    WHERE octet_length(item) < 3900
+)
+SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part;
+
+-- name: park
+-- Set a run aside, or take it up again; a run that has ended stays as it is.
+WITH parked AS (
+    UPDATE holdfast.runs SET parked = $2, owner = NULL, crashes = 0 WHERE run = $1 AND ended IS NULL
+    RETURNING run, ready
+)
+SELECT pg_notify('holdfast', '[' || json_build_array(run, null, false, false, true, null)::text || ']')
+FROM parked WHERE ready AND octet_length(run) < 1000;
+
+-- name: crashed
+-- Count one more crash of a tick.
+UPDATE holdfast.runs SET crashes = crashes + 1 WHERE run = $1 RETURNING crashes;
+
+-- name: owned
+-- The live runs of a worker.
+SELECT run, workflow, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id),
+    status = 'pending' OR fact > delivered OR steps > 0 OR children > 0
+FROM holdfast.runs WHERE owner = $1 AND ended IS NULL ORDER BY id;
+
+-- name: behind
+-- The runs of a worker whose log holds facts beyond the delivered mark.
+SELECT run, fact FROM holdfast.runs WHERE owner = $1 AND fact > delivered ORDER BY id;
+
+-- name: ended_children
+-- The children of a worker's runs that have ended, of which their parents have not heard.
+SELECT parent.run, key, child, children.position, children.status, true
+FROM holdfast.runs AS parent
+JOIN holdfast.children ON children.run = parent.id
+JOIN holdfast.runs AS there ON there.run = children.child
+WHERE parent.owner = $1 AND parent.children > 0 AND there.ended IS NOT NULL;
+
+-- name: orphans
+-- Children whose parent has ended, and that nobody has seen to.
+SELECT parent.run, key, child, children.position, children.status,
+    EXISTS (SELECT 1 FROM holdfast.runs AS there WHERE there.run = children.child AND there.ended IS NOT NULL)
+FROM holdfast.children JOIN holdfast.runs AS parent ON parent.id = children.run
+WHERE orphan LIMIT $1;
+
+-- name: bury_orphan
+-- An orphan has been seen to.
+DELETE FROM holdfast.children
+WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND key = $2 AND orphan;
+
+-- ==== who may call a server
+
+-- name: tokens
+-- Every token, by its hash.
+SELECT id, scope, hash, created, note FROM holdfast.tokens ORDER BY created, id;
+
+-- name: put_token
+-- One more token.
+INSERT INTO holdfast.tokens (id, scope, hash, created, note) VALUES ($1, $2, $3, $4, $5);
+
+-- name: drop_token
+-- Forget a token.
+DELETE FROM holdfast.tokens WHERE id = $1 RETURNING id;
+
+-- ==== the schema's history
+
+-- name: lock_schema
+-- Of the processes that open an empty or old store at once, one changes it.
+SELECT pg_advisory_xact_lock($1);
+
+-- name: schema
+-- What is there: the server's encoding, and whether the schema and its history are.
+SELECT current_setting('server_encoding'), to_regnamespace('holdfast') IS NOT NULL,
+    to_regclass('holdfast.migrations') IS NOT NULL, pg_is_in_recovery();
+
+-- name: schema_tables
+-- The tables in a schema of our name.
+SELECT tablename FROM pg_tables WHERE schemaname = 'holdfast';
+
+-- name: create_migrations
+-- The schema, and the table of the migrations that it has had.
+CREATE SCHEMA IF NOT EXISTS holdfast;
+CREATE TABLE holdfast.migrations (
+    number   integer NOT NULL PRIMARY KEY,
+    name     text    NOT NULL,
+    checksum text    NOT NULL,
+    applied  bigint  NOT NULL
+);
+
+-- name: migrations
+-- The migrations that this schema has had.
+SELECT number, name, checksum FROM holdfast.migrations ORDER BY number;
+
+-- name: identity
+-- What no other store has: when this one was made, to the microsecond, and under which name.
+SELECT current_database() || ' ' || applied FROM holdfast.migrations WHERE number = 1;
+
+-- name: add_migration
+-- One more migration.
+INSERT INTO holdfast.migrations (number, name, checksum, applied) VALUES ($1, $2, $3, $4);
