@@ -152,6 +152,8 @@ class GroupWriter:
         head, changes = verdict.head, verdict.changes
         assert head is not None
         assert changes is not None
+        if changes.hooks:
+            return None  # a run that takes over the hooks of another: under their tokens' locks
         writes.add(request, verdict, None if known is None else known.head)
         if known is None:
             known = Known(head)

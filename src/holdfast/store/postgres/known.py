@@ -67,6 +67,7 @@ class View:
         self.holders: dict[str, list[tuple[str, str]]] = {}
         """Of each token, the open hooks (run, key), the newest last."""
         self.former: dict[str, str] = {}
+        self.continued: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, int, str]] = {}
 
     def tokens(self, request: Append) -> Found:
@@ -96,6 +97,11 @@ class View:
             return
         found.holders = {token: hooks[-1] for token in names if (hooks := self.holders.get(token))}
         found.former = {token: self.former[token] for token in names if token in self.former}
+        found.continued = {
+            token: self.continued[token]
+            for token in names
+            if found.former.get(token) == "continued" and token not in found.holders
+        }
         found.deliveries = {
             draft.unique: self.deliveries[draft.unique]
             for draft in request.drafts
@@ -129,11 +135,13 @@ class View:
         if changes.ended:
             for token, hooks in self.holders.items():
                 for hook in [hook for hook in hooks if hook[0] == head.run]:
-                    self._shut(token, hook, "run_ended")
+                    self._shut(token, hook, "continued" if changes.continued else "run_ended")
 
     def _shut(self, token: str, hook: tuple[str, str], status: str) -> None:
         self.holders[token].remove(hook)
         self.former[token] = status
+        if status == "continued":
+            self.continued[token] = hook[0]
 
 
 def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -145,5 +153,6 @@ def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def tokens_of(drafts: Iterable[Draft]) -> set[str]:
-    """The tokens that drafts open, or send to."""
-    return {token_of(draft.key) for draft in drafts if draft.type in ("hook_opened", "hook_received")}
+    """The tokens that drafts open, take over from a run that continues as another, or send to."""
+    tokens = {token_of(draft.key) for draft in drafts if draft.type in ("hook_opened", "hook_received")}
+    return tokens.union(*(draft.data.get("hooks") or () for draft in drafts if draft.type == "run_created"))

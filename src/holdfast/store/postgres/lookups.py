@@ -17,7 +17,7 @@ from holdfast.store.base import Append, Child, Head, Hook
 from holdfast.store.rules import resolve, wanted
 from holdfast.store.streams import Author, Write
 
-from .connect import SQL, Connection
+from .connect import SQL, Collided, Connection
 from .known import Known, Looked, View, tokens_of
 from .text import escape, unescape, unescape_some
 from .writes import read_attributes
@@ -85,8 +85,15 @@ async def look(
     left = [request for request in requests if id(request) not in refused]
     await _look_at_runs(db, left, writes, view)
     if view.holders:
-        # Again, behind the locks of their runs: one may have closed a hook while we waited for it.
+        # Again, behind the locks of their runs: one may have closed a hook, or ended, while we waited for it.
         await _read_holders(db, list(view.holders), view)
+        for request in left:
+            if request.token is not None:
+                run, answer = request.run, resolve(request, view.tokens(request))
+                if answer is not None:
+                    refused[id(request)] = answer
+                elif request.run != run:
+                    raise Collided
     return view, refused
 
 
@@ -114,8 +121,10 @@ async def _read_holders(db: Connection, tokens: Iterable[str], view: View) -> No
         view.holders[unescape(token)].append((unescape(run), unescape(key)))
     free = [name for name in names if unescape(name) not in view.holders]
     if free:
-        for token, status in await db.fetch(SQL["former"], free):
+        for token, status, run in await db.fetch(SQL["former"], free):
             view.former[unescape(token)] = status
+            if status == "continued":
+                view.continued[unescape(token)] = unescape(run)
 
 
 async def _look_at_runs(

@@ -50,12 +50,12 @@ def json_text(value: object) -> str | None:
 class RunWrite:
     """What a group makes of one run."""
 
-    __slots__ = ("acts", "before", "children", "ended", "fact", "head", "steps", "timers")
+    __slots__ = ("acts", "before", "children", "continued", "ended", "fact", "head", "steps", "timers")
 
     def __init__(self, before: Head | None) -> None:
         self.before = before
         self.head: Head
-        self.acts = self.fact = self.ended = False
+        self.acts = self.fact = self.ended = self.continued = False
         self.steps: dict[str, tuple[int, int | None] | None] = {}
         self.timers: dict[str, int | None] = {}
         self.children: dict[str, tuple[str, int, str] | None] = {}
@@ -92,7 +92,7 @@ class Writes:
         write.timers.update(changes.timers)
         write.children.update(changes.children)
         if changes.ended:
-            write.ended = True
+            write.ended, write.continued = True, changes.continued
             write.steps.clear()  # all of them go
             write.timers.clear()
         self._add_events(request, verdict, head, whole=whole)
@@ -121,7 +121,8 @@ class Writes:
         if data is None:
             self.closed.append((run, escape(key)))
             return
-        place = next(r.position for r in verdict.rows if r.draft.type == "hook_opened" and r.draft.key == key)
+        opening = (r.position for r in verdict.rows if r.draft.type == "hook_opened" and r.draft.key == key)
+        place = next(opening, verdict.rows[0].position)  # by the creation: open in the run before already
         token, schema, metadata = token_of(key), data.get("schema"), data.get("metadata")
         self.opened.append(
             (run, escape(key), escape(token), time, place, json_text(schema), json_text(metadata))
@@ -142,7 +143,7 @@ class Writes:
             else:
                 moved.append(_moved(head, before, acts=write.acts))
             if write.ended:
-                ended.append(row)
+                ended.append((row, write.continued))
             news.append((row, write.fact, write.ended))
             for key, step in write.steps.items():
                 if step is None:
@@ -166,7 +167,7 @@ class Writes:
             *transposed(put_steps, 4), *transposed(dropped_steps, 2),
             *transposed(put_timers, 3), *transposed(dropped_timers, 2),
             *transposed(put_children, 6), *transposed(dropped_children, 2), *transposed(touched, 2),
-            ended, *transposed(news, 3),
+            *transposed(ended, 2), *transposed(news, 3),
         ]  # fmt: skip
 
     def news(self, accepted: dict[int, tuple[str | None, bool]]) -> list[News]:

@@ -82,7 +82,8 @@ WITH moved AS (
     DELETE FROM holdfast.children USING unnest($64::bigint[], $65::text[]) AS d (run, key)
     WHERE children.run = d.run AND children.key = d.key AND d.run IN (SELECT id FROM accepted)
 ), over AS (
-    SELECT e.id FROM unnest($68::bigint[]) AS e (id) JOIN accepted USING (id)
+    SELECT e.id, e.continued FROM unnest($68::bigint[], $69::boolean[]) AS e (id, continued)
+    JOIN accepted USING (id)
 ), ended_steps AS (
     DELETE FROM holdfast.steps USING over WHERE steps.run = over.id
 ), ended_timers AS (
@@ -92,12 +93,13 @@ WITH moved AS (
     UPDATE holdfast.children SET orphan = true FROM over WHERE children.run = over.id AND NOT EXISTS (
         SELECT 1 FROM unnest($66::bigint[], $67::text[]) AS t (run, key) WHERE t.run = children.run AND t.key = children.key)
 ), ended_hooks AS (
-    UPDATE holdfast.hooks SET status = 'run_ended' FROM over WHERE hooks.run = over.id AND hooks.status = 'open'
+    UPDATE holdfast.hooks SET status = CASE WHEN over.continued THEN 'continued' ELSE 'run_ended' END
+    FROM over WHERE hooks.run = over.id AND hooks.status = 'open'
 ), news AS (
     SELECT json_build_array(a.run, a.owner, n.fact, n.ended, a.ready, null)::text AS item, n.number
-    FROM unnest($69::bigint[], $70::boolean[], $71::boolean[]) WITH ORDINALITY AS n (id, fact, ended, number)
+    FROM unnest($70::bigint[], $71::boolean[], $72::boolean[]) WITH ORDINALITY AS n (id, fact, ended, number)
     JOIN accepted a ON a.id = n.id
-    WHERE $73::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($72::text[])))
+    WHERE $74::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($73::text[])))
 ), parts AS (
     SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY number) / 3900 AS part
     FROM news WHERE octet_length(item) < 3900
@@ -121,9 +123,10 @@ FROM holdfast.hooks JOIN holdfast.runs ON runs.id = hooks.run
 WHERE hooks.token = ANY ($1::text[]) AND hooks.status = 'open' ORDER BY hooks.position;
 
 -- name: former
--- What became of the newest hook of each token.
-SELECT DISTINCT ON (token) token, status FROM holdfast.hooks
-WHERE token = ANY ($1::text[]) ORDER BY token, opened DESC, run DESC, position DESC;
+-- What became of the newest hook of each token, and whose it was.
+SELECT DISTINCT ON (token) token, hooks.status, runs.run
+FROM holdfast.hooks JOIN holdfast.runs ON runs.id = hooks.run
+WHERE token = ANY ($1::text[]) ORDER BY token, opened DESC, hooks.run DESC, hooks.position DESC;
 
 -- name: deliveries
 -- The payloads that came under these delivery ids.
