@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 
 from .events import Event
@@ -20,6 +19,7 @@ class Ends:
         self._store = store
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._unlisten: Callable[[], None] = lambda: None
+        self._alarm: asyncio.TimerHandle | None = None  # one for all: most waits are short
 
     def open(self) -> None:
         """Listen from now on."""
@@ -28,6 +28,9 @@ class Ends:
     def close(self) -> None:
         """Listen no more."""
         self._unlisten()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._look()  # who still waits is told by the store that it is closed
 
     async def of(self, run_id: str) -> Event:
         """The event that ended the run, as soon as there is one. Raises RunNotFound."""
@@ -39,16 +42,25 @@ class Ends:
                 end = await self._store.end_of(run_id)
                 if end is not None:
                     return end
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(future, _LOOK_AGAIN)
+                if self._alarm is None:
+                    self._alarm = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look)
+                await future
             finally:
                 waiting.discard(future)
                 if not waiting:
                     self._waiting.pop(run_id, None)
 
+    def _look(self) -> None:
+        self._alarm = None
+        for run_id in list(self._waiting):
+            self._wake(run_id)
+
+    def _wake(self, run_id: str) -> None:
+        for future in self._waiting.get(run_id, ()):
+            if not future.done():
+                future.set_result(None)
+
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:
             if item.ended:
-                for future in self._waiting.get(item.run, ()):
-                    if not future.done():
-                        future.set_result(None)
+                self._wake(item.run)

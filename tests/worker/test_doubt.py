@@ -136,6 +136,26 @@ async def test_a_lost_answer_doubles_no_event_and_runs_no_second_body(url, every
         assert set(bodies.values()) == {1}
 
 
+@hf.workflow(name="doubt.one")
+async def one_step() -> int:
+    return await work(1)
+
+
+async def test_an_end_whose_answer_is_lost_is_told_at_once(url):
+    """L12: whoever waits for the result does not wait for the slow look, which comes after 5 s."""
+    async with hf.connect(url) as app, app.worker():
+        run = await app.start(one_step)  # its next commit is the end
+
+        def once():
+            faults.disarm("store.commit.after")
+            faults.fail()
+
+        faults.arm("store.commit.after", once)
+        assert await run.result(timeout=3) == 1
+        assert not faults.is_armed("store.commit.after")
+        assert_one_end(await log_of(app, run.id))
+
+
 async def test_a_store_that_fails_before_or_after_its_commit(url):
     """L12 at the store's own fault points: for whole groups, and for starts, payloads and claims too."""
     failed = 0

@@ -47,7 +47,7 @@ from ..errors import (
 )
 from ..events import ENDS, Draft, Event, new
 from ..keys import is_sealed
-from ..store.base import Append, Appended, OpenStep
+from ..store.base import Append, Appended, News, OpenStep
 from ..workflow import Workflow
 from .attempts import Attempts
 from .children import Children
@@ -96,6 +96,7 @@ class Advance:
         self._attempts = Attempts(worker, run_id, self.outcome)
         self.children = Children(worker, run_id, self._child_ended)
         self._retry = _RETRY_FIRST
+        self._resent = False
         self._on_created: Callable[[BaseException | None], None] | None = None
 
     # ---- what happens to it
@@ -333,6 +334,7 @@ class Advance:
             log.error("%s: given up, the store does not answer: %s", self.run_id, error)
             self.worker.spawn(self._give_up(error))
             return
+        self._resent = True
         self.worker.later(self._retry, lambda: self.worker.store.submit(request))
         self._retry = min(self._retry * 2, _RETRY_MOST)
 
@@ -358,6 +360,8 @@ class Advance:
         if execution.ended and request.drafts[-1].type in ENDS:
             if "continued" in request.drafts[-1].data:
                 self.worker.orphans_soon()
+            if self._resent:  # the news of the commit may have been lost with its answer
+                self.worker.store.tell([News(self.run_id, None, fact=False, ended=True, ready=False)])
             self.worker.forget(self, None)
             return
         if self._out or self._inbox or self._news or self._stale:
