@@ -1,8 +1,9 @@
 """A small chaos of each kind, and that a broken promise is named."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 
 import apsw
 import pytest
@@ -101,15 +102,16 @@ async def test_each_broken_promise_is_named(tmp_path):
     assert report.unknown == 1
 
 
-async def test_a_killed_process_leaves_its_journal(tmp_path):
+def test_a_killed_process_leaves_its_journal(tmp_path):
     """What a client was told before `kill -9` is in its journal: the page cache outlives it."""
-    pid = os.fork()
-    if pid == 0:
-        from holdfast.testing.stress.chaos.client import Journal
-
-        Journal(tmp_path / "c.journal").write(started="r-1")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from holdfast.testing.stress.chaos.client import Journal\n"
+        "Journal(pathlib.Path(sys.argv[1])).write(started='r-1')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "c.journal")])
+    assert killed.returncode == -signal.SIGKILL
     assert read_journals([tmp_path / "c.journal"]) == Told(started={"r-1"})
 
 

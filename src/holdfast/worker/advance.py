@@ -454,6 +454,8 @@ class Advance:
             self._news = True
             self.worker.later(self._retry, self._unbusy)
             return
+        if self.closed:
+            return
         for event in events:
             self._time = max(self._time, event.time)
             if event.type in ENDS:
@@ -486,6 +488,8 @@ class Advance:
         except StoreError as error:
             log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self.worker.later(self._retry, self._unbusy)
+            return
+        if self.closed:  # meanwhile: an execution that was made now would be nobody's to bury
             return
         if not events or any(event.type in ENDS for event in events):
             self.worker.forget(self, None)

@@ -9,36 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import Counter
 
 import msgspec
 
 from . import flows  # noqa: F401 - the workflows that are served
 from .chaos import errands  # noqa: F401
 from .process import Setting, connected, say, until_closed
-
-
-class Refusals(logging.Handler):
-    """Counts what `holdfast.fence` tells: refused appends, by the commands in them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_site: Counter[str] = Counter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One refused append; its second argument names what it asked for."""
-        assert isinstance(record.args, tuple)
-        self.by_site[str(record.args[1])] += 1
-
-
-def count_refusals() -> Refusals:
-    """From now on, in this process."""
-    refusals = Refusals()
-    log = logging.getLogger("holdfast.fence")
-    log.addHandler(refusals)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    return refusals
+from .refusals import count_refusals
 
 
 async def serve(setting: Setting) -> None:

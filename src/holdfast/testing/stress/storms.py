@@ -35,8 +35,8 @@ from .flows import (
 )
 from .ledger import Ledger
 from .process import Setting
+from .refusals import count_refusals
 from .report import Judge, Report
-from .serve import count_refusals
 
 LIMIT = 180.0
 """Seconds within which every run of a cycle must have ended."""
