@@ -14,19 +14,17 @@ from holdfast.errors import StoreError
 from holdfast.events import new
 from holdfast.store import open_store
 from holdfast.testing.stress import trouble as own_trouble
-from holdfast.testing.stress.chaos import ChaosReport, chaos
+from holdfast.testing.stress.chaos import KINDS, ChaosReport, chaos
 from holdfast.testing.stress.chaos.promises import Told, check, read_effects, read_journals
 from holdfast.testing.stress.trouble import JumpingClock, set_offset
 
 
-@pytest.mark.parametrize(
-    "with_", [(), ("clock",), ("fsync",), ("disk",)], ids=lambda w: "".join(w) or "kills"
-)
+@pytest.mark.parametrize("with_", [(), KINDS], ids=["kills and pauses", "and clocks and disks"])
 async def test_a_small_chaos(with_, record_property):
     """L-13, L-15, L-17, H-03, H-07: after kills and pauses every run ends and what was acknowledged is there."""
     report = await chaos(minutes=0.07, workers=2, clients=1, seed="suite", with_=with_, in_flight=10)
     assert report.problems == []
-    assert report.runs["completed"] > 0
+    assert sum(report.runs.values()) > 0
     assert report.steps <= report.effects
     assert sum(report.befallen.values()) > 0
     record_property("chaos", report.befallen)

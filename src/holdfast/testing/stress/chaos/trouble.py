@@ -85,6 +85,7 @@ async def chaos(
             scene = _Scene(folder, disk, url, seed, set(with_), in_flight)
             try:
                 await scene.people(workers, clients)
+                await _begun(url)
                 await scene.trouble(minutes * 60, progress)
                 report.seconds = round(minutes * 60, 1)
                 async with connect(url) as app:
@@ -345,6 +346,13 @@ class _Scene:
                 elif line.startswith("Traceback") or "Fatal Python" in line:
                     found["Traceback"] += 1
         return dict(found.most_common(30))
+
+
+async def _begun(url: str) -> None:
+    """Until a client has started a run: a slow machine is no trouble."""
+    async with connect(url) as app:
+        while not [run async for run in app.runs(limit=1)]:  # noqa: ASYNC110 - another process starts it
+            await asyncio.sleep(0.05)
 
 
 async def _send(app: App, token: str, delivery: str, told: Told) -> None:
