@@ -30,12 +30,12 @@ from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.store.base import Append, Appended, News
 from holdfast.store.group import Answers
-from holdfast.store.rules import FROM_MEMORY, Found, judge, judge_in_full, judge_plainly
+from holdfast.store.rules import FROM_MEMORY, Found, judge, judge_in_full, judge_plainly, resolve
 from holdfast.store.streams import Write
 
 from .clock import ServerClock
 from .connect import SQL, Collided, Connection, Line, kind_of, translate
-from .known import Known
+from .known import Known, View
 from .lookups import look
 from .streams import Streams
 from .text import unescape_some
@@ -193,28 +193,8 @@ class GroupWriter:
             await streams.look(db, chunks)
         now = await self._now(db)
         answers.update(refused)
-        stored = {run: looked.known.head for run, looked in view.runs.items()}
-        writes = Writes()
-        for request in requests:
-            if id(request) in refused:
-                continue
-            if isinstance(request, Write):
-                answers[id(request)] = streams.judge(request, now)
-                continue
-            found = view.find(request)
-            try:
-                verdict = judge(request, found, now)
-            except Exception as error:  # noqa: BLE001 - the answer of this append alone
-                answers[id(request)] = error
-                continue
-            answers[id(request)] = verdict.answer
-            if verdict.rows:
-                writes.add(request, verdict, stored.get(request.run))
-                view.apply(request, verdict)
-            elif found.batch is not None and found.head is not None:
-                # Its answer was lost, and with it perhaps what it had to tell.
-                head = found.head
-                news.append(News(head.run, head.owner, True, head.ended is not None, head.ready))
+        left = [request for request in requests if id(request) not in refused]
+        writes = _judge(left, view, streams, now, answers, news)
         if writes.runs:
             await self._write_hooks(db, writes)
             accepted = await self._write(db, writes, news, checked=True)
@@ -269,3 +249,43 @@ class GroupWriter:
         self._known.move_to_end(run)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+
+
+def _judge(
+    requests: Sequence[Request],
+    view: View,
+    streams: Streams,
+    now: int,
+    answers: dict[int, Any],
+    news: list[News],
+) -> Writes:
+    """Judge one after the other, each on what the ones before it have made of the view."""
+    stored = {run: looked.known.head for run, looked in view.runs.items()}
+    writes = Writes()
+    for request in requests:
+        if isinstance(request, Write):
+            answers[id(request)] = streams.judge(request, now)
+            continue
+        if request.token is not None:
+            # Its hook may have closed since it was looked up: while we waited, or by an append of this group.
+            gone = resolve(request, view.tokens(request))
+            if gone is not None:
+                answers[id(request)] = gone
+                continue
+            if request.run not in view.runs:
+                raise Collided
+        found = view.find(request)
+        try:
+            verdict = judge(request, found, now)
+        except Exception as error:  # noqa: BLE001 - the answer of this append alone
+            answers[id(request)] = error
+            continue
+        answers[id(request)] = verdict.answer
+        if verdict.rows:
+            writes.add(request, verdict, stored.get(request.run))
+            view.apply(request, verdict)
+        elif found.batch is not None and found.head is not None:
+            # Its answer was lost, and with it perhaps what it had to tell.
+            head = found.head
+            news.append(News(head.run, head.owner, True, head.ended is not None, head.ready))
+    return writes

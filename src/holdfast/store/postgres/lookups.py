@@ -17,7 +17,7 @@ from holdfast.store.base import Append, Child, Head, Hook
 from holdfast.store.rules import resolve, wanted
 from holdfast.store.streams import Author, Write
 
-from .connect import SQL, Collided, Connection
+from .connect import SQL, Connection
 from .known import Known, Looked, View, tokens_of
 from .text import escape, unescape, unescape_some
 from .writes import read_attributes
@@ -87,13 +87,6 @@ async def look(
     if view.holders:
         # Again, behind the locks of their runs: one may have closed a hook, or ended, while we waited for it.
         await _read_holders(db, list(view.holders), view)
-        for request in left:
-            if request.token is not None:
-                run, answer = request.run, resolve(request, view.tokens(request))
-                if answer is not None:
-                    refused[id(request)] = answer
-                elif request.run != run:
-                    raise Collided
     return view, refused
 
 
