@@ -10,7 +10,8 @@ from processes import RUN, Clock, Handle
 
 from holdfast.events import Event
 from holdfast.store.base import Store
-from holdfast.store.memory import MemoryStore, _Data
+from holdfast.store.memory import MemoryStore
+from holdfast.store.memory_data import Data
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.appends import GroupWriter
 from holdfast.store.sqlite.connect import close, connect
@@ -24,7 +25,7 @@ class MemoryBackend:
     """An empty store in memory."""
 
     def __init__(self) -> None:
-        self._data = _Data()
+        self._data = Data()
 
     def handle(self, clock: Clock) -> Handle:
         return MemoryHandle("memory://small", clock, self._data)

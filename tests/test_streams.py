@@ -21,7 +21,8 @@ from holdfast import faults, streams
 from holdfast.client import App
 from holdfast.errors import StepEnded
 from holdfast.events import new
-from holdfast.store.memory import MemoryStore, _Data
+from holdfast.store.memory import MemoryStore
+from holdfast.store.memory_data import Data
 from holdfast.store.streams import Author
 from holdfast.testing import run_workflow
 from holdfast.testing.check import checking
@@ -453,7 +454,7 @@ class SlowStore(MemoryStore):
     """A store whose writes to streams wait until they are let through."""
 
     def __init__(self) -> None:
-        super().__init__("memory://", None, _Data())
+        super().__init__("memory://", None, Data())
         self.through = asyncio.Semaphore(0)
         self.writes: list[int] = []
 
@@ -556,7 +557,7 @@ class ShakyStore(MemoryStore):
 async def test_a_reader_asks_again_where_the_store_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost and nothing comes twice; a store that stays away is an error in the end."""
     monkeypatch.setattr(streams, "_RETRY_FIRST", 0.001)
-    async with ShakyStore("memory://", None, _Data()) as store:
+    async with ShakyStore("memory://", None, Data()) as store:
         await store.append("r", [created()], after=0)
         for n in range(3):
             await store.write_stream("r", "s", [streams.part_of(n, None, 100, "")] * 1000)
@@ -584,7 +585,7 @@ class EndingStore(MemoryStore):
 
 async def test_what_comes_right_before_the_end_of_the_run_is_read() -> None:
     """The end is seen after a look that found nothing: one more look follows."""
-    async with EndingStore("memory://", None, _Data()) as store:
+    async with EndingStore("memory://", None, Data()) as store:
         await store.append("r", [created()], after=0)
         assert [chunk.data async for chunk in streams.Streams(store).read("r", "s")] == ["last"]
 

@@ -41,6 +41,7 @@ from .errors import (
     TooManyEvents,
 )
 from .publish import Stream, stream
+from .queues import Queue, queue
 from .workflow import (
     ChildRun,
     Hook,
@@ -95,6 +96,7 @@ __all__ = [
     "HookTaken",
     "NotDeterministic",
     "PayloadError",
+    "Queue",
     "ReplayDivergence",
     "Resumed",
     "RetryAfter",
@@ -120,6 +122,7 @@ __all__ = [
     "hook",
     "now",
     "patched",
+    "queue",
     "random",
     "run_info",
     "set_attributes",

@@ -199,7 +199,7 @@ class App:
         run: Run[Any] = Run(self.store, self._ends, self._streams, run_id, definition)
         worker = self._worker
         try:
-            if worker is not None and definition is not None and not worker.stopping:
+            if worker is not None and definition is not None and worker.advances and not worker.stopping:
                 await worker.started(run_id)
                 if worker.has(run_id):
                     await self._same_run(run_id, name, args, definition)

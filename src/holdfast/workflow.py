@@ -21,6 +21,7 @@ import msgspec
 from .chunks import Chunk
 from .definition import Backoff, Definition, Options, Registry, seconds
 from .errors import DefinitionError, PayloadError
+from .queues import Placement, Queue, placement
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -233,9 +234,12 @@ class Step(Definition[P, R]):
 
     kind = "step"
 
-    def __init__(self, fn: Callable[P, Any], name: str | None, options: Options) -> None:
+    def __init__(
+        self, fn: Callable[P, Any], name: str | None, options: Options, placement: Placement | None = None
+    ) -> None:
         super().__init__(fn, name)
         self.options = options
+        self.placement = placement
         self.plain = self.is_async and options.timeout is None and options.heartbeat is None
         steps.add(self)
 
@@ -326,6 +330,9 @@ def step(
     backoff: Backoff | float | timedelta = ...,
     timeout: float | timedelta | None = None,
     heartbeat: float | timedelta | None = None,
+    queue: Queue | str | None = None,
+    limit_key: str | Callable[..., str] | None = None,
+    priority: int | Callable[..., int] = 0,
 ) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -336,12 +343,18 @@ def step(
     backoff: Backoff | float | timedelta = Backoff(),
     timeout: float | timedelta | None = None,
     heartbeat: float | timedelta | None = None,
+    queue: Queue | str | None = None,
+    limit_key: str | Callable[..., str] | None = None,
+    priority: int | Callable[..., int] = 0,
 ) -> Any:
     """Make a function, async or not, a step: it may do I/O, and its result is recorded once.
 
     `retries=n` means n + 1 attempts. `backoff` is a `Backoff`, or the first delay. `timeout` bounds each
     attempt. `heartbeat` is how long an attempt may go without calling `hf.heartbeat()`. Times are seconds
     or timedeltas. A sync function runs in a thread, which a time-out cannot stop: its late end is ignored.
+
+    With `queue`, the step runs on a worker that serves this queue, within the queue's limits (`hf.queue`);
+    `limit_key` and `priority` are values, or functions of the step's arguments.
 
     Example:
         @hf.step(retries=5, timeout=30)
@@ -357,9 +370,10 @@ def step(
         None if timeout is None else seconds(timeout, "@step timeout"),
         None if heartbeat is None else seconds(heartbeat, "@step heartbeat"),
     )
+    place = placement(queue, limit_key, priority)
     if fn is not None:
-        return Step(fn, name, options)
-    return lambda function: Step(function, name, options)
+        return Step(fn, name, options, place)
+    return lambda function: Step(function, name, options, place)
 
 
 class _StepDecorator:

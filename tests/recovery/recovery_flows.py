@@ -1,6 +1,7 @@
 """The workflows of the recovery tests, and the program of their child processes.
 
     python recovery_flows.py URL work [OPTION=VALUE …]     a worker, until its standard input is closed
+    python recovery_flows.py URL press                     a worker of the queue of printed pages alone
     python recovery_flows.py URL start COUNT               a worker that starts `COUNT` errands itself
     python recovery_flows.py URL parents COUNT             the same with runs that have children
     python recovery_flows.py URL chain                     a run that continues as new ones, and its payloads
@@ -67,6 +68,22 @@ async def errand(path: str) -> int:
 
 ERRAND = 11110
 STEPS = 7
+
+
+hf.queue("recovery.press", concurrency=2)
+
+
+@hf.step(name="recovery.print", queue="recovery.press", retries=20, backoff=QUICK)
+async def print_page(path: str, number: int) -> int:
+    effect(path)
+    if number == 1 and hf.step_info().attempt == 1:
+        raise ConnectionError("the first attempt always fails")
+    return number
+
+
+@hf.workflow(name="recovery.book")
+async def book(path: str, pages: int) -> int:
+    return sum(await asyncio.gather(*(print_page(path, number) for number in range(pages))))
 
 
 @hf.workflow(name="recovery.part")
@@ -169,6 +186,10 @@ async def main(url: str, mode: str, *options: str) -> None:
     async with hf.connect(url) as app:
         if mode == "work":
             async with app.worker(**{name: float(value) for name, value in settings.items()}):
+                print("ready", flush=True)
+                await until_closed()
+        elif mode == "press":
+            async with app.worker(queues=["recovery.press"], runs=False):
                 print("ready", flush=True)
                 await until_closed()
         elif mode == "start":

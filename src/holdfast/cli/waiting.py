@@ -124,3 +124,39 @@ async def _timers(url: str, run_id: str | None, limit: int, as_json: bool) -> in
         else:
             output.note("no pending timers")
     return 0
+
+
+@command(LOOK, ending({0: "listed, if only an empty list", 2: "cannot: there is no such store"}, ["queues"]))
+def queues(store: StoreUrl = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """List the queues in which steps wait or run: how many, and since when the oldest waits."""
+    return asyncio.run(_queues(store, as_json))
+
+
+async def _queues(url: str, as_json: bool) -> int:
+    from ..clock import to_text
+    from .stores import existing
+
+    async with existing(url) as store:
+        found, now = await store.queues(), store.clock.now()
+    if as_json:
+        for row in found:
+            oldest = None if row.oldest is None else to_text(row.oldest)
+            output.data_json(
+                {"queue": row.name, "waiting": row.waiting, "running": row.running, "oldest_at": oldest}
+            )
+    elif found:
+        output.table(
+            ["QUEUE", "WAITING", "RUNNING", "OLDEST"],
+            [
+                [
+                    output.clean(row.name),
+                    str(row.waiting),
+                    str(row.running),
+                    "" if row.oldest is None else output.ago(row.oldest, now),
+                ]
+                for row in found
+            ],
+        )
+    else:
+        output.note("no step waits or runs in a queue")
+    return 0

@@ -22,6 +22,7 @@ from .problem import INTERRUPTED, NO, TIMED_OUT, Problem
 if TYPE_CHECKING:
     from ..client import App, Run
     from ..events import Event
+    from ..worker import Worker
     from ..workflow import Workflow
 
 _EXIT_AFTER = 10.0
@@ -144,7 +145,7 @@ def start(
             75: "a workflow's code blocked the process and could not be interrupted",
             130: "interrupted a second time: stopped at once",
         },
-        ["worker shop", "worker shop.py billing.py --concurrency 20"],
+        ["worker shop", "worker shop.py billing.py --concurrency 20", "worker shop --queue gpu --no-runs"],
     ),
 )
 def worker(
@@ -154,6 +155,15 @@ def worker(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, metavar="N", help="Steps that run at once (100).")
     ] = 100,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue", metavar="NAME", help="A queue to serve; again for more (all that the steps name)."
+        ),
+    ] = None,
+    runs: Annotated[
+        bool, typer.Option("--runs/--no-runs", help="Advance runs, or only run steps of queues.")
+    ] = True,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
@@ -168,10 +178,11 @@ def worker(
         raise Problem(f"{store} lives in one process: no run can come to this worker")
     names = list(load_all(modules))
     _log_to_stderr()
-    return asyncio.run(_serve(store, names, concurrency, as_json))
+    options = {"concurrency": concurrency, "queues": queue or None, "runs": runs}
+    return asyncio.run(_serve(store, names, options, as_json))
 
 
-async def _serve(store: str, names: list[str], concurrency: int, as_json: bool) -> int:
+async def _serve(store: str, names: list[str], options: dict[str, Any], as_json: bool) -> int:
     from .stores import connected
 
     stop = asyncio.Event()
@@ -185,16 +196,27 @@ async def _serve(store: str, names: list[str], concurrency: int, as_json: bool) 
 
     with _on_signals(asked):
         async with connected(store, create=True) as connection:
-            serving = connection.worker(concurrency=concurrency, exit_after=_EXIT_AFTER)
+            serving = connection.worker(**options, exit_after=_EXIT_AFTER)
             async with serving as serving_worker:
                 if as_json:
                     output.data_json({"worker": serving_worker.id, "workflows": names, "store": store})
                     sys.stdout.flush()
                 else:
-                    output.note(f"worker {serving_worker.id} serves {', '.join(names)} on {store}")
+                    output.note(
+                        f"worker {serving_worker.id} serves {_served(serving_worker, names)} on {store}"
+                    )
                 await stop.wait()
     output.note("stopped: its runs are free for others")
     return 0
+
+
+def _served(worker: Worker, names: list[str]) -> str:
+    """What a worker serves: 'fulfil, refund and queue gpu'."""
+    queues = [queue.name for queue in worker.serving.queues()]
+    parts = [", ".join(names)] if worker.advances else []
+    if queues:
+        parts.append(f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}")
+    return " and ".join(parts) or "nothing: no step names a queue"
 
 
 # ---- running and waiting -----------------------------------------------------------------------------------

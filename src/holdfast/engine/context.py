@@ -57,9 +57,10 @@ _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
 class StepCall:
     """A step that workflow code asked for and that owes it an outcome."""
 
-    __slots__ = ("args", "future", "key", "step")
+    __slots__ = ("args", "future", "key", "queued", "step")
 
     def __init__(self, key: str, step: Step[..., Any], args: bytes, future: asyncio.Future[Any]) -> None:
+        self.queued = step.placement is not None  # unless the log says otherwise
         self.key = key
         self.step = step
         self.args = args
@@ -195,10 +196,13 @@ class RunContext(Timers):
         if len(raw) > self.payload_limit:
             next_key = numbered(step.name, self._ordinals.get(("step", step.name), 0) + 1)
             self.check_limit(raw, "step_scheduled", next_key, f"{step.name} arguments")
+        data: dict[str, Any] = {"args": msgspec.Raw(raw)}
+        if step.placement is not None:
+            data |= step.placement.of(args, kwargs)
         key = self._key("step", step.name)
         call = StepCall(key, step, raw, self.loop.create_step_future())
         self.calls[key] = call
-        self.ask("step_scheduled", key, self._credited({"args": msgspec.Raw(raw)}))
+        self.ask("step_scheduled", key, self._credited(data))
         return call
 
     # ---- child runs

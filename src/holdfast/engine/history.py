@@ -69,6 +69,7 @@ def _describe(type_: str, key: str, body: bytes) -> str:
 
 class _Args(msgspec.Struct):
     args: msgspec.Raw = msgspec.Raw(b"{}")
+    queue: str | None = None
 
 
 class _End(msgspec.Struct):
@@ -92,7 +93,9 @@ def _same(execution: Execution, asked: Draft, event: Event) -> bool:
         call = execution.calls.get(event.key)
         if call is None:
             return False  # its outcome was delivered before the command: the log itself is out of order
-        return call.step.arguments.same(bytes(_args(event.body).args), call.args)
+        logged = _args(event.body)
+        call.queued = logged.queue is not None  # where it was put then, whatever the code says today
+        return call.step.arguments.same(bytes(logged.args), call.args)
     if event.type == "child_started":
         child = execution.children.get(event.key)
         return child is not None and child.matches(event)

@@ -69,7 +69,8 @@ class Newsroom:
 
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:
-            useful = bool(item.fact or item.ended or item.stream or (item.ready and item.owner is None))
+            free = item.ready and item.owner is None
+            useful = bool(item.fact or item.ended or free or item.stream or item.queue is not None)
             self._ring.append((_encode(news_row(item)), useful))
         if len(self._ring) > 2 * RING:
             self._first += len(self._ring) - RING

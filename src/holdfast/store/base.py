@@ -32,6 +32,8 @@ from ..chunks import Chunk, Part
 from ..clock import Clock, SystemClock
 from ..errors import RunNotFound, StoreBroken, StoreError
 from ..events import ENDS, Draft, Event
+from ..queues import Queue
+from .queued import Queued, QueueRow, Taken, Waiting
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -129,12 +131,16 @@ class Timer(msgspec.Struct, frozen=True):
 
 
 class OpenStep(msgspec.Struct, frozen=True):
-    """A step that still owes an outcome; `due`, where set, is when its next attempt may start."""
+    """A step that still owes an outcome; `due`, where set, is when its next attempt may start.
+
+    One with a `queue` is not its run's worker's to run: whoever serves the queue takes it.
+    """
 
     run: str
     key: str
     attempt: int
     due: int | None
+    queue: str | None = None
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -184,7 +190,8 @@ class AccessToken(msgspec.Struct, frozen=True):
 class News(msgspec.Struct, frozen=True):
     """What a commit changed, for those who wait: told in process at once, to other processes after it.
 
-    `stream` names the stream that has grown; such news say nothing about the run's log.
+    `stream` names the stream that has grown, `queue` the queue in which there may be steps to take ("": any);
+    such news say nothing about the run's log.
     """
 
     run: str
@@ -193,6 +200,17 @@ class News(msgspec.Struct, frozen=True):
     ended: bool
     ready: bool
     stream: str | None = None
+    queue: str | None = None
+
+
+SOME_QUEUE = News("", None, False, False, False, queue="")
+"""There may be steps to take, in whatever queue: places have come free."""
+
+
+def news_of_queues(run: str, queued: Mapping[str, Queued]) -> list[News]:
+    """That steps wait in queues."""
+    names = sorted({step.queue for step in queued.values()})
+    return [News(run, None, False, False, False, queue=name) for name in names]
 
 
 Listener = Callable[[Sequence[News]], None]
@@ -461,6 +479,29 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to: forget it."""
+
+    # ---- queues (`queued.py`)
+
+    @abc.abstractmethod
+    async def take_steps(
+        self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
+    ) -> Taken:
+        """Give the worker steps that wait in these queues, within their limits: at most `room`, of these names.
+
+        They are its own until their outcome is recorded, they are put back, or the worker is discharged.
+        """
+
+    @abc.abstractmethod
+    async def held_steps(self, worker: str) -> list[Waiting]:
+        """The queued steps that the store has down as this worker's: an answer may be lost."""
+
+    @abc.abstractmethod
+    async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Give up steps (run, key) that were taken and not begun."""
+
+    @abc.abstractmethod
+    async def queues(self) -> list[QueueRow]:
+        """The queues in which steps wait or run, by name."""
 
     async def changed(self) -> bool:
         """Whether anything was written since this was last asked: what makes the slow poll cheap."""

@@ -6,7 +6,6 @@ handles that live on other threads' loops.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,9 @@ from ..chunks import Chunk
 from ..clock import Clock
 from ..errors import HoldfastError, LeaseLost, RunNotFound
 from ..events import Event, dump_json, load_json, token_of
+from ..queues import Queue
 from .base import (
+    SOME_QUEUE,
     AccessToken,
     Append,
     Appended,
@@ -30,72 +31,33 @@ from .base import (
     Store,
     Timer,
     WorkerRow,
+    news_of_queues,
 )
 from .group import Answers, GroupStore, Item, Job
+from .memory_data import Data, Queues, Run, Stream
+from .queued import QueueRow, Taken, Waiting
 from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
 from .streams import Found as StreamFound
 
-
-class _Run:
-    """One run: its log, and what is derived from it."""
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.log: list[Event] = []
-        self.uniques: dict[str, int] = {}
-        self.batches: dict[str, tuple[int, int]] = {}
-        self.appends: list[tuple[int, bytes]] = []
-        self.steps: dict[str, tuple[int, int | None]] = {}
-        self.timers: dict[str, int] = {}
-        self.children: dict[str, tuple[str, int, str]] = {}
-        self.streams: dict[str, _Stream] = {}
-
-
-class _Stream:
-    """One stream of a run, with what its writes are found again by."""
-
-    def __init__(self, head: StreamHead) -> None:
-        self.head = head
-        self.chunks: list[Chunk] = []
-        self.keys: dict[str, int] = {}
-        self.batches: dict[str, tuple[int, int]] = {}
-
-
-class _Data:
-    """What the handles of one name share."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.runs: dict[str, _Run] = {}
-        self.hooks: dict[tuple[str, str], Hook] = {}
-        self.tokens: dict[str, list[tuple[str, str]]] = {}
-        """Of each token, its hooks (run, key) in the order in which they opened."""
-        self.deliveries: dict[str, tuple[str, int, str]] = {}
-        self.workers: dict[str, WorkerRow] = {}
-        self.orphaned: dict[str, _Run] = {}
-        """Ended runs with children that nobody has seen to."""
-        self.callers: dict[str, AccessToken] = {}
-        self.handles: list[MemoryStore] = []
-
-
-_shared: dict[str, _Data] = {}
+_shared: dict[str, Data] = {}
 
 
 def open_memory(url: str, clock: Clock | None = None) -> Store:
     """A handle on the memory store of this URL."""
     name = url.removeprefix("memory://")
-    data = _shared.setdefault(name, _Data()) if name else _Data()
+    data = _shared.setdefault(name, Data()) if name else Data()
     return MemoryStore(url, clock, data)
 
 
 class MemoryStore(GroupStore):
     """A handle on runs that live in this process."""
 
-    def __init__(self, url: str, clock: Clock | None, data: _Data) -> None:
+    def __init__(self, url: str, clock: Clock | None, data: Data) -> None:
         super().__init__(url, clock)
         self._data = data
         self._enlisted: set[str] = set()
+        self._queues = Queues(data)
 
     async def open(self) -> None:
         """Join the handles of this name."""
@@ -173,7 +135,7 @@ class MemoryStore(GroupStore):
         head, changes, data = verdict.head, verdict.changes, self._data
         assert head is not None
         assert changes is not None
-        run = data.runs.setdefault(head.run, _Run(head))
+        run = data.runs.setdefault(head.run, Run(head))
         was_fact = 0 if run.head is head else run.head.fact
         run.head = head
         for row in verdict.rows:
@@ -186,6 +148,12 @@ class MemoryStore(GroupStore):
             run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
         run.appends.append((head.position, head.chain))
         _apply(run.steps, changes.steps)
+        run.queued.update(changes.queued)
+        for key, step in changes.steps.items():
+            if step is None:
+                run.queued.pop(key, None)
+            if step is None or step[1] is not None:
+                run.holders.pop(key, None)
         _apply(run.timers, changes.timers)
         _apply(run.children, changes.children)
         for change in changes.hooks:
@@ -193,14 +161,15 @@ class MemoryStore(GroupStore):
         for unique, position, digest in changes.deliveries:
             data.deliveries[unique] = (head.run, position, digest)
         if changes.ended:
-            run.steps.clear()
-            run.timers.clear()
+            for rows in (run.steps, run.timers, run.queued, run.holders):
+                rows.clear()
             if run.children:
                 data.orphaned[head.run] = run
             self._end_hooks(head.run, "continued" if changes.continued else "run_ended")
         # Facts that come back to their writer with the answer are no news; those of a refused one are.
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+        news += news_of_queues(head.run, changes.queued)
 
     def _change_hook(self, head: Head, change: HookChange) -> None:
         key, opened = change.key, change.data
@@ -239,7 +208,7 @@ class MemoryStore(GroupStore):
             found.stream, found.keys, found.batch = stream.head, stream.keys, stream.batches.get(write.batch)
         verdict = judge_write(write, found, self.clock.now())
         if verdict.head is not None and run is not None:
-            stream = run.streams.setdefault(write.name, _Stream(verdict.head))
+            stream = run.streams.setdefault(write.name, Stream(verdict.head))
             stream.head = verdict.head
             stream.chunks += verdict.chunks
             stream.keys.update((c.key, c.position) for c in verdict.chunks if c.key is not None)
@@ -341,14 +310,15 @@ class MemoryStore(GroupStore):
         run = self._data.runs.get(run_id)
         if run is None:
             return []
-        return [OpenStep(run_id, key, *run.steps[key]) for key in sorted(run.steps)]
+        queue = {key: queued.queue for key, queued in run.queued.items()}
+        return [OpenStep(run_id, key, *run.steps[key], queue.get(key)) for key in sorted(run.steps)]
 
     async def children(self, run_id: str) -> list[Child]:
         """The child runs of which this run has not heard the end."""
         run = self._data.runs.get(run_id)
         return [] if run is None else self._children_of(run)
 
-    def _children_of(self, run: _Run) -> list[Child]:
+    def _children_of(self, run: Run) -> list[Child]:
         def ended(child: str) -> bool:
             return child in self._data.runs and self._data.runs[child].head.ended is not None
 
@@ -386,7 +356,8 @@ class MemoryStore(GroupStore):
             for head in heads:
                 head.owner = None
                 head.crashes += head.run == culprit
-            return _freed(heads)
+            held = [(step.run, step.key) for step in self._queues.held(worker)]
+            return _freed(heads) + [SOME_QUEUE] * self._queues.put_back(worker, held)
 
         self.announce(await self.job(work))
 
@@ -500,6 +471,33 @@ class MemoryStore(GroupStore):
     async def drop_token(self, token: str) -> bool:
         """Forget a token."""
         return self._data.callers.pop(token, None) is not None
+
+    # ---- queues
+
+    async def take_steps(
+        self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
+    ) -> Taken:
+        """Give the worker steps that wait in these queues."""
+
+        def work() -> Taken:
+            if worker not in self._data.workers:
+                raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")
+            return self._queues.take(worker, queues, frozenset(steps), room, self.clock.now())
+
+        return await self.job(work)
+
+    async def held_steps(self, worker: str) -> list[Waiting]:
+        """The queued steps that are this worker's."""
+        return self._queues.held(worker)
+
+    async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Give up steps that were taken and not begun."""
+        if await self.job(lambda: self._queues.put_back(worker, steps)):
+            self.announce([SOME_QUEUE])
+
+    async def queues(self) -> list[QueueRow]:
+        """The queues in which steps wait or run."""
+        return self._queues.rows()
 
 
 def _to_take_up(head: Head) -> bool:

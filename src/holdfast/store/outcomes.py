@@ -22,6 +22,7 @@ from holdfast.errors import (
 from holdfast.events import ENDS, Draft, Event, new, numbered, token_of
 
 from .base import Append, Appended, Head
+from .queued import Queued
 from .verdict import (
     OUTCOMES,
     RESTS_ON,
@@ -377,9 +378,17 @@ class Writing:
     def started(self, _data: Mapping[str, Any], _key: str) -> None:
         self.head.status = "running"
 
-    def step_scheduled(self, _data: Mapping[str, Any], key: str) -> None:
+    def step_scheduled(self, data: Mapping[str, Any], key: str) -> None:
         self.head.steps += 1
         self.changes.steps[key] = (0, None)
+        if "queue" in data:
+            self.changes.queued[key] = Queued(
+                data["queue"],
+                data.get("limit_key"),
+                data.get("priority", 0),
+                self.head.time,
+                self.rows[-1].position,
+            )
 
     def step_attempted(self, data: Mapping[str, Any], key: str) -> None:
         step = self._open_step(key)

@@ -37,7 +37,7 @@ _SETTLED = 0.05
 """Seconds for which a folder is listed again though its time of change is the same: the kernel's clock for it
 is coarse, so a second change right after the first can leave it as it is."""
 
-_decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None]]).decode
+_decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None, str | None]]).decode
 _encode = msgspec.json.Encoder().encode
 
 

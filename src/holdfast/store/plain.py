@@ -43,6 +43,8 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
         position += 1
         at = time if position - after <= last else now
         if type_ == "step_scheduled":
+            if "queue" in draft.data:
+                return None
             count += 1
             command = position
             changed[key] = (0, None)

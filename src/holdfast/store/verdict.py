@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.events import Draft, Event
 
 from .base import Appended, Head
+from .queued import Queued
 
 
 class Found(msgspec.Struct, gc=False):
@@ -60,6 +61,8 @@ class Changes(msgspec.Struct, gc=False):
     timers: dict[str, int | None] = {}
     children: dict[str, tuple[str, int, str] | None] = {}
     hooks: list[HookChange] = []
+    queued: dict[str, Queued] = {}
+    """Of the steps that are new, those that wait in a queue."""
     deliveries: list[tuple[str, int, str]] = []
     """(unique key, position, digest) of each payload."""
     ended: bool = False

@@ -63,7 +63,10 @@ OUTCOMES = frozenset({"step_completed", "step_failed", "step_retried"})
 """What an attempt in this process can come to; it is recorded whatever else happens."""
 
 _CARRIED_OUT = frozenset(
-    {"step_started", "step_retried", "timer_started", "timer_cancelled", "child_started", "child_cancelled"}
+    {
+        *("step_scheduled", "step_started", "step_retried", "timer_started", "timer_cancelled"),
+        *("child_started", "child_cancelled"),
+    }
 )
 """What is for this worker to do as soon as it is committed."""
 
@@ -241,7 +244,7 @@ class Advance:
         if len(asked) > taken:
             for draft in itertools.islice(asked, taken, None) if taken else asked:
                 self._out.append(draft)
-                if draft.type == "step_scheduled":
+                if draft.type == "step_scheduled" and "queue" not in draft.data:
                     data = {"attempt": 1, "worker": self.worker.id}
                     self._out.append(new("step_started", key=draft.key, data=data))
             self._taken = len(asked)
@@ -378,18 +381,24 @@ class Advance:
             if type_ == "step_started":
                 if draft.unique not in answer.doubles:  # else another worker has this attempt
                     self._note(attempts.started(calls.get(key), key, data["attempt"]))
+            elif type_ == "step_scheduled":
+                if "queue" in data:
+                    attempts.queued(key)
             elif type_ == "timer_started":
                 if key in execution.sleepers:
                     self.worker.agenda.add(data["due"], self.run_id, f"timer {key}")
             elif type_ == "timer_cancelled":
                 self.worker.agenda.remove(self.run_id, f"timer {key}")
-            elif type_ == "child_started":
-                if key in execution.children:
-                    self.children.started(execution.children[key], execution.root)
-            elif type_ == "child_cancelled":
-                self.children.cancelled(key)
-            else:
+            elif type_ == "step_retried":
                 self._note(attempts.retried(calls.get(key), key, data["attempt"] + 1, data["due"]))
+            else:
+                self._carry_out_child(draft)
+
+    def _carry_out_child(self, draft: Draft) -> None:
+        if draft.type == "child_started" and draft.key in self._live.children:
+            self.children.started(self._live.children[draft.key], self._live.root)
+        elif draft.type == "child_cancelled":
+            self.children.cancelled(draft.key)
 
     def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
         fence_log.info(

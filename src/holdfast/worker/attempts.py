@@ -31,6 +31,7 @@ class Attempts:
         self._outcome = outcome
         self._waiting: dict[str, int] = {}  # step -> the attempt that waits for its back-off
         self._unwanted: set[str] = set()  # steps that nobody waits for, before their start is committed
+        self._queued: set[str] = set()  # steps that wait or run in a queue: others take them
 
     def started(self, call: StepCall | None, key: str, attempt: int) -> Draft | None:
         """The start of an attempt is committed: run its body."""
@@ -38,12 +39,19 @@ class Attempts:
             return None
         if key in self._unwanted:
             self._unwanted.discard(key)
-            return _unwanted(key, attempt)
+            return unwanted(key, attempt)
         self.running[key] = running = RunningStep(
             self._run_id, call, attempt, self._outcome, self._worker.streams
         )
         self._worker.executor.start(running)
         return None
+
+    def queued(self, key: str) -> None:
+        """A step is committed that others will run."""
+        self._queued.add(key)
+        if key in self._unwanted:
+            self._unwanted.discard(key)
+            self.abandon(key)
 
     def ended(self, running: RunningStep) -> None:
         """A body has come to its end."""
@@ -54,7 +62,7 @@ class Attempts:
         """The record of a failed attempt is committed: begin the next one, `attempt`, at `due`."""
         if call is None or key in self._unwanted:
             self._unwanted.discard(key)
-            return _unwanted(key, attempt)
+            return unwanted(key, attempt)
         self._wait(key, attempt, due)
         return None
 
@@ -65,30 +73,33 @@ class Attempts:
 
     def take_up(self, call: StepCall, attempt: int, due: int | None) -> Draft | None:
         """A step that was begun before this worker had the run; `attempt` and `due` are from the store."""
+        if call.queued:
+            self._queued.add(call.key)
+            return self.abandon(call.key) if call.future.done() else None
         if call.future.done():  # its await was cancelled
-            return _unwanted(call.key, attempt + 1 if due is not None else max(attempt, 1))
+            return unwanted(call.key, attempt + 1 if due is not None else max(attempt, 1))
         if due is not None:
             self._wait(call.key, attempt + 1, due)
             return None
         if attempt <= call.step.options.retries:
             return self._start(call.key, attempt + 1, **({"reason": "recovered"} if attempt else {}))
-        lost = StepLost(
-            f"{call.key}: attempt {attempt} of {call.step.options.retries + 1} was under way when its worker "
-            "died; whether its effect happened is unknown"
-        )
-        return new("step_failed", key=call.key, data={"attempt": attempt, "error": failures.describe(lost)})
+        return lost(call.key, attempt, call.step.options.retries)
 
     def abandon(self, key: str) -> Draft | None:
         """Workflow code waits for this step no longer."""
         if key in self.running:
             self.running[key].cancel()
             return None
+        if key in self._queued:
+            self._queued.discard(key)
+            self._worker.spawn(self._worker.serving.call_off(self._run_id, key))
+            return None
         attempt = self._waiting.pop(key, None)
         if attempt is None:
             self._unwanted.add(key)
             return None
         self._worker.agenda.remove(self._run_id, f"retry-{attempt} {key}")
-        return _unwanted(key, attempt)
+        return unwanted(key, attempt)
 
     def interrupt(self) -> None:
         """The run has ended: interrupt every body."""
@@ -103,7 +114,16 @@ class Attempts:
         self._worker.agenda.add(due, self._run_id, f"retry-{attempt} {key}")
 
 
-def _unwanted(key: str, attempt: int) -> Draft:
+def lost(key: str, attempt: int, retries: int) -> Draft:
+    """The outcome of a step whose last attempt was begun by a worker that is gone."""
+    error = StepLost(
+        f"{key}: attempt {attempt} of {retries + 1} was under way when its worker died; "
+        "whether its effect happened is unknown"
+    )
+    return new("step_failed", key=key, data={"attempt": attempt, "error": failures.describe(error)})
+
+
+def unwanted(key: str, attempt: int) -> Draft:
     """The outcome of a step that nobody waits for: its await was cancelled before this attempt ran."""
     error = failures.describe(asyncio.CancelledError("nobody waits for this step any more"))
     return new("step_failed", key=key, data={"attempt": attempt, "error": error})

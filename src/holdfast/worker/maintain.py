@@ -49,6 +49,7 @@ class Maintain:
         await self._claim_all(parked=True)
         await self._claim_all()
         self.orphans_soon()
+        self._worker.serving.take_soon()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._every(self._poll, self._look)),
@@ -129,10 +130,12 @@ class Maintain:
         worker = self._worker
         if self._unsure:
             await self._reconcile()
+        await worker.serving.reconcile()
         self._unseen |= await worker.store.changed()
         if not self._unseen:
             return
         await self._claim_all()
+        await worker.serving.take()
         for run_id, fact in await worker.store.behind(worker.id):
             worker.check(run_id, fact)
         for child in await worker.store.ended_children(worker.id):
@@ -167,6 +170,7 @@ class Maintain:
                 await worker.judge_crash(culprit)
             self._dead.popleft()
             await self._claim_all()
+            worker.serving.take_soon()
 
     async def _keep_lease(self) -> None:
         if not self._worker.watch.stuck:
@@ -195,3 +199,4 @@ class Maintain:
                 log.warning("the lease of worker %s has run out", other.id)
                 await worker.store.discharge(other.id)
                 await self._claim_all()
+                worker.serving.take_soon()

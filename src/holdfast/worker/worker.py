@@ -28,6 +28,7 @@ from .agenda import Agenda
 from .execute import Executor
 from .maintain import Maintain
 from .presence import Presence
+from .serve import Serving
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Worker:
     """Advances runs of one store. Use it as `async with app.worker(): ...`.
 
     concurrency    step attempts that run at once
+    queues         the queues to serve (None: all that the steps of this process name)
+    runs           whether to advance runs; without, it only runs steps of its queues
     keep           live runs kept in memory; others are replayed when needed
     event_limit    events that one run may have
     tick_limit     seconds after which a tick that has not come back is interrupted
@@ -56,6 +59,8 @@ class Worker:
         store: Store,
         *,
         concurrency: int = 100,
+        queues: Sequence[str] | None = None,
+        runs: bool = True,
         keep: int = 10_000,
         payload_limit: int,
         event_limit: int = 100_000,
@@ -85,6 +90,8 @@ class Worker:
         self.agenda: Agenda
         self._tick_limit, self._exit_after = tick_limit, exit_after
         self._concurrency, self._keep = concurrency, keep
+        self.advances = runs
+        self.serving = Serving(self, queues, concurrency)
         self._live: OrderedDict[str, Advance] = OrderedDict()
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
@@ -155,6 +162,8 @@ class Worker:
 
     def workflow_names(self) -> list[str]:
         """The workflows of this process; a name that two of them share is nobody's."""
+        if not self.advances:
+            return []
         return [name for name in workflows.names() if self.definition(name) is not None]
 
     def begin(self, workflow: Workflow[..., Any], run_id: str, created: Draft) -> asyncio.Future[None]:
@@ -355,6 +364,11 @@ class Worker:
 
     def _hear(self, news: Sequence[News]) -> None:
         for item in news:
+            if item.queue is not None:
+                self.serving.hear(item)
+                continue
+            if self.serving.held:
+                self.serving.hear(item)
             if item.ended:
                 advance = self._live.get(item.run)
                 if advance is not None:
@@ -369,6 +383,9 @@ class Worker:
                 self._maintain.claim_soon()
 
     def _ring(self, run_id: str, what: str) -> None:
+        if not run_id:
+            self.serving.take_soon()
+            return
         advance = self._live.get(run_id)
         if advance is None:
             self.wake(run_id)

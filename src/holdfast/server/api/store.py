@@ -327,6 +327,43 @@ async def bury_orphan(call: Call[wire.OfChild, None]) -> wire.Done:
     return wire.Done()
 
 
+# ---- queues -------------------------------------------------------------------------------------------------
+
+
+@operation(
+    "POST",
+    "/v1/store/take_steps",
+    scope="work",
+    takes=wire.TakeSteps,
+    gives=wire.StepsTaken,
+    errors=(LeaseLost,),
+)
+async def take_steps(call: Call[wire.TakeSteps, None]) -> wire.StepsTaken:
+    """Give a worker steps that wait in queues, within their limits."""
+    asked = call.body
+    taken = await call.service.store.take_steps(asked.worker, asked.queues, asked.steps, asked.room)
+    return wire.StepsTaken(taken.steps, taken.again)
+
+
+@operation("POST", "/v1/store/held_steps", scope="read", takes=wire.OfWorker, gives=wire.StepsTaken)
+async def held_steps(call: Call[wire.OfWorker, None]) -> wire.StepsTaken:
+    """The queued steps that the store has down as a worker's."""
+    return wire.StepsTaken(await call.service.store.held_steps(call.body.worker))
+
+
+@operation("POST", "/v1/store/put_back", scope="work", takes=wire.PutBack, gives=wire.Done)
+async def put_back(call: Call[wire.PutBack, None]) -> wire.Done:
+    """Take queued steps back from a worker that has not begun them."""
+    await call.service.store.put_back(call.body.worker, call.body.steps)
+    return wire.Done()
+
+
+@operation("POST", "/v1/store/queues", scope="read", takes=wire.Done, gives=wire.QueueRows)
+async def queues(call: Call[wire.Done, None]) -> wire.QueueRows:
+    """The queues in which steps wait or run."""
+    return wire.QueueRows(await call.service.store.queues())
+
+
 # ---- being told ---------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,21 @@ from holdfast.chunks import Chunk, Part
 from holdfast.clock import Alarm, Clock, SystemClock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event
-from holdfast.store.base import Child, Claim, Head, Hook, Listener, News, OpenStep, Timer, WorkerRow
+from holdfast.queues import Queue
+from holdfast.store.base import (
+    SOME_QUEUE,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    Listener,
+    News,
+    OpenStep,
+    Timer,
+    WorkerRow,
+)
 from holdfast.store.group import Answers, GroupStore, Item, Job, settle
+from holdfast.store.queued import QueueRow, Taken, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
 from . import wire
@@ -35,7 +48,7 @@ _read = {
     for kind in (
         *(wire.Outcomes, wire.LogPage, wire.HeadOf, wire.Heads, wire.Hooks, wire.Timers, wire.OpenSteps),
         *(wire.Chain, wire.Strays, wire.Workers, wire.Claims, wire.Crashes, wire.Behind, wire.Done),
-        *(wire.Children, wire.Chunks, wire.StreamOf, wire.Streams),
+        *(wire.StepsTaken, wire.QueueRows, wire.Children, wire.Chunks, wire.StreamOf, wire.Streams),
     )
 }
 
@@ -149,7 +162,7 @@ class HttpStore(GroupStore):
 
     async def _look(self) -> None:
         """News were lost: tell our workers of the facts that they may have missed, and that there may be work."""
-        news = [News("", None, False, False, True)]
+        news = [News("", None, False, False, True), SOME_QUEUE]
         for worker in self._enlisted:
             news += [News(run, worker, True, False, True) for run, _ in await self.behind(worker)]
         self.tell(news)
@@ -317,6 +330,28 @@ class HttpStore(GroupStore):
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
         await self._ask("bury_orphan", wire.OfChild(run_id, key), wire.Done)
+
+    # ---- queues
+
+    async def take_steps(
+        self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
+    ) -> Taken:
+        """Give the worker queued steps. A lost answer is not asked for again: `held_steps` tells what it was."""
+        question = wire.TakeSteps(worker, list(queues), list(steps), room)
+        taken = await self._ask("take_steps", question, wire.StepsTaken, again=False)
+        return Taken(taken.steps, taken.again)
+
+    async def held_steps(self, worker: str) -> list[Waiting]:
+        """The queued steps that are this worker's."""
+        return (await self._ask("held_steps", wire.OfWorker(worker), wire.StepsTaken)).steps
+
+    async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Give up steps that were taken and not begun."""
+        await self._ask("put_back", wire.PutBack(worker, list(steps)), wire.Done)
+
+    async def queues(self) -> list[QueueRow]:
+        """The queues in which steps wait or run."""
+        return (await self._ask("queues", wire.Done(), wire.QueueRows)).queues
 
 
 _Row = tuple[bool, bytes]

@@ -17,7 +17,9 @@ import msgspec
 from holdfast.chunks import Chunk, Kind, Part
 from holdfast.errors import HoldfastError, InvalidAppend, PayloadError, StoreError
 from holdfast.events import Draft, Event, load_json, new
+from holdfast.queues import Queue
 from holdfast.store.base import Append, Appended, Child, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
+from holdfast.store.queued import QueueRow, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
 T = TypeVar("T")
@@ -504,14 +506,43 @@ class Behind(msgspec.Struct):
     runs: list[tuple[str, int]]
 
 
+class TakeSteps(msgspec.Struct, frozen=True):
+    """Steps that wait in these queues, for a worker that knows these steps and has room for so many."""
+
+    worker: str
+    queues: list[Queue]
+    steps: list[str]
+    room: int
+
+
+class StepsTaken(msgspec.Struct, omit_defaults=True):
+    """Queued steps that a worker has; `again` is when to ask again (µs), where time alone forbids more."""
+
+    steps: list[Waiting]
+    again: int | None = None
+
+
+class PutBack(msgspec.Struct, frozen=True):
+    """Steps (run, key) that a worker has taken and not begun."""
+
+    worker: str
+    steps: list[tuple[str, str]]
+
+
+class QueueRows(msgspec.Struct):
+    """Queues in which steps wait or run."""
+
+    queues: list[QueueRow]
+
+
 class Done(msgspec.Struct):
     """It is done, and there is nothing to say."""
 
 
-NewsRow = tuple[str, str | None, bool, bool, bool, str | None]
-"""run, owner, fact, ended, ready, stream: what a commit changed."""
+NewsRow = tuple[str, str | None, bool, bool, bool, str | None, str | None]
+"""run, owner, fact, ended, ready, stream, queue: what a commit changed."""
 
 
 def news_row(item: News) -> NewsRow:
     """News as they travel."""
-    return (item.run, item.owner, item.fact, item.ended, item.ready, item.stream)
+    return (item.run, item.owner, item.fact, item.ended, item.ready, item.stream, item.queue)

@@ -35,6 +35,7 @@ from holdfast.store.streams import Write
 
 from .clock import ServerClock
 from .connect import SQL, Collided, Connection, Line, kind_of, translate
+from .hearing import as_payload
 from .known import Known, View
 from .lookups import look
 from .streams import Streams
@@ -152,8 +153,8 @@ class GroupWriter:
         head, changes = verdict.head, verdict.changes
         assert head is not None
         assert changes is not None
-        if changes.hooks:
-            return None  # a run that takes over the hooks of another: under their tokens' locks
+        if changes.hooks or changes.queued:
+            return None  # a run that takes over the hooks of another: under their tokens' locks; queues: rare
         writes.add(request, verdict, None if known is None else known.head)
         if known is None:
             known = Known(head)
@@ -201,6 +202,7 @@ class GroupWriter:
             if len(accepted) < len(writes.runs):
                 # A run that was not there is being created by another: nothing could hold its place.
                 raise Collided
+            await self._queue_steps(db, writes, news)
         await streams.write(db)
         faults.point("store.commit.before")
         await db.execute(SQL["commit"])
@@ -216,6 +218,15 @@ class GroupWriter:
                 await db.fetch(SQL[name], *zip(*rows, strict=True))
         if writes.deliveries:
             await db.fetch(SQL["add_deliveries"], *zip(*writes.deliveries, strict=True))
+
+    async def _queue_steps(self, db: Connection, writes: Writes, news: list[News]) -> None:
+        """Steps that are new wait in their queues; who serves those hears of it."""
+        if not writes.queued:
+            return
+        await db.fetch(SQL["queue_steps"], *zip(*writes.queued, strict=True))
+        named = {item.queue: item for item in writes.queues}
+        await db.fetch(SQL["say"], as_payload(list(named.values())))
+        news += writes.queues
 
     async def _now(self, db: Connection) -> int:
         """The store's clock: the server's, or that of the test."""

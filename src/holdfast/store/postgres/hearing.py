@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.store.base import News
+from holdfast.store.base import SOME_QUEUE, News
 
 from .connect import Connection, Line
-from .text import unescape, unescape_some
+from .text import escape, escape_some, unescape, unescape_some
 
 log = logging.getLogger("holdfast.store")
 CHANNEL = "holdfast"
@@ -32,7 +32,21 @@ _SAY_AGAIN = 10.0
 """Seconds after which a listener says again that it wants every news; not heard three times, it is gone."""
 _PAUSE = 1.0
 """Seconds before a connection is tried again that could not be made."""
-_decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None]]).decode
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """News as they travel; what is not said of streams and queues is not there."""
+
+    run: str
+    owner: str | None
+    fact: bool
+    ended: bool
+    ready: bool
+    stream: str | None = None
+    queue: str | None = None
+
+
+_decode = msgspec.json.Decoder(list[_Row]).decode
 
 
 def read_news(payload: str) -> list[News]:
@@ -42,9 +56,34 @@ def read_news(payload: str) -> list[News]:
     except msgspec.DecodeError:
         return []
     return [
-        News(unescape(run), unescape_some(owner), fact, ended, ready, unescape_some(stream))
-        for run, owner, fact, ended, ready, stream in items
+        News(
+            unescape(item.run),
+            unescape_some(item.owner),
+            item.fact,
+            item.ended,
+            item.ready,
+            unescape_some(item.stream),
+            unescape_some(item.queue),
+        )
+        for item in items
     ]
+
+
+def as_payload(news: Sequence[News]) -> str:
+    """A notification with these news."""
+    rows = [
+        _Row(
+            escape(n.run),
+            escape_some(n.owner),
+            n.fact,
+            n.ended,
+            n.ready,
+            escape_some(n.stream),
+            escape_some(n.queue),
+        )
+        for n in news
+    ]
+    return msgspec.json.encode(rows).decode()
 
 
 class Hearing:
@@ -112,7 +151,7 @@ class Hearing:
                 await asyncio.sleep(_PAUSE)
             else:
                 break
-        self._tell([News("", None, False, False, True)])  # whatever was told meanwhile: look
+        self._tell([News("", None, False, False, True), SOME_QUEUE])  # whatever was told meanwhile: look
         await self._say(line, WHO)
 
     async def _say(self, line: Line, word: str) -> None:

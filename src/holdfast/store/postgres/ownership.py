@@ -13,6 +13,7 @@ from holdfast.store.base import Claim, WorkerRow
 
 from .connect import SQL, Connection, Line
 from .lookups import lock_number
+from .queues import put_back_all
 from .text import escape, escape_some, unescape
 
 
@@ -32,6 +33,7 @@ async def discharge(line: Line, worker: str, culprit: str | None) -> None:
         await db.execute(SQL["begin"])
         await db.fetch(SQL["drop_worker"], escape(worker))
         await db.fetch(SQL["free_runs"], escape(worker), escape_some(culprit))
+        await put_back_all(db, worker)
         await db.execute(SQL["commit"])
 
     await line.run(work)

@@ -21,6 +21,7 @@ from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import StoreError
 from holdfast.events import Event
+from holdfast.queues import Queue
 from holdfast.store.base import (
     AccessToken,
     Append,
@@ -35,6 +36,7 @@ from holdfast.store.base import (
 )
 from holdfast.store.group import GroupStore, Item
 from holdfast.store.migrate import load_migrations
+from holdfast.store.queued import QueueRow, Taken, Waiting
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
 from . import ownership
@@ -43,9 +45,10 @@ from .clock import ServerClock
 from .connect import SQL, Connection, Line
 from .hearing import Hearing
 from .lookups import to_child, to_event, to_head, to_hook
+from .queues import put_back, take, to_waiting
 from .schema import prepare
 from .streams import to_chunk, to_stream
-from .text import escape, escape_some, unescape
+from .text import escape, escape_some, unescape, unescape_some
 from .writes import attribute_items
 
 LARGEST = 500
@@ -243,7 +246,10 @@ class PostgresStore(GroupStore):
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps of a run that still owe an outcome."""
         rows = await self._query("open_steps", escape(run_id))
-        return [OpenStep(run_id, unescape(key), attempt, due) for key, attempt, due in rows]
+        return [
+            OpenStep(run_id, unescape(key), attempt, due, unescape_some(queue))
+            for key, attempt, due, queue in rows
+        ]
 
     async def children(self, run_id: str) -> list[Child]:
         """The child runs of which this run has not heard the end."""
@@ -328,6 +334,31 @@ class PostgresStore(GroupStore):
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
         await self._query("bury_orphan", escape(run_id), escape(key))
+
+    # ---- queues
+
+    async def take_steps(
+        self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
+    ) -> Taken:
+        """Give the worker steps that wait in these queues; where none does, a read is all it costs."""
+        [(first,)] = await self._query("any_waiting", [escape(queue.name) for queue in queues])
+        now = self.clock.now()
+        if first is None or first > now:
+            return Taken(again=first)
+        return await take(self._reading, worker, queues, steps, room, now)
+
+    async def held_steps(self, worker: str) -> list[Waiting]:
+        """The queued steps that are this worker's."""
+        return [to_waiting(row) for row in await self._query("held", escape(worker))]
+
+    async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Give up steps that were taken and not begun."""
+        await put_back(self._reading, worker, steps)
+
+    async def queues(self) -> list[QueueRow]:
+        """The queues in which steps wait or run."""
+        rows = await self._query("queues")
+        return [QueueRow(unescape(name), waiting, running, oldest) for name, waiting, running, oldest in rows]
 
     # ---- who may call a server
 

@@ -5,12 +5,13 @@ Several appends of one run become one new row for it, many events, and the last 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast import ids
-from holdfast.events import dump_json, load_json, token_of
-from holdfast.store.base import Append, Appended, Head, News
+from holdfast.events import dump_json, load_json, name_of, token_of
+from holdfast.store.base import Append, Appended, Head, News, news_of_queues
+from holdfast.store.queued import Queued
 from holdfast.store.rules import Verdict
 
 from .text import escape, escape_some
@@ -70,6 +71,8 @@ class Writes:
         self.opened: list[tuple[Any, ...]] = []
         self.closed: list[tuple[Any, ...]] = []
         self.deliveries: list[tuple[Any, ...]] = []
+        self.queued: list[tuple[Any, ...]] = []
+        self.queues: list[News] = []
 
     def add(self, request: Append, verdict: Verdict, before: Head | None) -> None:
         """Add a verdict; `before` is the run's row as it is in the table, None for a run that is new."""
@@ -98,6 +101,8 @@ class Writes:
         self._add_events(request, verdict, head, whole=whole)
         for change in changes.hooks:
             self._add_hook(verdict, head.row, change.key, change.data, change.time)
+        if not changes.ended:
+            self._add_queued(head, changes.queued)
         for unique, position, digest in changes.deliveries:
             self.deliveries.append((escape(unique), head.row, position, digest))
 
@@ -116,6 +121,12 @@ class Writes:
                 add((*event, head.chain, escape(request.batch), rows[0].position, request.after))
             else:
                 add((*event, head.chain, None, None, None))
+
+    def _add_queued(self, head: Head, queued: Mapping[str, Queued]) -> None:
+        for key, q in queued.items():
+            place = (escape(q.queue), escape_some(q.limit_key), q.priority, q.time, q.position)
+            self.queued.append((head.row, escape(key), *place, escape(name_of(key))))
+        self.queues += news_of_queues(head.run, queued)
 
     def _add_hook(self, verdict: Verdict, run: int, key: str, data: Any, time: int) -> None:
         if data is None:

@@ -28,13 +28,14 @@ import apsw
 from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.errors import PayloadError
-from holdfast.events import dump_json, token_of
-from holdfast.store.base import Append, Appended, Head, News
+from holdfast.events import dump_json, name_of, token_of
+from holdfast.store.base import Append, Appended, Head, News, news_of_queues
 from holdfast.store.group import Answers, Item, Job
 from holdfast.store.rules import (
     FROM_MEMORY,
     Changes,
     Found,
+    HookChange,
     Row,
     Verdict,
     judge,
@@ -56,6 +57,7 @@ _BATCHED = (
     *_HEADS,
     "add_event",
     "put_step",
+    "queue_step",
     "drop_step",
     "put_timer",
     "drop_timer",
@@ -258,6 +260,7 @@ class GroupWriter:
         self._project(head, known, changes)
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+        news += news_of_queues(head.run, changes.queued)
         known.head = head
         self._touched.add(head.run)
         if changes.ended:
@@ -316,6 +319,9 @@ class GroupWriter:
                 known.steps[key] = step
             elif known.steps.pop(key, None) is not None or not known.full:
                 rows["drop_step"].append((row, key))
+        for key, queued in changes.queued.items():
+            place = (queued.queue, queued.limit_key, queued.priority, queued.time, queued.position)
+            rows["queue_step"].append((row, key, *place, name_of(key)))
         for key, due in changes.timers.items():
             if due is None:
                 rows["drop_timer"].append((row, key))
@@ -335,16 +341,19 @@ class GroupWriter:
 
     def _project_hooks(self, row: int, changes: Changes) -> None:
         for change in changes.hooks:
-            if change.data is None:
-                self.db.execute(SQL["close_hook"], (row, change.key))
-            else:
-                schema, metadata = change.data.get("schema"), change.data.get("metadata")
-                self.db.execute(
-                    SQL["open_hook"],
-                    (token_of(change.key), row, change.key, change.time, to_json(schema), to_json(metadata)),
-                )
+            self._change_hook(row, change)
         for unique, position, digest in changes.deliveries:
             self.db.execute(SQL["add_delivery"], (unique, row, position, digest))
+
+    def _change_hook(self, row: int, change: HookChange) -> None:
+        if change.data is None:
+            self.db.execute(SQL["close_hook"], (row, change.key))
+            return
+        schema, metadata = change.data.get("schema"), change.data.get("metadata")
+        self.db.execute(
+            SQL["open_hook"],
+            (token_of(change.key), row, change.key, change.time, to_json(schema), to_json(metadata)),
+        )
 
     def _flush(self) -> None:
         """Write what has been gathered, table by table. Raises _Moved."""

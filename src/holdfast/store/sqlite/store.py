@@ -22,6 +22,7 @@ from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
+from holdfast.queues import Queue
 from holdfast.store.base import (
     AccessToken,
     Append,
@@ -37,12 +38,14 @@ from holdfast.store.base import (
 )
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
+from holdfast.store.queued import QueueRow, Taken, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
 from . import ownership
 from .appends import GroupWriter
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
 from .lookups import to_child, to_head, to_hook
+from .queues import put_back, put_back_all, take
 from .streams import put_chunks, read_chunks, to_stream
 from .thread import WriterThread
 
@@ -152,12 +155,12 @@ class SqliteStore(GroupStore):
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Send what other processes can use; a run that one of our workers owns and drives is ours alone."""
-        useful = [
-            item
-            for item in news
-            if item.fact or item.ended or item.stream or (item.ready and item.owner not in self._enlisted)
-        ]
+        useful = [item for item in news if self._concerns_others(item)]
         self._peers.send(useful, news)
+
+    def _concerns_others(self, item: News) -> bool:
+        free = item.ready and item.owner not in self._enlisted
+        return item.fact or item.ended or free or item.stream is not None or item.queue is not None
 
     # ---- reading
 
@@ -330,8 +333,11 @@ class SqliteStore(GroupStore):
 
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
-        freed = await self.job(lambda: ownership.discharge(self._db, worker, culprit))
-        self.announce(freed)
+
+        def work() -> list[News]:
+            return ownership.discharge(self._db, worker, culprit) + put_back_all(self._db, worker)
+
+        self.announce(await self.job(work))
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
@@ -374,6 +380,30 @@ class SqliteStore(GroupStore):
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
         await self.job(lambda: ownership.bury_orphan(self._db, run_id, key))
+
+    # ---- queues
+
+    async def take_steps(
+        self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
+    ) -> Taken:
+        """Give the worker steps that wait in these queues; where none does, a read is all it costs."""
+        names = dump_json([queue.name for queue in queues]).decode()
+        [(first,)] = self._query("any_waiting", (names,))
+        if first is None or first > self.clock.now():
+            return Taken(again=first)
+        return await self.job(lambda: take(self._db, worker, queues, steps, room, self.clock.now()))
+
+    async def held_steps(self, worker: str) -> list[Waiting]:
+        """The queued steps that are this worker's."""
+        return [Waiting(*row) for row in self._query("held", (worker,))]
+
+    async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Give up steps that were taken and not begun."""
+        self.announce(await self.job(lambda: put_back(self._db, worker, steps)))
+
+    async def queues(self) -> list[QueueRow]:
+        """The queues in which steps wait or run."""
+        return [QueueRow(*row) for row in self._query("queues", ())]
 
     async def changed(self) -> bool:
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""

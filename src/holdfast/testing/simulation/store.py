@@ -17,7 +17,8 @@ from ...errors import StoreError
 from ...events import Event
 from ...store.base import Append, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
 from ...store.group import Item, news_of_jobs
-from ...store.memory import MemoryStore, _Data
+from ...store.memory import MemoryStore
+from ...store.memory_data import Data
 from ...store.streams import PAGE_CHUNKS, StreamHead
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ T = TypeVar("T")
 class SimulatedStore(MemoryStore):
     """A process's handle on the store."""
 
-    def __init__(self, world: World, data: _Data, clock: Clock, name: str) -> None:
+    def __init__(self, world: World, data: Data, clock: Clock, name: str) -> None:
         super().__init__("memory://simulated", clock, data)
         self._world = world
         self._name = name

@@ -20,7 +20,8 @@ from typing import Any
 from ... import ids
 from ...client import App
 from ...errors import StoreError
-from ...store.memory import MemoryStore, _Data
+from ...store.memory import MemoryStore
+from ...store.memory_data import Data
 from .faults import QUIET, Profile
 from .loop import Process, Stuck, VirtualLoop, process
 from .store import SimulatedStore
@@ -56,7 +57,7 @@ class World:
         self._ids = random.Random(f"{seed}/ids")
         self.profile = profile
         self.loop = VirtualLoop()
-        self.data = _Data()
+        self.data = Data()
         self.down = False
         self.over = False
         self.version = 1

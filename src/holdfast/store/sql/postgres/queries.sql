@@ -61,7 +61,8 @@ WITH moved AS (
     INSERT INTO holdfast.steps (run, key, attempt, due)
     SELECT s.* FROM unnest($47::bigint[], $48::text[], $49::integer[], $50::bigint[]) AS s (run, key, attempt, due)
     WHERE s.run IN (SELECT id FROM accepted)
-    ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due
+    ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due,
+        holder = CASE WHEN excluded.due IS NULL THEN steps.holder END
 ), dropped_steps AS (
     DELETE FROM holdfast.steps USING unnest($51::bigint[], $52::text[]) AS d (run, key)
     WHERE steps.run = d.run AND steps.key = d.key AND d.run IN (SELECT id FROM accepted)
@@ -178,6 +179,14 @@ UNION ALL SELECT 'timer', t.run, t.key, 0, t.due, NULL, NULL
 FROM unnest($1::bigint[], $2::text[]) AS n (run, key) JOIN holdfast.timers t ON t.run = n.run AND t.key = n.key
 UNION ALL SELECT 'child', c.run, c.key, c.position, NULL, c.child, c.status
 FROM unnest($1::bigint[], $2::text[]) AS n (run, key) JOIN holdfast.children c ON c.run = n.run AND c.key = n.key;
+
+-- name: queue_steps
+-- New steps wait in queues.
+UPDATE holdfast.steps SET queue = q.queue, limit_key = q.limit_key, priority = q.priority, asked = q.asked,
+    position = q.position, name = q.name
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::bigint[], $7::integer[], $8::text[])
+    AS q (run, key, queue, limit_key, priority, asked, position, name)
+WHERE steps.run = q.run AND steps.key = q.key;
 
 -- name: open_hooks
 -- Hooks that open.
@@ -395,7 +404,7 @@ WHERE before < $5 ORDER BY position;
 
 -- name: open_steps
 -- The steps of a run that owe an outcome, by the run's id.
-SELECT key, attempt, due FROM holdfast.steps
+SELECT key, attempt, due, queue FROM holdfast.steps
 WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) ORDER BY key;
 
 -- name: open_children
@@ -598,3 +607,65 @@ SELECT current_database() || ' ' || applied FROM holdfast.migrations WHERE numbe
 -- name: add_migration
 -- One more migration.
 INSERT INTO holdfast.migrations (number, name, checksum, applied) VALUES ($1, $2, $3, $4);
+
+-- ==== queues
+
+-- name: any_waiting
+-- When the first of the steps that wait in these queues may start; NULL where none waits.
+SELECT min(coalesce(due, 0)) FROM holdfast.steps WHERE queue = ANY ($1::text[]) AND holder IS NULL;
+
+-- name: running
+-- How many attempts hold a place in a queue, by limit key.
+SELECT limit_key, count(*) FROM holdfast.steps WHERE queue = $1 AND holder IS NOT NULL GROUP BY limit_key;
+
+-- name: waiting
+-- The steps of a queue that may be taken, the best first. One whose run is being written is left out: it ends.
+SELECT runs.run, steps.key, steps.attempt, steps.due, steps.limit_key, steps.position
+FROM holdfast.steps JOIN holdfast.runs ON runs.id = steps.run
+WHERE steps.queue = $1 AND steps.holder IS NULL AND (steps.due IS NULL OR steps.due <= $2)
+  AND steps.name = ANY ($3::text[]) AND (steps.limit_key IS NULL OR steps.limit_key <> ALL ($4::text[]))
+ORDER BY steps.priority DESC, steps.asked, steps.run, steps.position LIMIT $5
+FOR NO KEY UPDATE OF steps SKIP LOCKED;
+
+-- name: next_retry
+-- When the next retry of a queue is due.
+SELECT min(due) FROM holdfast.steps WHERE queue = $1 AND holder IS NULL AND due > $2;
+
+-- name: hold_steps
+-- A worker takes steps.
+UPDATE holdfast.steps SET holder = $1
+FROM unnest($2::text[], $3::text[]) AS t (run, key) JOIN holdfast.runs ON runs.run = t.run
+WHERE steps.run = runs.id AND steps.key = t.key;
+
+-- name: put_back
+-- A worker gives up steps that it has taken.
+UPDATE holdfast.steps SET holder = NULL
+FROM unnest($2::text[], $3::text[]) AS t (run, key) JOIN holdfast.runs ON runs.run = t.run
+WHERE steps.run = runs.id AND steps.key = t.key AND steps.holder = $1 RETURNING steps.key;
+
+-- name: put_back_all
+-- A worker is gone: what it has taken waits again.
+UPDATE holdfast.steps SET holder = NULL WHERE holder = $1 RETURNING key;
+
+-- name: held
+-- What a worker has taken.
+SELECT runs.run, steps.key, steps.attempt, steps.due, steps.limit_key, steps.position
+FROM holdfast.steps JOIN holdfast.runs ON runs.id = steps.run
+WHERE steps.holder = $1 ORDER BY steps.run, steps.position;
+
+-- name: queues
+-- How many steps wait and run in each queue, and since when the oldest waits.
+SELECT queue, count(*) FILTER (WHERE holder IS NULL), count(holder), min(asked) FILTER (WHERE holder IS NULL)
+FROM holdfast.steps WHERE queue IS NOT NULL GROUP BY queue ORDER BY queue;
+
+-- name: starts
+-- Recent starts in a queue.
+SELECT time FROM holdfast.queue_starts WHERE queue = $1 AND time > $2 ORDER BY time;
+
+-- name: drop_starts
+-- Starts that no rate counts any more.
+DELETE FROM holdfast.queue_starts WHERE queue = $1 AND time <= $2;
+
+-- name: add_starts
+-- More starts, at one moment.
+INSERT INTO holdfast.queue_starts (queue, time) SELECT $1, $2 FROM generate_series(1, $3::integer);

@@ -121,7 +121,13 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
 -- name: put_step
 -- A step that owes an outcome, as it is now.
 INSERT INTO steps (run, key, attempt, due) VALUES (?1, ?2, ?3, ?4)
-ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due;
+ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due,
+    holder = CASE WHEN excluded.due IS NULL THEN holder END;
+
+-- name: queue_step
+-- A new step waits in a queue.
+UPDATE steps SET queue = ?3, limit_key = ?4, priority = ?5, asked = ?6, position = ?7, name = ?8
+WHERE run = ?1 AND key = ?2;
 
 -- name: drop_step
 -- A step has its outcome.
@@ -315,7 +321,7 @@ WHERE runs.run = :run ORDER BY due, key LIMIT :limit;
 
 -- name: open_steps
 -- The steps of a run that owe an outcome, by the run's id.
-SELECT key, attempt, due FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) ORDER BY key;
+SELECT key, attempt, due, queue FROM steps WHERE run = (SELECT row FROM runs WHERE run = ?1) ORDER BY key;
 
 -- name: open_children
 -- The child runs of which a run has not heard the end, by its id.
@@ -502,6 +508,64 @@ INSERT INTO tokens (id, scope, hash, created, note) VALUES (?1, ?2, ?3, ?4, ?5);
 -- name: drop_token
 -- Forget a token.
 DELETE FROM tokens WHERE id = ?1 RETURNING id;
+
+-- ==== queues
+
+-- name: any_waiting
+-- When the first of the steps that wait in these queues may start; NULL where none waits.
+SELECT min(coalesce(due, 0)) FROM steps
+WHERE queue IN (SELECT value FROM json_each(?1)) AND holder IS NULL;
+
+-- name: running
+-- How many attempts hold a place in a queue, by limit key.
+SELECT limit_key, count(*) FROM steps WHERE queue = ?1 AND holder IS NOT NULL GROUP BY limit_key;
+
+-- name: waiting
+-- The steps of a queue that may be taken, the best first.
+SELECT runs.run, key, attempt, due, limit_key, steps.position FROM steps JOIN runs ON runs.row = steps.run
+WHERE queue = :queue AND holder IS NULL AND (due IS NULL OR due <= :now)
+  AND name IN (SELECT value FROM json_each(:names))
+  AND (limit_key IS NULL OR limit_key NOT IN (SELECT value FROM json_each(:full)))
+ORDER BY priority DESC, asked, steps.run, steps.position LIMIT :limit;
+
+-- name: next_retry
+-- When the next retry of a queue is due.
+SELECT min(due) FROM steps WHERE queue = ?1 AND holder IS NULL AND due > ?2;
+
+-- name: hold_step
+-- A worker takes a step.
+UPDATE steps SET holder = ?1 WHERE run = (SELECT row FROM runs WHERE run = ?2) AND key = ?3;
+
+-- name: put_back_step
+-- A worker gives up a step that it has taken.
+UPDATE steps SET holder = NULL
+WHERE run = (SELECT row FROM runs WHERE run = ?2) AND key = ?3 AND holder = ?1 RETURNING key;
+
+-- name: put_back_steps
+-- A worker is gone: what it has taken waits again.
+UPDATE steps SET holder = NULL WHERE holder = ?1 RETURNING key;
+
+-- name: held
+-- What a worker has taken.
+SELECT runs.run, key, attempt, due, limit_key, steps.position FROM steps JOIN runs ON runs.row = steps.run
+WHERE holder = ?1 ORDER BY steps.run, steps.position;
+
+-- name: queues
+-- How many steps wait and run in each queue, and since when the oldest waits.
+SELECT queue, sum(holder IS NULL), count(holder), min(CASE WHEN holder IS NULL THEN asked END)
+FROM steps WHERE queue IS NOT NULL GROUP BY queue ORDER BY queue;
+
+-- name: starts
+-- Recent starts in a queue.
+SELECT time FROM queue_starts WHERE queue = ?1 AND time > ?2 ORDER BY time;
+
+-- name: drop_starts
+-- Starts that no rate counts any more.
+DELETE FROM queue_starts WHERE queue = ?1 AND time <= ?2;
+
+-- name: add_start
+-- One more start.
+INSERT INTO queue_starts (queue, time) VALUES (?1, ?2);
 
 -- ==== the schema's history
 
