@@ -1,10 +1,12 @@
-"""Simulate deployments from many seeds, with a progress bar; a seed that finds a problem is repeated and reduced.
+"""Simulate deployments from many seeds, with a progress bar; a seed that finds a problem is repeated and shrunk.
 
     python proof/simulate.py --seeds 1000            seeds 0 to 999
     python proof/simulate.py --seeds 1000 --first N  from seed N on
     python proof/simulate.py --seed 23 --trace       one seed, with its trace
+    python proof/simulate.py --shrink 23             one seed, made small: the command that repeats what is left
+    python proof/simulate.py --case '{"seed": …}'    what is left of a seed, with its trace (or @FILE)
 
-Exit code 1 where a seed found a problem.
+A sweep shrinks the first seed that finds a problem. Exit code 1 where a seed found one.
 """
 
 from __future__ import annotations
@@ -22,21 +24,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "simulation"))
 
-import random
-
 import msgspec
-from scenarios import generated
+from scenarios import Case, drawn, generated, played, scenario_of, shrunk, statements
 
-from holdfast.testing.simulation import Report, profile, simulate
+from holdfast.testing.simulation import Report
 
 TOTAL = ("calls", "befallen", "statuses")
 
 
 def play(seed: int) -> Report:
     """One seed."""
+    be_quiet()
+    return played(generated(seed), seed)
+
+
+def be_quiet() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    return simulate(generated(seed), seed)
 
 
 def outcome(seed: int) -> tuple[int, list[str], dict[str, Any]]:
@@ -45,38 +49,45 @@ def outcome(seed: int) -> tuple[int, list[str], dict[str, Any]]:
     return seed, report.problems, {name: getattr(report, name) for name in TOTAL}
 
 
-def reduce(seed: int) -> Report:
-    """The same seed with every kind of trouble taken away that the problem does not need."""
-    trouble = profile(random.Random(f"{seed}/profile"))
-    best = simulate(generated(seed, trouble), seed)
-    for group in ("calls", "news", "events"):
-        for kind in list(getattr(trouble, group)):
-            less = msgspec.structs.replace(
-                trouble, **{group: {k: v for k, v in getattr(trouble, group).items() if k != kind}}
-            )
-            report = simulate(generated(seed, less), seed)
-            if report.problems:
-                trouble, best = less, report
-    return best
-
-
-def show(seed: int, *, trace: bool) -> int:
-    report = play(seed)
-    if report.problems:
-        report = reduce(seed)
-        print(f"reduced to {report.befallen}")
-    if trace or report.problems:
+def show(case: Case, *, trace: bool) -> int:
+    be_quiet()
+    report = played(scenario_of(case), case.seed)
+    if trace:
         print("\n".join(report.trace))
     print(
         json.dumps(
-            {"seed": seed, "digest": report.digest, "problems": report.problems, "calls": report.calls}
+            {"seed": case.seed, "digest": report.digest, "problems": report.problems, "calls": report.calls}
         )
     )
     return 1 if report.problems else 0
 
 
+def make_small(seed: int) -> int:
+    """Shrink a seed; say what it was, what is left, and how to repeat that."""
+    be_quiet()
+    begun, case = time.monotonic(), drawn(seed)
+    before = played(scenario_of(case), seed)
+    if not before.problems:
+        print(f"seed {seed} finds no problem")
+        return 0
+    small, after, tries = shrunk(case)
+    for name, one, report in (("was", case, before), ("is left", small, after)):
+        size = {
+            "runs": len(one.programs),
+            "statements": statements(one.programs),
+            "troubles": len(report.troubles),
+            "workers": one.workers,
+            "calls": report.calls,
+        }
+        print(f"{name}: {json.dumps(size)}")
+    print(f"after {tries} simulations, {time.monotonic() - begun:.0f} s")
+    print("\n".join(after.problems))
+    print(f"repeat it: python proof/simulate.py --case '{msgspec.json.encode(small).decode()}'")
+    return 1
+
+
 def sweep(first: int, count: int, processes: int) -> int:
-    begun, calls, bad = time.monotonic(), 0, 0
+    begun, calls, bad = time.monotonic(), 0, list[int]()
     befallen: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     with multiprocessing.Pool(processes) as pool:
@@ -88,17 +99,25 @@ def sweep(first: int, count: int, processes: int) -> int:
             befallen.update(totals["befallen"])
             statuses.update(totals["statuses"])
             if problems:
-                bad += 1
+                bad.append(seed)
                 print(f"\nseed {seed}: {problems[0]}\n  repeat it: python proof/simulate.py --seed {seed}")
-            bar(done, count, bad, begun)
+            bar(done, count, len(bad), begun)
     print(file=sys.stderr)
-    result = {"seeds": count, "first": first, "bad": bad, "calls": calls, "faults": sum(befallen.values())}
+    result = {
+        "seeds": count,
+        "first": first,
+        "bad": sorted(bad),
+        "calls": calls,
+        "faults": sum(befallen.values()),
+    }
     print(
         json.dumps(
             result
             | {"befallen": dict(befallen), "runs": dict(statuses), "s": round(time.monotonic() - begun)}
         )
     )
+    if bad:
+        make_small(min(bad))
     return 1 if bad else 0
 
 
@@ -120,11 +139,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--shrink", type=int)
+    parser.add_argument("--case")
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     given = parser.parse_args()
+    if given.shrink is not None:
+        return make_small(given.shrink)
+    if given.case is not None:
+        text = Path(given.case[1:]).read_text() if given.case.startswith("@") else given.case
+        return show(msgspec.json.decode(text, type=Case), trace=True)
     if given.seed is not None:
-        return show(given.seed, trace=given.trace)
+        return show(drawn(given.seed), trace=given.trace)
     return sweep(given.first, given.seeds, given.processes)
 
 

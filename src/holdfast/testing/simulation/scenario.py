@@ -11,6 +11,7 @@ or wait for a payload; what still waits is sent one, then cancelled. `invariants
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ class Scenario(msgspec.Struct, kw_only=True):
     """Whether clients also cancel, wake and terminate runs."""
     profile: Profile | None = None
     """The trouble; None: what the seed draws."""
+    only: frozenset[str] | None = None
+    """Of that trouble, what happens, as `Report.troubles` names it; None: all."""
 
 
 class Sent(msgspec.Struct):
@@ -71,13 +74,18 @@ class Sent(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What a simulation came to. `problems` is empty where every invariant held."""
+    """What a simulation came to. `problems` is empty where every invariant held.
+
+    `troubles` names what went wrong, in order: "unanswered 17" befell the 17th call, "crash 2" was the second
+    crash; `befallen` counts them by kind.
+    """
 
     seed: int | str
     digest: str
     problems: list[str]
     trace: list[str]
     calls: int
+    troubles: list[str]
     befallen: dict[str, int]
     statuses: dict[str, int]
     seconds: float
@@ -91,7 +99,7 @@ def simulate(scenario: Scenario, seed: int | str) -> Report:
             assert simulate(scenario, seed).problems == []
     """
     trouble = scenario.profile if scenario.profile is not None else profile(random.Random(f"{seed}/profile"))
-    play = _Play(World(seed, trouble), scenario)
+    play = _Play(World(seed, trouble, scenario.only), scenario)
     try:
         play.world.run(play.main())
     except Stuck as stuck:
@@ -119,6 +127,7 @@ class _Play:
             world.problems,
             world.trace,
             world.calls,
+            world.troubles,
             dict(world.befallen),
             dict(statuses),
             world.now,
@@ -225,13 +234,14 @@ class _Play:
 
     async def _befall(self, kind: str, every: float) -> None:
         chance = random.Random(f"{self.world.seed}/{kind}")
-        while True:
+        for number in itertools.count(1):
             await asyncio.sleep(chance.expovariate(1 / every))
             workers = self.world.alive("worker")
             if not workers:
                 continue
             owner = chance.choice(workers)
-            self.world.befallen[kind] += 1
+            if not self.world.happens(kind, number):
+                continue
             self.world.note(f"{owner.name}: {kind}")
             match kind:
                 case "crash":

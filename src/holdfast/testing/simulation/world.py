@@ -13,7 +13,7 @@ import hashlib
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -48,12 +48,20 @@ class SimulatedClock:
 
 
 class World:
-    """One simulation. `calls` and `befallen` count what happened, `problems` what must not."""
+    """One simulation. `troubles` are what went wrong, in order, `problems` what must not come of it.
 
-    def __init__(self, seed: int | str, profile: Profile = QUIET) -> None:
+    With `only`, all other troubles that the seed has in store do not happen.
+    """
+
+    def __init__(
+        self, seed: int | str, profile: Profile = QUIET, only: Collection[str] | None = None
+    ) -> None:
         self.seed = seed
         self.chance = random.Random(f"{seed}/world")
-        self._fate = random.Random(f"{seed}/faults")
+        # A stream for each use: what befalls the 17th call is the same, whatever befell those before it.
+        self._calls = random.Random(f"{seed}/calls")
+        self._news = random.Random(f"{seed}/news")
+        self._travel = random.Random(f"{seed}/travel")
         self._ids = random.Random(f"{seed}/ids")
         self.profile = profile
         self.loop = VirtualLoop()
@@ -62,7 +70,9 @@ class World:
         self.over = False
         self.version = 1
         self.calls = 0
-        self.befallen: Counter[str] = Counter()
+        self.notices = 0
+        self.only = only
+        self.troubles: list[str] = []
         self.problems: list[str] = []
         self.trace: list[str] = []
         self.processes: dict[str, Process] = {}
@@ -98,24 +108,36 @@ class World:
     def befalls(self, name: str, what: str) -> str | None:
         """What befalls this call of a process."""
         self.calls += 1
-        fate = self.profile.call(self._fate)
-        if fate is not None:
-            self.befallen[fate] += 1
-            self.note(f"{name}: {what} ! {fate}")
+        fate = self.profile.call(self._calls)
+        if fate is None or not self.happens(fate, self.calls):
+            return None
+        self.note(f"{name}: {what} ! {fate}")
         return fate
 
     def notice(self) -> str | None:
         """What befalls a notice."""
-        fate = self.profile.notice(self._fate)
-        if fate is not None:
-            self.befallen[fate] += 1
-        return fate
+        self.notices += 1
+        fate = self.profile.notice(self._news)
+        return fate if fate is not None and self.happens(fate, self.notices) else None
+
+    def happens(self, kind: str, number: int) -> bool:
+        """Whether this trouble is one of those that happen; it is noted then, by its kind and number."""
+        trouble = f"{kind} {number}"
+        if self.only is not None and trouble not in self.only:
+            return False
+        self.troubles.append(trouble)
+        return True
+
+    @property
+    def befallen(self) -> Counter[str]:
+        """How often each kind of trouble has happened."""
+        return Counter(trouble.rpartition(" ")[0] for trouble in self.troubles)
 
     def travel(self, fate: str | None) -> float:
         """How long a message is under way, in seconds."""
         if fate in ("slow", "news late"):
-            return self._fate.expovariate(1 / 2.0)
-        return self._fate.uniform(0, self.profile.delay) if self.profile.delay else 0.0
+            return self._travel.expovariate(1 / 2.0)
+        return self._travel.uniform(0, self.profile.delay) if self.profile.delay else 0.0
 
     # ---- processes
 
