@@ -73,6 +73,9 @@ _CARRIED_OUT = frozenset(
 _OUR_FAULT = (CommandMissing, FenceMissing, InvalidAppend)
 """Refusals that no second try changes: the engine asked for what it may not."""
 
+_OTHERS = 1.0
+"""Seconds between looks at an attempt that another worker has."""
+
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 """Seconds between sends of an append that the store could not answer."""
 
@@ -379,7 +382,9 @@ class Advance:
                 continue
             key, data = draft.key, draft.data
             if type_ == "step_started":
-                if draft.unique not in answer.doubles:  # else another worker has this attempt
+                if draft.unique in answer.doubles:
+                    self._await_other(execution, key)
+                else:
                     self._note(attempts.started(calls.get(key), key, data["attempt"]))
             elif type_ == "step_scheduled":
                 if "queue" in data:
@@ -399,6 +404,27 @@ class Advance:
             self.children.started(self._live.children[draft.key], self._live.root)
         elif draft.type == "child_cancelled":
             self.children.cancelled(draft.key)
+
+    def _await_other(self, execution: Execution, key: str) -> None:
+        """An attempt that was to start here is another worker's: see to it that something comes of it.
+
+        That worker may be gone, or have recorded the attempt's failure before this one had read so far; neither is
+        a fact that anybody is told of.
+        """
+        self.worker.later(_OTHERS, lambda: self.worker.spawn(self._look_at_other(execution, key)))
+
+    async def _look_at_other(self, execution: Execution, key: str) -> None:
+        if self.closed or execution is not self.execution or key not in execution.calls:
+            return
+        try:
+            under_way = await self._attempts.is_under_way(key)
+        except StoreError:
+            under_way = True
+        if under_way:
+            self._await_other(execution, key)
+        elif execution is self.execution:
+            self._stale = True  # with the log, it is read how far the step's attempts have come
+            self.turn()
 
     def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
         fence_log.info(

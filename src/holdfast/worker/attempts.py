@@ -85,6 +85,16 @@ class Attempts:
             return self._start(call.key, attempt + 1, **({"reason": "recovered"} if attempt else {}))
         return lost(call.key, attempt, call.step.options.retries)
 
+    async def is_under_way(self, key: str) -> bool:
+        """Whether the last attempt of this step is on, at a worker that lives. Raises StoreError."""
+        store = self._worker.store
+        step = next((step for step in await store.open_steps(self._run_id) if step.key == key), None)
+        if step is None or step.due is not None:
+            return False
+        started = [e for e in await store.read(self._run_id) if e.type == "step_started" and e.key == key]
+        whose, now = started[-1].data["worker"], self._worker.clock.now()
+        return any(row.id == whose and row.expires > now for row in await store.workers())
+
     def abandon(self, key: str) -> Draft | None:
         """Workflow code waits for this step no longer."""
         if key in self.running:
