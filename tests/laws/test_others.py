@@ -1,0 +1,102 @@
+"""A worker among others: what it is not told, what another one has begun, and what it has to let go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import holdfast as hf
+from holdfast.events import new
+from holdfast.testing import ManualClock
+
+bodies: list[int] = []
+
+
+@hf.step(retries=5, backoff=hf.Backoff(initial=60, jitter=0))
+async def fails_once() -> int:
+    bodies.append(hf.step_info().attempt)
+    if hf.step_info().attempt == 1:
+        raise OSError("at first")
+    return hf.step_info().attempt
+
+
+@hf.workflow
+async def tries() -> int:
+    return await fails_once()
+
+
+@hf.workflow
+async def listens() -> int:
+    return await hf.hook("others", type=int)
+
+
+async def settled(worker: Any) -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+        while worker.working:
+            await asyncio.sleep(0)
+
+
+async def test_a_notice_that_was_lost_costs_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H-03, L14: the payload is committed, nobody is told; the slow poll finds what is behind its mark."""
+    async with (
+        hf.connect("memory://lost notice") as app,
+        hf.connect("memory://lost notice") as sender,
+        app.worker(poll=0.02) as worker,
+    ):
+        run = await app.start(listens)
+        await settled(worker)
+        with monkeypatch.context() as patch:
+            patch.setattr(app.store, "tell", lambda news: None)
+            await sender.resume("others", 7)
+            await asyncio.sleep(0)  # the notice stands in the loop's queue, and is lost there
+            await asyncio.sleep(0)
+        assert await run.result(timeout=20) == 7
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["it has failed there", "its worker is gone"])
+async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_over(ended: bool) -> None:
+    """L3, H-07: no second body for it; and the run does not wait for ever for what is no fact (seed 168)."""
+    bodies.clear()
+    clock = ManualClock()
+    async with hf.connect("memory://", clock=clock) as app, app.worker() as worker:
+        run = await app.start(tries)
+        await settled(worker)
+        assert bodies == [1]
+        theirs = [new("step_started", key="fails_once#1", data={"attempt": 2, "worker": "wrk_other"})]
+        clock.advance(60)  # the attempt that waits here is due, in the next turn: theirs comes before it
+        if ended:
+            error = {"type": "builtins:OSError", "message": "theirs"}
+            data = {"attempt": 2, "error": error, "delay": 0, "due": clock.now()}
+            theirs.append(new("step_retried", key="fails_once#1", data=data))
+        await app.store.append(run.id, theirs)
+        assert await run.result(timeout=20) == 3
+    assert bodies == [1, 3]
+
+
+async def test_a_run_that_is_let_go_while_its_log_is_read_is_not_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R-04: code that nobody buries is closed by the garbage collector, its `finally` out in the world."""
+    async with hf.connect("memory://") as app:
+        await app.start(listens)
+        reading, go_on = asyncio.Event(), asyncio.Event()
+        read = app.store.read
+
+        async def slowly(*args: Any, **more: Any) -> Any:
+            events = await read(*args, **more)
+            reading.set()
+            await go_on.wait()
+            return events
+
+        monkeypatch.setattr(app.store, "read", slowly)
+        async with app.worker() as worker:
+            await reading.wait()
+            [advance] = worker._live.values()
+            worker.deposed()
+            go_on.set()
+            await settled(worker)
+            assert advance.closed
+            assert advance.execution is None
