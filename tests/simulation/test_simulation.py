@@ -14,11 +14,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scenarios import generated
+import msgspec
+import scenarios
+from scenarios import Case, drawn, generated, played, scenario_of, shrunk, statements
 
 import holdfast as hf
-from holdfast.testing.simulation import Profile, Scenario, Start, World, simulate
+from holdfast.testing.simulation import Profile, Scenario, Start, World, shrink, simulate
 from holdfast.testing.simulation.faults import CALLS, EVENTS, NEWS
+from holdfast.testing.simulation.shrink import fewest
+from holdfast.worker.maintain import Maintain
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
@@ -184,3 +188,63 @@ def test_chance_does_not_leak_out_of_a_world():
     simulate(Scenario(starts=[Start(approval, (1,), "r")], profile=Profile()), 1)
     assert ids.run_id() != ids.run_id()
     assert ids.random_bytes.__module__ == "posix"
+
+
+def test_all_the_troubles_of_a_seed_named_one_by_one_are_the_seed():
+    """What shrinking leaves out, it leaves out by name; nothing else changes."""
+    whole = played(scenario_of(drawn(7)), 7)
+    assert whole.troubles
+    again = played(scenario_of(msgspec.structs.replace(drawn(7), only=whole.troubles)), 7)
+    assert again.trace == whole.trace
+    less = played(scenario_of(msgspec.structs.replace(drawn(7), only=whole.troubles[:1])), 7)
+    assert less.troubles == whole.troubles[:1]
+
+
+def test_the_few_parts_that_matter_are_left():
+    needed = {3: 2, 40: 1, 41: 2}
+
+    def fails(levels):
+        return all(levels[part] >= level for part, level in needed.items())
+
+    levels = fewest(60, fails)
+    assert {part: level for part, level in enumerate(levels) if level} == needed
+
+
+def test_a_seed_that_finds_a_problem_is_shrunk_and_can_be_repeated(monkeypatch):
+    """With a protection taken out (the dead keep their runs), one crash is left of it all."""
+
+    async def bury_nobody(_self):
+        pass
+
+    monkeypatch.setattr(Maintain, "_bury_expired", bury_nobody)
+    trouble = Profile(events={"crash": 5.0, "clock jump": 5.0}, calls={"slow": 0.05}, delay=0.05)
+    scenario = Scenario(
+        starts=[Start(approval, (n,), f"approval-{n}") for n in range(4)], profile=trouble, workers=3
+    )
+    seed = next(seed for seed in range(20) if simulate(scenario, seed).problems)
+    before = simulate(scenario, seed)
+    small = shrink(scenario, seed, tries=150)
+    assert len(before.troubles) > 5
+    assert [trouble.partition(" ")[0] for trouble in small.report.troubles] == ["crash"]
+    assert small.report.problems
+    assert simulate(small.scenario, seed).trace == small.report.trace
+    with pytest.raises(ValueError, match="finds no problem"):
+        shrink(Scenario(starts=scenario.starts[:1], profile=Profile()), seed)
+
+
+def test_a_program_shrinks_statement_by_statement(monkeypatch):
+    monkeypatch.setattr(scenarios, "played", suspicious)
+    small, report, _ = shrunk(Case(1, [drawn(1).programs[0], drawn(2).programs[0]], workers=3, horizon=10.0))
+    assert report.problems
+    assert statements(small.programs) == 1
+    assert (small.workers, small.clients, small.meddle) == (1, 1, False)
+    assert msgspec.json.decode(msgspec.json.encode(small), type=Case).programs[0][0][0] == "step"
+
+
+def suspicious(scenario, seed):
+    """As if each program with a step in it were wrong."""
+    report = simulate(Scenario(starts=[], profile=Profile(), horizon=1.0), seed)
+    report.problems += ["a step"] * (
+        '"step"' in str([start.args for start in scenario.starts]).replace("'", '"')
+    )
+    return report

@@ -5,7 +5,7 @@ from holdfast.testing.simulation import Scenario, Start, simulate
 report = simulate(Scenario(starts=[Start(fulfil, (order,), "order-1")]), seed=7)
 assert not report.problems, report.trace[-50:]
 
-`shrink` makes the scenario of a seed that finds a problem as small as hypothesis can.
+`shrink` makes the scenario of a seed that finds a problem small.
 """
 
 from .faults import QUIET, Profile, profile
