@@ -351,7 +351,7 @@ class App:
                 answer = await self.store.deliver(token, payload, delivery)
                 break
             except RunContinued as error:
-                await succeed(self.store, error.run_id)
+                await succeed(self.store, error.run)
         return Resumed(answer.run, answer.first, bool(answer.duplicates))
 
     async def _schema(self, token: str) -> dict[str, Any] | None:

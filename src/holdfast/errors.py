@@ -11,7 +11,7 @@
     ├── RunNotFound           no run has this id
     ├── RunExists             a run has this id and another input
     ├── RunEnded              the run has ended and takes no more of this
-    ├── RunContinued          the run goes on under another id (`.run_id`), which is not there yet
+    ├── RunContinued          the run goes on under another id, which is not there yet
     ├── StreamEnded           the stream has its end mark and takes no more chunks
     ├── HookNotFound          no open hook has this token (`.reason` says why)
     ├── HookTaken             another run holds the token (`.owner`)
@@ -144,13 +144,13 @@ class RunEnded(HoldfastError):
 
 
 class RunContinued(HoldfastError):
-    """The run that held the hook goes on under another id, and that run is not there yet; `.run_id` is the old."""
+    """The run that held the hook goes on under another id, and that run is not there yet; `.run` is the old."""
 
     code = "run_continued"
 
-    def __init__(self, message: str, *, run_id: str = "") -> None:
+    def __init__(self, message: str, *, run: str = "") -> None:
         super().__init__(message)
-        self.run_id = run_id
+        self.run = run
 
 
 class StreamEnded(HoldfastError):

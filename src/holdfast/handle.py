@@ -80,7 +80,7 @@ class Run(Generic[R]):
         """
         try:
             async with asyncio.timeout(timeout):
-                end = await self._last_end()
+                end = await self.end()
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended within {timeout:g} s; it goes on") from None
         if end.type == "run_completed":
@@ -95,8 +95,11 @@ class Run(Generic[R]):
         kind = type(error).__name__
         raise RunFailed(f"run {self.id} failed: {kind}: {error}", run_id=self.id, type=kind) from error
 
-    async def _last_end(self) -> Event:
-        """The end of the last run of the chain, where this one continued as others."""
+    async def end(self) -> Event:
+        """The event that ended it, as soon as it has; of a run that continued as others, the end of the last.
+
+        Raises RunNotFound.
+        """
         run_id, end = self.id, await self._ends.of(self.id)
         while (successor := continued_as(end)) is not None:
             try:

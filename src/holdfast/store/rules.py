@@ -140,7 +140,7 @@ def resolve(request: Append, found: Found) -> HoldfastError | None:
             return RunContinued(
                 f"run {run}, which holds {request.token!r}, goes on under another id that is not there yet: "
                 "send it again",
-                run_id=run,
+                run=run,
             )
         reason = found.former.get(request.token, "unknown")
         return HookNotFound(no_hook(request.token, reason), reason=reason)  # type: ignore[arg-type]

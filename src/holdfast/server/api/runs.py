@@ -183,7 +183,7 @@ async def result(call: Call[None, ResultQuery]) -> Reply:
     head = await _head(call)
     try:
         async with asyncio.timeout(call.query.timeout):
-            end = await call.service.ends.of(head.run)
+            end = await call.service.app.run(head.run).end()
     except TimeoutError:
         return Reply(202, Result(head.run, (await _head(call)).status))
     data, status = end.data, end.type.removeprefix("run_")

@@ -134,7 +134,8 @@ class Problem(msgspec.Struct, omit_defaults=True):
     """Every error: its stable code, a sentence for people, and what else belongs to it.
 
     `missed` are the events that a stale decider has not read, `recorded` the positions of what was kept all the
-    same, `reason` why there is no such hook, `owner` the run that holds a token, `retry_after` seconds.
+    same, `reason` why there is no such hook, `owner` the run that holds a token, `retry_after` seconds,
+    `run` whose events those are, or which run goes on as another.
     """
 
     code: str
@@ -270,6 +271,7 @@ _FIELDS = {
     "run_ended": ("recorded",),
     "hook_not_found": ("reason",),
     "hook_taken": ("owner",),
+    "run_continued": ("run",),
 }
 
 
