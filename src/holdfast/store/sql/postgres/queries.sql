@@ -578,9 +578,11 @@ DELETE FROM holdfast.tokens WHERE id = $1 RETURNING id;
 SELECT pg_advisory_xact_lock($1);
 
 -- name: schema
--- What is there: the server's encoding, and whether the schema and its history are.
-SELECT current_setting('server_encoding'), to_regnamespace('holdfast') IS NOT NULL,
-    to_regclass('holdfast.migrations') IS NOT NULL, pg_is_in_recovery();
+-- What is there: the server's encoding, and whether the schema and its history are. From the catalogue's tables, for
+-- functions like to_regclass answer from a cache that may be older than the lock that we have waited for.
+SELECT current_setting('server_encoding'), EXISTS (SELECT FROM pg_namespace WHERE nspname = 'holdfast'),
+    EXISTS (SELECT FROM pg_tables WHERE schemaname = 'holdfast' AND tablename = 'migrations'),
+    pg_is_in_recovery();
 
 -- name: schema_tables
 -- The tables in a schema of our name.

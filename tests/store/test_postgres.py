@@ -1,0 +1,278 @@
+"""What only PostgreSQL has: connections that are lost, a server that others share, a schema among others."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from postgres_kit import execute
+from store_kit import (
+    SECOND,
+    assert_sound,
+    begin,
+    completed,
+    created,
+    noted,
+    opened,
+    scheduled,
+    started,
+    woken,
+)
+
+from holdfast.chunks import Part
+from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
+from holdfast.store import open_store
+from holdfast.store.migrate import load_migrations
+from holdfast.store.postgres import connect, schema
+from holdfast.store.postgres.clock import ServerClock
+from holdfast.store.postgres.text import escape, unescape
+from holdfast.store.queries import load_queries
+
+# ---- lost connections
+
+
+class Cut:
+    """Cuts the connection at one statement of a process, before it is sent or before its answer is read."""
+
+    def __init__(self, monkeypatch):
+        self.left, self.after, self.cut = 0, False, 0
+        for name in ("fetch", "fetchval", "execute"):
+            monkeypatch.setattr(asyncpg.Connection, name, self._cutting(getattr(asyncpg.Connection, name)))
+
+    def at(self, number, after):
+        self.left, self.after, self.cut = number, after, 0
+
+    def _cutting(self, real):
+        async def call(connection, *arguments, **options):
+            self.left -= 1
+            if self.left != 0:
+                return await real(connection, *arguments, **options)
+            self.cut += 1
+            if self.after:
+                await real(connection, *arguments, **options)
+            connection.terminate()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+        return call
+
+
+async def write_everything(store, run):
+    """Appends on the fast and on the slow way, a payload, a stream: every statement that writes a log."""
+    last = await begin(store, run, "a#1")
+    answer = await store.append(run, [completed("a#1", at=store.clock.now()), noted("n#1")], after=last)
+    await store.append(run, [opened(f"{run}#1"), noted("n#2")], after=answer.last)
+    await store.deliver(run, b"1", "d")
+    await store.append(run, [woken("w")])
+    await store.write_stream(run, "s", [Part("text", b"x")])
+    return [(event.position, event.type, event.key) for event in await assert_sound(store, run)]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_connection_lost_at_any_statement_changes_nothing(postgres_url, monkeypatch, after):
+    """L-12, L-13: whichever statement it was, the log is the one that would have been written without it."""
+    cut = Cut(monkeypatch)
+    async with open_store(postgres_url) as store:
+        expected = await write_everything(store, "r0")
+        number = 0
+        while True:
+            number += 1
+            cut.at(number, after)
+            assert await write_everything(store, f"r{number}") == [
+                (position, type_, key.replace("r0", f"r{number}")) for position, type_, key in expected
+            ]
+            assert len(await store.read_stream(f"r{number}", "s")) == 1
+            if not cut.cut:
+                break
+        assert number > 25, "each statement had its turn"
+
+
+async def test_any_backend_may_be_terminated_at_any_time(postgres_url):
+    """DESIGN §4: what an administrator does to connections is a wait, and no failure; news are heard again."""
+    heard = asyncio.Event()
+    async with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        other.listen(lambda news: heard.set() if any(item.run == "last" for item in news) else None)
+
+        async def write(name):
+            last = await begin(store, name)
+            for n in range(15):
+                last = (await store.append(name, [noted(f"n#{n}")], after=last)).last
+
+        async def terminate():
+            async with asyncio.timeout(30):
+                for _ in range(12):
+                    await asyncio.to_thread(
+                        execute,
+                        postgres_url,
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE application_name = 'holdfast' ORDER BY random() LIMIT 2",
+                    )
+
+        await asyncio.gather(terminate(), *(write(f"r{n}") for n in range(20)))
+        for n in range(20):
+            assert len(await assert_sound(other, f"r{n}")) == 2 + 15
+        async with asyncio.timeout(10):
+            number = 0
+            while not heard.is_set():
+                number += 1
+                await store.append("last" if number == 1 else f"x{number}", [created()], after=0)
+                await store.append("last", [woken()])
+                await asyncio.sleep(0.02)
+
+
+async def test_a_server_that_cannot_be_reached_is_told_in_one_line(tmp_path):
+    for url, word in (
+        (f"postgresql://u:secret@/app?host={tmp_path}", "cannot be reached"),
+        ("postgresql://u:secret@127.0.0.1:1/app", "cannot be reached"),
+    ):
+        with pytest.raises(StoreError, match=word) as caught:
+            async with open_store(url):
+                pass
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+# ---- time
+
+
+async def test_a_process_with_a_wrong_clock_writes_the_servers_time(postgres_url):
+    """L8: the fast way refuses an estimate that is off by a second; the slow way asks the server."""
+    async with open_store(postgres_url) as store:
+        assert isinstance(store.clock, ServerClock)
+        last = await begin(store)
+        store.clock._offset += 3600 * SECOND
+        await store.append("r", [noted("n#1")], after=last)
+        (server,) = execute(postgres_url, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[
+            0
+        ]
+        log = await assert_sound(store, "r")
+        assert abs(log[-1].time - server) < 5 * SECOND
+        assert abs(store.clock.now() - server) < 5 * SECOND, "and it has learnt the time"
+
+
+def test_the_estimate_moves_only_as_far_as_it_is_proven_wrong():
+    clock = ServerClock()
+    clock.learn(1_000_000, 0, 100)
+    assert clock._offset == 1_000_000 - 50
+    clock.learn(2_000_000, 1_000_000, 1_000_200)
+    assert clock._offset == 1_000_000 - 50, "it lies between the two"
+    clock.learn(2_000_500, 1_000_000, 1_000_200)
+    assert clock._offset == 1_000_300, "it was too slow"
+    clock.learn(2_000_000, 1_000_000, 1_000_200)
+    assert clock._offset == 1_000_000, "it was too fast"
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("name", ["", "plain", "nul\0", "\0\0", "\x1a", "\x1a0", "\x1a\0", "\x1a1\0\x1a"])
+def test_every_name_comes_back(name):
+    assert "\0" not in escape(name)
+    assert unescape(escape(name)) == name
+
+
+# ---- the schema
+
+
+def dump(url):
+    """What the schema is made of."""
+    return execute(
+        url,
+        "SELECT table_name::text, column_name::text, data_type::text, is_nullable::text, "
+        "coalesce(column_default, generation_expression)::text FROM information_schema.columns "
+        "WHERE table_schema = 'holdfast' UNION ALL "
+        "SELECT tablename::text, indexname::text, indexdef::text, '', NULL FROM pg_indexes "
+        "WHERE schemaname = 'holdfast' ORDER BY 1, 2",
+    )
+
+
+async def open_and_close(url):
+    async with open_store(url):
+        pass
+
+
+async def test_eight_that_open_an_empty_database_at_once_make_one_schema(postgres):
+    url = postgres.fresh()
+    await asyncio.gather(*(open_and_close(url) for _ in range(8)))
+    assert execute(url, "SELECT count(*) FROM holdfast.migrations")[0][0] == len(load_migrations("postgres"))
+
+
+async def test_migrating_equals_creating_and_is_asked_for(postgres, monkeypatch):
+    """A worker refuses an older schema and says what to do; two that migrate at once migrate once."""
+    old, new = postgres.fresh(), postgres.fresh()
+    await open_and_close(old)
+    first = load_migrations("postgres")
+    extra = first[0]._replace(
+        number=len(first) + 1, name="9999_extra", text="CREATE TABLE holdfast.extra (n integer);"
+    )
+    monkeypatch.setattr("holdfast.store.postgres.store.load_migrations", lambda _: [*first, extra])
+    with pytest.raises(SchemaUnknown, match="holdfast migrate"):
+        await open_and_close(old)
+
+    async def migrate():
+        line = connect.Line(old, "old")
+        try:
+            return await line.run(lambda db: schema.prepare(db, [*first, extra], "old", 1, upgrade=True))
+        finally:
+            await line.close()
+
+    assert sorted(await asyncio.gather(migrate(), migrate())) == [[], ["9999_extra"]]
+    await open_and_close(old)
+    await open_and_close(new)
+    assert dump(old) == dump(new)
+
+
+async def test_what_is_not_ours_is_refused(postgres):
+    """A newer schema, one of another build, and one of another program: each is left alone."""
+    newer, other_build, other = (postgres.fresh() for _ in range(3))
+    await open_and_close(newer)
+    execute(newer, "INSERT INTO holdfast.migrations VALUES (99, '0099_later', 'x', 1)")
+    with pytest.raises(SchemaUnknown, match="upgrade holdfast"):
+        await open_and_close(newer)
+    await open_and_close(other_build)
+    execute(other_build, "UPDATE holdfast.migrations SET checksum = 'x'")
+    with pytest.raises(StoreBroken, match="another build"):
+        await open_and_close(other_build)
+    execute(other, "CREATE SCHEMA holdfast", "CREATE TABLE holdfast.theirs (n integer)")
+    with pytest.raises(StoreBroken, match="another program"):
+        await open_and_close(other)
+
+
+# ---- the statements
+
+
+async def test_a_step_touches_no_index_of_the_runs(postgres_url):
+    """An append that leaves status and owner alone is a HOT update: 1,000,000 runs beside it cost nothing."""
+    async with open_store(postgres_url) as store:
+        last = await begin(store, "r", "a#1", owner="w")
+        for n in range(1, 30):
+            drafts = [completed(f"a#{n}", at=store.clock.now()), *step(f"a#{n + 1}")]
+            last = (await store.append("r", drafts, after=last)).last
+    await asyncio.sleep(0)
+    updates, hot = 0, -1
+    for _ in range(200):  # the server's counters are published a moment after the session ends
+        updates, hot = execute(
+            postgres_url,
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables "
+            "WHERE schemaname = 'holdfast' AND relname = 'runs'",
+        )[0]
+        if updates >= 29:
+            break
+    assert updates >= 29
+    assert hot >= updates - 3
+
+
+def step(key):
+    return [scheduled(key), started(key)]
+
+
+def test_every_query_is_named_once_described_and_used():
+    from pathlib import Path
+
+    import holdfast.store
+
+    folder = Path(holdfast.store.__file__).parent
+    text = (folder / "sql/postgres/queries.sql").read_text()
+    for block in text.split("-- name:")[1:]:
+        assert block.splitlines()[1].startswith("-- "), block
+    source = "".join(path.read_text() for path in (folder / "postgres").glob("*.py"))
+    unused = [name for name in load_queries("postgres") if f'"{name}"' not in source]
+    assert unused == []
