@@ -22,7 +22,6 @@ from holdfast.chunks import Part
 from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
 from holdfast.store import open_store
 from holdfast.store.migrate import load_migrations
-from holdfast.store.postgres import connect, schema
 from holdfast.store.postgres.clock import ServerClock
 from holdfast.store.postgres.text import escape, unescape
 from holdfast.store.queries import load_queries
@@ -208,11 +207,10 @@ async def test_migrating_equals_creating_and_is_asked_for(postgres, monkeypatch)
         await open_and_close(old)
 
     async def migrate():
-        line = connect.Line(old, "old")
-        try:
-            return await line.run(lambda db: schema.prepare(db, [*first, extra], "old", 1, upgrade=True))
-        finally:
-            await line.close()
+        store = open_store(old)
+        store.upgrade = True
+        async with store:
+            return list(store.upgraded)
 
     assert sorted(await asyncio.gather(migrate(), migrate())) == [[], ["9999_extra"]]
     await open_and_close(old)

@@ -24,6 +24,7 @@ GROUPS = (
     "waiting",
     "act",
     "check",
+    "tend",
     "stress",
     "bench",
     "key",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def existing(url: str) -> AsyncIterator[Store]:
     """A store that is there; nothing is created for a command that only looks."""
-    _check_exists(url)
+    check_exists(url)
     async with open_store(url) as store:
         yield store
 
@@ -30,7 +30,7 @@ async def connected(url: str, *, create: bool = False) -> AsyncIterator[App]:
 
     _check_named(url)
     if not create:
-        _check_exists(url)
+        check_exists(url)
     async with connect(url) as app:
         yield app
 
@@ -40,7 +40,8 @@ def _check_named(url: str) -> None:
         raise Problem("--store: expected a URL, got nothing")
 
 
-def _check_exists(url: str) -> None:
+def check_exists(url: str) -> None:
+    """See that a URL names a store that other processes can have made."""
     _check_named(url)
     scheme = url.partition("://")[0]
     if scheme == "memory":

@@ -228,6 +228,11 @@ class Store(abc.ABC):
     presence_folder: Path | None = None
     """Where workers on this machine lock their presence files (`worker/presence.py`); None: they cannot."""
 
+    upgrade = False
+    """Whether `open` may change an older schema on which others may be at work (`holdfast migrate`)."""
+    upgraded: Sequence[str] = ()
+    """The migrations that `open` has applied."""
+
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
         self.clock: Clock = clock or SystemClock()

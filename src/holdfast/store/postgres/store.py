@@ -97,7 +97,8 @@ class PostgresStore(GroupStore):
 
     async def _prepare(self, db: Connection) -> None:
         await self._set_clock(db)
-        await prepare(db, load_migrations("postgres"), self.where, self.clock.now())
+        every, now = load_migrations("postgres"), self.clock.now()
+        self.upgraded = await prepare(db, every, self.where, now, upgrade=self.upgrade) or self.upgraded
         self.presence_folder = local_folder((await db.fetch(SQL["identity"]))[0][0])
 
     async def _set_clock(self, db: Connection) -> None:
