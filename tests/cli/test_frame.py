@@ -22,7 +22,20 @@ from holdfast.cli.options import DEFAULT_STORE
 
 COMMANDS = {
     *("run", "start", "worker", "serve", "runs", "show", "events", "why", "hooks", "timers"),
-    *("resume", "wake", "cancel", "terminate", "rerun", "stream", "verify", "replay", "migrate", "key"),
+    *(
+        "resume",
+        "wake",
+        "cancel",
+        "terminate",
+        "rerun",
+        "stream",
+        "verify",
+        "replay",
+        "migrate",
+        "key",
+        "queues",
+        "bench",
+    ),
     *("stress hook-sleep", "stress step-storm", "stress hook-storm", "stress chaos"),
 }
 READING = ("runs", "show x", "events x", "why x", "hooks", "timers", "verify", "verify x", "replay shop")
