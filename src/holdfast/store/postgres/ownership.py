@@ -73,7 +73,7 @@ async def release(line: Line, worker: str, marks: Mapping[str, int]) -> None:
 async def park(line: Line, run: str, reason: str | None) -> None:
     """Set a run aside, or take it up again; one that has ended stays as it is."""
     await line.fetch("park", escape(run), reason)
-    if not await line.fetch("head", escape(run)):
+    if not await line.fetch("heads", [escape(run)]):
         raise RunNotFound(f"no run {run!r} in this store")
 
 

@@ -67,6 +67,7 @@ class PostgresStore(GroupStore):
         self.where = shown(url)
         self._enlisted: set[str] = set()
         self._every = False
+        self._asked: tuple[set[str], asyncio.Future[dict[str, Any]]] | None = None
         self._committer: asyncio.Task[None] | None = None
         self._writing: Line
         self._reading: Line
@@ -167,9 +168,23 @@ class PostgresStore(GroupStore):
             after, left = rows[-1][0], left - size
 
     async def head(self, run_id: str) -> Head | None:
-        """The run's row, or None."""
-        rows = await self._query("head", escape(run_id))
-        return to_head(rows[0]) if rows else None
+        """The run's row, or None. All that are asked for in one turn of the loop are one question."""
+        asked = self._asked
+        if asked is None:
+            asked = self._asked = (set[str](), asyncio.ensure_future(self._heads()))
+            # Where everybody who asked has gone, an error is nobody's.
+            asked[1].add_done_callback(lambda done: done.cancelled() or done.exception())
+        names, answer = asked
+        names.add(run_id)
+        rows = await asyncio.shield(answer)
+        return to_head(rows[run_id]) if run_id in rows else None
+
+    async def _heads(self) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        assert self._asked is not None
+        (names, _), self._asked = self._asked, None
+        rows = await self._query("heads", [escape(name) for name in names])
+        return {unescape(row[0]): row for row in rows}
 
     async def runs(
         self,

@@ -256,11 +256,11 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 
 -- ==== reading
 
--- name: head
--- A run's row, in the order of the fields of `Head`.
+-- name: heads
+-- The rows of these runs, in the order of the fields of `Head`.
 SELECT run, workflow, status, position, time, chain, command, fact, delivered, steps, timers, children,
        created, ended, attributes, owner, parked, crashes, parent, root, id
-FROM holdfast.runs WHERE run = $1;
+FROM holdfast.runs WHERE run = ANY ($1::text[]);
 
 -- name: read
 -- A part of a log, by the run's id.

