@@ -15,6 +15,7 @@ help:
 	@echo 'make simulate [SEEDS=n] whole deployments from many seeds, in simulated trouble'
 	@echo 'make mutants            take protections out, one by one, and see which test notices'
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
+	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
 	@echo 'make bench              the measurements in bench/'
 	@echo 'make peers              the same shapes on DBOS and Restate, in turns with ours (fetches them)'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
@@ -75,6 +76,13 @@ mutants: $(READY)
 interleavings: $(READY)
 	@$(BIN)/python proof/interleavings.py
 	@proof/check-spin.sh
+
+MINUTES ?= 1
+.PHONY: chaos
+chaos: $(READY)
+	@$(BIN)/holdfast stress chaos --minutes $(MINUTES)
+	@$(BIN)/holdfast stress chaos --minutes $(MINUTES) --with clock --with fsync --with disk
+	@$(BIN)/python proof/history.py
 
 .PHONY: bench
 bench: $(READY)
