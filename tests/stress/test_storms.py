@@ -71,6 +71,14 @@ def test_storms_on_a_simulated_network(workflow):
         assert simulate(scenario, f"storm-{seed}").problems == []
 
 
+@pytest.mark.parametrize("name", SMALL)
+async def test_a_storm_on_postgres(name, postgres_url):
+    """L-01, H-01: the same code with another URL."""
+    report = await stress(name, SMALL[name], url=postgres_url, workers=2, limit=60)
+    assert report.problems == []
+    assert report.completed == report.replayed == SMALL[name].count
+
+
 # ---- what is broken is noticed
 
 
