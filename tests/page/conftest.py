@@ -3,17 +3,16 @@
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvicorn
 
 import holdfast as hf
-from holdfast.server import Service, Settings, build
+from holdfast.server import Settings, serving
 
 sys.path.insert(0, str(Path(__file__).parent / "kit"))
 
@@ -24,9 +23,9 @@ WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 class Site:
     """A served store. `errors` is what the browser complained of: nothing, at the end of each test."""
 
-    def __init__(self, app: hf.App, port: int) -> None:
+    def __init__(self, app: hf.App, base: str) -> None:
         self.app = app
-        self.base = f"http://127.0.0.1:{port}"
+        self.base = base
         self.errors: list[str] = []
 
 
@@ -47,20 +46,14 @@ async def chromium():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with hf.connect(f"sqlite:///{tmp_path}/store.db") as app:
-        settings = Settings(port=0, trails=str(tmp_path / "trails"))
-        config = uvicorn.Config(build(Service(app, settings)), log_level="warning", lifespan="off")
-        server = uvicorn.Server(config)
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            serving = asyncio.create_task(server.serve(sockets=[bound]))
-            while not server.started:
-                await asyncio.sleep(0.005)
-            served = Site(app, bound.getsockname()[1])
-            yield served
-            server.should_exit = server.force_exit = True
-            await serving
-        assert served.errors == []
+    threads = ThreadPoolExecutor()  # of this test alone: none is left behind
+    asyncio.get_running_loop().set_default_executor(threads)
+    settings = Settings(port=0, trails=str(tmp_path / "trails"), rate=0)
+    async with hf.connect(f"sqlite:///{tmp_path}/store.db") as app, serving(app, settings) as address:
+        served = Site(app, address)
+        yield served
+    threads.shutdown()
+    assert served.errors == []
 
 
 @pytest_asyncio.fixture(loop_scope="module")

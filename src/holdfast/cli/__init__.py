@@ -17,6 +17,7 @@ from importlib import import_module
 GROUPS = (
     "work",
     "serve",
+    "dev",
     "look",
     "stream",
     "show",

@@ -49,8 +49,7 @@ list?.addEventListener("click", (event) => {
   const link = row && $("a", row);
   if (!link || event.ctrlKey || event.metaKey || (event.target.closest("a") && event.button)) return;
   event.preventDefault();
-  if (chosen === row.dataset.at) close();
-  else open(link.dataset.detail ? "detail" : "event", row.dataset.at);
+  if (chosen !== row.dataset.at) open(link.dataset.detail ? "detail" : "event", row.dataset.at);
 });
 list?.addEventListener("focusin", (event) => { // with the details open, they follow j and k
   const row = event.target.closest("[data-at]");

@@ -1,0 +1,90 @@
+"""`holdfast dev`: a worker and the page, new with each change; what cannot be replayed is told."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+import holdfast as hf
+
+CODE = """
+import asyncio
+import holdfast as hf
+
+@hf.step
+async def say(word: str) -> str:
+    return word
+
+@hf.workflow
+async def greet() -> str:
+    return await say("GREETING")
+"""
+# The order of a set of strings is another one in each process: each run asks for its steps in another order.
+ODD = CODE.replace(
+    'return await say("GREETING")',
+    'return "".join([await say(w) for w in {f"word {n}" for n in range(40)}])',
+)
+
+
+class Dev:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.said = ""
+
+    async def until(self, words: str) -> None:
+        async with asyncio.timeout(60):
+            while words not in self.said:
+                line = await self.process.stderr.readline()
+                assert line, f"ended without saying {words!r}:\n{self.said}"
+                self.said += line.decode()
+
+    def write(self, code: str) -> None:
+        (self.folder / "shop.py").write_text(code)
+
+    async def greet(self, app: hf.App) -> str:
+        run = await app.start_raw("greet", b"{}")
+        return await run.result(timeout=60)
+
+
+@pytest.fixture
+async def dev(tmp_path):
+    (tmp_path / "shop.py").write_text(CODE.replace("GREETING", "one"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "holdfast", "dev", "shop.py", "--port", "0", "--json", "--store", "sqlite:///s.db",
+        cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    started = Dev(process, tmp_path)
+    yield started
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    rest, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, (rest, started.said, said)
+
+
+async def test_changed_code_is_served_and_what_cannot_be_replayed_is_told(dev, tmp_path):
+    ready = json.loads(await asyncio.wait_for(dev.process.stdout.readline(), 60))
+    page = await asyncio.to_thread(lambda: urlopen(ready["url"]).read().decode())
+    assert "<title>Runs · Holdfast</title>" in page
+    async with hf.connect(f"sqlite:///{tmp_path}/s.db") as app:
+        await dev.until("serves greet")
+        assert await dev.greet(app) == "one"
+        dev.said = ""
+        dev.write(CODE.replace("GREETING", "two"))
+        await dev.until("changed: shop.py")
+        await dev.until("serves greet")
+        assert await dev.greet(app) == "two"
+        dev.write("this is no Python")
+        await dev.until("SyntaxError")
+        assert dev.process.returncode is None
+        dev.said = ""
+        dev.write(ODD)
+        await dev.until("serves greet")
+        assert "does not replay" not in dev.said
+        await dev.greet(app)
+        await dev.until("does not replay to itself")
+    await asyncio.get_running_loop().shutdown_default_executor()
