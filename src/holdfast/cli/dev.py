@@ -113,9 +113,9 @@ async def _changes(stop: asyncio.Event) -> AsyncIterator[list[str]]:
     """The Python files below the current folder that change, as they do."""
     from watchfiles import PythonFilter, awatch
 
-    here = f"{Path.cwd()}{os.sep}"
-    async for changes in awatch(".", watch_filter=PythonFilter(), stop_event=stop, step=50):
-        yield sorted({path.removeprefix(here) for _, path in changes})
+    here = Path.cwd()
+    async for changes in awatch(here, watch_filter=PythonFilter(), stop_event=stop, step=50):
+        yield sorted({path.removeprefix(f"{here}{os.sep}") for _, path in changes})
 
 
 async def _start(*words: str) -> asyncio.subprocess.Process:
