@@ -36,6 +36,7 @@ COMMANDS = {
         "queues",
         "bench",
     ),
+    *("token create", "token list", "token revoke"),
     *("stress hook-sleep", "stress step-storm", "stress hook-storm", "stress chaos"),
 }
 READING = ("runs", "show x", "events x", "why x", "hooks", "timers", "verify", "verify x", "replay shop")

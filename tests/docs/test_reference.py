@@ -1,5 +1,6 @@
 """The reference says what the code says: every event, every error, every public name, every setting."""
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -64,3 +65,13 @@ def test_settings_have_their_defaults() -> None:
                 assert row, f"{name} is not in settings.md"
                 known = parameter.default
                 assert known is parameter.empty or row[1] in (str(known), "the system's"), name
+
+
+def test_the_http_reference_is_what_the_operations_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_http", REFERENCE / "make_http.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_http = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_http)
+    text = (REFERENCE / "http-api.md").read_text()
+    assert text == make_http.page(), "run `python docs/reference/make_http.py`"

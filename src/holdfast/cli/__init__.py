@@ -18,6 +18,7 @@ GROUPS = (
     "work",
     "serve",
     "dev",
+    "token",
     "look",
     "stream",
     "show",

@@ -32,6 +32,7 @@ STATUS = {
     "lease_lost": 409,
     "run_ended": 410,
     "stale_log": 412,
+    "run_continued": 425,
     "too_early": 425,
 }
 """Of each code; the others are 503: the store could not do its work, and the same may succeed later."""
@@ -71,7 +72,7 @@ def answer_to(error: HoldfastError | Refused) -> Response:
     if isinstance(error, Refused):
         return problem_response(error.status, error.problem)
     problem = problem_of(error)
-    if problem.code == "too_early":
+    if status_of(error) == 425:
         problem.retry_after = 1.0
     return problem_response(status_of(error), problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Self
 
 from starlette.requests import Request
@@ -25,7 +26,7 @@ class Service:
         self.tails = Tails(app.store)
         self.news = Newsroom(app.store, grace=settings.grace)
         self.ends = Ends(app.store)
-        self.closing = False
+        self.closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self.ends.open()
@@ -38,8 +39,8 @@ class Service:
 
     async def close(self) -> None:
         """End every stream that is open; their readers resume with the next server."""
-        if not self.closing:
-            self.closing = True
+        if not self.closed.is_set():
+            self.closed.set()
             self.tails.close()
             await self.news.close()
             self.ends.close()

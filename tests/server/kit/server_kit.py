@@ -53,3 +53,18 @@ class ServerThread:
     def run(self, work: Any) -> Any:
         """A coroutine on the server's own loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+
+async def lines_of(stream: Any) -> Any:
+    """(id, type) of each event of a run's stream of server-sent events, until its end."""
+    import json
+
+    id = ""
+    async for raw in stream.content:
+        field, _, value = raw.decode().rstrip("\n").partition(": ")
+        if field == "id":
+            id = value
+        elif field == "event" and value == "end":
+            return
+        elif field == "data" and value:
+            yield id, json.loads(value)["type"]

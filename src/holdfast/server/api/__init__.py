@@ -16,11 +16,11 @@ from starlette.routing import BaseRoute, Route
 
 from ..refusal import Refused, answer_to
 from ..service import Service
-from . import hooks, runs, store, trails
+from . import hooks, runs, store, streams, trails
 from .openapi import document
 from .operation import OPERATIONS, route_of
 
-MODULES = (runs, hooks, trails, store)
+MODULES = (runs, hooks, streams, trails, store)
 """The modules of operations; importing them fills `OPERATIONS`."""
 
 

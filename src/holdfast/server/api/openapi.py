@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from importlib.metadata import version
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
 from ...errors import HoldfastError
 from ...store.http.wire import Problem
 from ..refusal import STATUS
-from .operation import KEY_LIMIT, OPERATIONS, Operation
+from .operation import KEY_LIMIT, OPERATIONS, Operation, parameters
 
 _REFS = "#/components/schemas/{name}"
 _ALWAYS = {
@@ -31,11 +31,11 @@ def document() -> bytes:
         kinds = (operation.takes, operation.gives, *operation.also.values())
         types += [kind for kind in kinds if kind not in (None, str)]
         if operation.query is not None:
-            types += get_type_hints(operation.query, include_extras=True).values()
+            types += parameters(operation.query).values()
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFS)
     names = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in sorted(OPERATIONS, key=lambda one: one.path.startswith("/v1/store/")):
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation, names)
     return msgspec.json.encode(
         {
@@ -92,26 +92,10 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
 def _query_parameters(operation: Operation, names: dict[str, Any]) -> list[dict[str, Any]]:
     if operation.query is None:
         return []
-    hints = get_type_hints(operation.query, include_extras=True)
     return [
-        {
-            "name": field.name,
-            "in": "query",
-            "required": False,
-            "schema": _query_schema(names[_key(hints[field.name])]),
-        }
-        for field in msgspec.structs.fields(operation.query)
+        {"name": name, "in": "query", "required": False, "schema": names[_key(hint)]}
+        for name, hint in parameters(operation.query).items()
     ]
-
-
-def _query_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of a parameter that may be left out: a query knows no null."""
-    if "anyOf" in schema:
-        kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
-        return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    if None in schema.get("enum", ()):
-        return {"type": "string", "enum": [value for value in schema["enum"] if value is not None]}
-    return schema
 
 
 def _idempotency_key() -> dict[str, Any]:

@@ -10,9 +10,10 @@ it raises is answered in the one form of errors.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -127,6 +128,9 @@ def route_of(operation: Operation) -> Route:
             answer = await operation.handler(Call(service, request, caller, path, query, body))
         except (HoldfastError, Refused) as error:
             return stamped(answer_to(error), service)
+        except (OverflowError, UnicodeEncodeError) as error:
+            told = PayloadError(f"a number or a text that no store can hold: {error}")
+            return stamped(answer_to(told), service)
         except ClientDisconnect:
             return Response(status_code=499)
         return stamped(_response(answer), service)
@@ -171,17 +175,30 @@ def _too_large(limit: int) -> Refused:
 
 def read_query(request: Request, kind: Any) -> Any:
     """The query as a struct. Raises PayloadError."""
-    hints = get_type_hints(kind)
-    given: dict[str, Any] = {}
-    for name in request.query_params:
-        if name in hints:
-            values = request.query_params.getlist(name)
-            several = getattr(hints[name], "__origin__", None) is list
-            given[name] = values if several else values[-1]
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise PayloadError(f"query: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    given = {}
+    for name, hint in parameters(kind).items():
+        values = request.query_params.getlist(name)
+        several = get_origin(hint) is list
+        if len(values) > 1 and not several:
+            raise PayloadError(f"query: {name}: expected one value, got {len(values)}")
+        if values:
+            try:
+                given[name] = msgspec.convert(values if several else values[0], hint, strict=False)
+            except msgspec.ValidationError as error:
+                raise PayloadError(f"query: {name}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    return kind(**given)
+
+
+@functools.cache
+def parameters(kind: Any) -> dict[str, Any]:
+    """The parameters of a query with their types, without None: a query leaves out, it knows no null."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: _without_none(hint) for name, hint in hints.items()}
+
+
+def _without_none(hint: Any) -> Any:
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return Union[tuple(kinds)] if type(None) in get_args(hint) else hint  # noqa: UP007 - made at run time
 
 
 def _unquoted(text: str, name: str) -> str:

@@ -24,7 +24,7 @@ from ...errors import (
     StepEnded,
     TooEarly,
 )
-from ...events import dump_json
+from ...events import Event, dump_json
 from ...handle import RunSummary, summary
 from ...logcheck import Difference
 from ...store.base import Head, Status
@@ -139,7 +139,8 @@ def _attributes(texts: list[str]) -> dict[str, str]:
     return found
 
 
-async def _head(call: Call[Any, Any]) -> Head:
+async def head_of(call: Call[Any, Any]) -> Head:
+    """The row of the run in the path. Raises RunNotFound."""
     run = call.path("run")
     head = await call.service.store.head(run)
     if head is None:
@@ -150,7 +151,7 @@ async def _head(call: Call[Any, Any]) -> Head:
 @operation("GET", "/v1/runs/{run}", scope="read", gives=RunSummary, errors=(RunNotFound,))
 async def show_run(call: Call[None, None]) -> RunSummary:
     """A run as it stands."""
-    return summary(await _head(call))
+    return summary(await head_of(call))
 
 
 class ResultQuery(msgspec.Struct):
@@ -180,15 +181,25 @@ class Result(msgspec.Struct, omit_defaults=True):
 )
 async def result(call: Call[None, ResultQuery]) -> Reply:
     """Wait for a run's end. 202 where it has not ended in time; ask again."""
-    head = await _head(call)
-    try:
-        async with asyncio.timeout(call.query.timeout):
-            end = await call.service.app.run(head.run).end()
-    except TimeoutError:
-        return Reply(202, Result(head.run, (await _head(call)).status))
+    head = await head_of(call)
+    end = await _end(call.service, head.run, call.query.timeout)
+    if end is None:
+        return Reply(202, Result(head.run, (await head_of(call)).status))
     data, status = end.data, end.type.removeprefix("run_")
     ended = Result(head.run, status, data.get("value"), data.get("error"), data.get("reason"))  # type: ignore[arg-type]
     return Reply(200, ended)
+
+
+async def _end(service: Service, run: str, timeout: float) -> Event | None:
+    """The event that ended the run; None where time is up first, or the server stops."""
+    ending = asyncio.ensure_future(service.app.run(run).end())
+    closing = asyncio.ensure_future(service.closed.wait())
+    try:
+        await asyncio.wait((ending, closing), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return ending.result() if ending.done() else None
+    finally:
+        closing.cancel()
+        ending.cancel()
 
 
 # ---- the log ------------------------------------------------------------------------------------------------
@@ -218,7 +229,7 @@ async def events(call: Call[None, EventsQuery]) -> Response:
     Server-sent events come as they are committed, until the run has ended (`event: end`); `Last-Event-ID`
     resumes behind a position. 204 says that the run has ended and nothing lies beyond it.
     """
-    head, asked = await _head(call), call.query
+    head, asked = await head_of(call), call.query
     if "text/event-stream" in call.request.headers.get("accept", ""):
         after = asked.after or 0
         last = call.request.headers.get("last-event-id", "")
@@ -245,7 +256,7 @@ async def _sse(service: Service, run: str, after: int, *, data: bool) -> AsyncIt
         yield b"".join(
             b"id: %d\ndata: %s\n\n" % (line.position, line.json if data else line.bare) for line in page
         )
-    if not service.closing:
+    if not service.closed.is_set():
         yield b"event: end\ndata: \n\n"
 
 
@@ -336,7 +347,7 @@ class Acted(msgspec.Struct):
 @operation("POST", "/v1/runs/{run}/cancel", scope="write", takes=Reason, gives=Acted, errors=(RunNotFound,))
 async def cancel(call: Call[Reason, None]) -> Acted:
     """Ask a run to cancel; its code may clean up."""
-    head = await _head(call)
+    head = await head_of(call)
     return await _acted(call, await call.service.app.run(head.run).cancel(call.body.reason))
 
 
@@ -345,19 +356,19 @@ async def cancel(call: Call[Reason, None]) -> Acted:
 )
 async def terminate(call: Call[Reason, None]) -> Acted:
     """End a run at once, without asking its code."""
-    head = await _head(call)
+    head = await head_of(call)
     return await _acted(call, await call.service.app.run(head.run).terminate(call.body.reason))
 
 
 @operation("POST", "/v1/runs/{run}/wake", scope="write", gives=Acted, errors=(RunNotFound,))
 async def wake(call: Call[None, None]) -> Acted:
     """End a run's sleeps early; take it up again if it is parked."""
-    head = await _head(call)
+    head = await head_of(call)
     return await _acted(call, await call.service.app.run(head.run).wake())
 
 
 async def _acted(call: Call[Any, Any], done: bool) -> Acted:
-    head = await _head(call)
+    head = await head_of(call)
     return Acted(head.run, done, head.status)
 
 
@@ -376,7 +387,7 @@ class Proof(msgspec.Struct):
 @operation("GET", "/v1/runs/{run}/verify", scope="read", gives=Proof, errors=(RunNotFound,))
 async def verify(call: Call[None, None]) -> Proof:
     """Prove a run's log and what is derived from it (law L13)."""
-    head = await _head(call)
+    head = await head_of(call)
     verification = Verification(call.service.store, run_id=head.run)
     found = [difference async for difference in verification.run()]
     return Proof(head.run, not found and not verification.unsettled, verification.events, found)

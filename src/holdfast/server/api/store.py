@@ -14,7 +14,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from ...chunks import Part, check_name
-from ...errors import HoldfastError, LeaseLost, PayloadError, RunNotFound
+from ...errors import HoldfastError, InvalidAppend, LeaseLost, PayloadError, RunNotFound
 from ...events import load_json
 from ...store.base import Appended
 from ...store.http import wire
@@ -130,6 +130,8 @@ def outcome(answer: Any, row: wire.AppendRow) -> wire.Outcome:
         return wire.Outcome(answer.status, problem=answer.problem)
     if isinstance(answer, HoldfastError):
         return wire.Outcome(status_of(answer), problem=wire.problem_of(answer))
+    if isinstance(answer, ArithmeticError | LookupError | TypeError | ValueError):
+        return outcome(InvalidAppend(f"an append to {row.run!r} that no store can hold: {answer}"), row)
     raise answer
 
 
@@ -162,13 +164,19 @@ async def head(call: Call[wire.OfRun, None]) -> wire.HeadOf:
 @operation("POST", "/v1/store/runs", scope="read", takes=wire.ListRuns, gives=wire.Heads)
 async def runs(call: Call[wire.ListRuns, None]) -> wire.Heads:
     """A page of runs, newest first."""
-    return wire.Heads(await call.service.store.runs(**msgspec.structs.asdict(call.body)))
+    before = call.body.before
+    wanted = msgspec.structs.asdict(call.body)
+    wanted["before"] = before and (before.created, before.run)
+    return wire.Heads(await call.service.store.runs(**wanted))
 
 
 @operation("POST", "/v1/store/hooks", scope="read", takes=wire.ListHooks, gives=wire.Hooks)
 async def hooks(call: Call[wire.ListHooks, None]) -> wire.Hooks:
     """A page of hooks by token and run."""
-    return wire.Hooks(await call.service.store.hooks(**msgspec.structs.asdict(call.body)))
+    after = call.body.after
+    wanted = msgspec.structs.asdict(call.body)
+    wanted["after"] = after and (after.token, after.run)
+    return wire.Hooks(await call.service.store.hooks(**wanted))
 
 
 @operation("POST", "/v1/store/timers", scope="read", takes=wire.ListTimers, gives=wire.Timers)
@@ -192,7 +200,7 @@ async def children(call: Call[wire.OfRun, None]) -> wire.Children:
 @operation("POST", "/v1/store/chain", scope="read", takes=wire.OfRun, gives=wire.Chain)
 async def chain(call: Call[wire.OfRun, None]) -> wire.Chain:
     """The hash of each append of a run (law L13)."""
-    return wire.Chain(await call.service.store.chain(call.body.run))
+    return wire.Chain([wire.Link(*link) for link in await call.service.store.chain(call.body.run)])
 
 
 @operation("POST", "/v1/store/strays", scope="read", takes=wire.Done, gives=wire.Strays)
@@ -305,7 +313,7 @@ async def owned(call: Call[wire.OfWorker, None]) -> wire.Claims:
 @operation("POST", "/v1/store/behind", scope="read", takes=wire.OfWorker, gives=wire.Behind)
 async def behind(call: Call[wire.OfWorker, None]) -> wire.Behind:
     """A worker's runs with facts beyond the delivered mark."""
-    return wire.Behind(await call.service.store.behind(call.body.worker))
+    return wire.Behind([wire.LastFact(*row) for row in await call.service.store.behind(call.body.worker)])
 
 
 @operation("POST", "/v1/store/ended_children", scope="read", takes=wire.OfWorker, gives=wire.Children)

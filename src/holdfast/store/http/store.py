@@ -202,7 +202,9 @@ class HttpStore(GroupStore):
     ) -> list[Head]:
         """A page of runs, newest first."""
         wanted = None if attributes is None else dict(attributes)
-        question = wire.ListRuns(status, workflow, wanted, parked, parent, root, before, limit)
+        question = wire.ListRuns(
+            status, workflow, wanted, parked, parent, root, before and wire.RunPlace(*before), limit
+        )
         return (await self._ask("runs", question, wire.Heads)).heads
 
     async def hooks(
@@ -215,7 +217,7 @@ class HttpStore(GroupStore):
         limit: int = 100,
     ) -> list[Hook]:
         """A page of hooks by token and run."""
-        question = wire.ListHooks(run, token, open_only, after, limit)
+        question = wire.ListHooks(run, token, open_only, after and wire.HookPlace(*after), limit)
         return (await self._ask("hooks", question, wire.Hooks)).hooks
 
     async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
@@ -232,7 +234,8 @@ class HttpStore(GroupStore):
 
     async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
         """(last position, hash) of each append of the run."""
-        return (await self._ask("chain", wire.OfRun(run_id), wire.Chain)).links
+        links = (await self._ask("chain", wire.OfRun(run_id), wire.Chain)).links
+        return [(link.last, link.hash) for link in links]
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run."""
@@ -317,7 +320,8 @@ class HttpStore(GroupStore):
 
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
-        return (await self._ask("behind", wire.OfWorker(worker), wire.Behind)).runs
+        rows = (await self._ask("behind", wire.OfWorker(worker), wire.Behind)).runs
+        return [(row.run, row.fact) for row in rows]
 
     async def ended_children(self, worker: str) -> list[Child]:
         """The children of this worker's runs that have ended, and whose parent has not been told."""

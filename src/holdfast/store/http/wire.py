@@ -361,6 +361,13 @@ class HeadOf(msgspec.Struct):
     head: Head | None
 
 
+class RunPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a run stands in the list: when it was created (µs since 1970), and its id."""
+
+    created: int
+    run: str
+
+
 class ListRuns(msgspec.Struct, frozen=True, omit_defaults=True):
     """A page of runs, newest first; `before` is (created, run) of the last one of the page before."""
 
@@ -370,7 +377,7 @@ class ListRuns(msgspec.Struct, frozen=True, omit_defaults=True):
     parked: bool | None = None
     parent: str | None = None
     root: str | None = None
-    before: tuple[int, str] | None = None
+    before: RunPlace | None = None
     limit: int = 100
 
 
@@ -380,13 +387,20 @@ class Heads(msgspec.Struct):
     heads: list[Head]
 
 
+class HookPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a hook stands in the list: its token, and its run."""
+
+    token: str
+    run: str
+
+
 class ListHooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """A page of hooks by (token, run); `after` is that pair of the last one of the page before."""
 
     run: str | None = None
     token: str | None = None
     open_only: bool = True
-    after: tuple[str, str] | None = None
+    after: HookPlace | None = None
     limit: int = 100
 
 
@@ -434,10 +448,17 @@ class OfChild(msgspec.Struct, frozen=True):
     key: str
 
 
-class Chain(msgspec.Struct):
-    """(last position, hash) of each append of a run."""
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """The last position of an append, and the hash over the log up to there."""
 
-    links: list[tuple[int, bytes]]
+    last: int
+    hash: bytes
+
+
+class Chain(msgspec.Struct):
+    """The hash of each append of a run, in order."""
+
+    links: list[Link]
 
 
 class Strays(msgspec.Struct):
@@ -502,10 +523,17 @@ class Crashes(msgspec.Struct):
     count: int
 
 
-class Behind(msgspec.Struct):
-    """(run, last fact) of runs with facts beyond their delivered mark."""
+class LastFact(msgspec.Struct, frozen=True, array_like=True):
+    """A run, and the position of its last fact."""
 
-    runs: list[tuple[str, int]]
+    run: str
+    fact: int
+
+
+class Behind(msgspec.Struct):
+    """Runs with facts beyond their delivered mark."""
+
+    runs: list[LastFact]
 
 
 class TakeSteps(msgspec.Struct, frozen=True):
