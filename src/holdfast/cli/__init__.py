@@ -24,6 +24,7 @@ GROUPS = (
     "show",
     "why",
     "waiting",
+    "top",
     "act",
     "check",
     "tend",

@@ -24,7 +24,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -35,6 +35,9 @@ from ..events import ENDS, Draft, Event
 from ..queues import Queue
 from .queued import Queued, QueueRow, Taken, Waiting
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
+
+if TYPE_CHECKING:
+    from .gauge import Gauge
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 
@@ -169,12 +172,17 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """A worker that is, or was, alive: its lease ends at `expires` (microseconds since 1970)."""
+    """A worker that is, or was, alive: its lease ends at `expires` (microseconds since 1970).
+
+    `counters` is what it says of itself with each sign of life: `refusals` of its appends so far, step attempts
+    that are `running` in its process.
+    """
 
     id: str
     pid: int
     host: str
     expires: int
+    counters: dict[str, int] = {}
 
 
 class AccessToken(msgspec.Struct, frozen=True):
@@ -340,6 +348,13 @@ class Store(abc.ABC):
                     counted[head.workflow, word] = counted.get((head.workflow, word), 0) + 1
             before = (page[-1].created, page[-1].run)
         return counted
+
+    @abc.abstractmethod
+    async def gauge(self, since: int) -> Gauge:
+        """What the rows come to at this moment, for `holdfast top`: bounded, whatever the number of runs.
+
+        `since`: the time of the look before, from when on new runs are counted.
+        """
 
     @abc.abstractmethod
     async def hooks(

@@ -33,6 +33,7 @@ from .base import (
     WorkerRow,
     news_of_queues,
 )
+from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
 from .group import Answers, GroupStore, Item, Job
 from .memory_data import Data, Queues, Run, Stream
 from .queued import QueueRow, Taken, Waiting
@@ -498,6 +499,37 @@ class MemoryStore(GroupStore):
     async def queues(self) -> list[QueueRow]:
         """The queues in which steps wait or run."""
         return self._queues.rows()
+
+    async def gauge(self, since: int) -> Gauge:
+        """What the runs come to at this moment; here, all of them are looked at."""
+        heads = [run.head for run in self._data.runs.values()]
+        live = [head for head in heads if head.ended is None]
+        logs = [run.log for run in self._data.runs.values()]
+        unseen = (
+            (event.run, event.time)
+            for head in live
+            if head.parked is None and head.fact > head.delivered
+            for event in self._data.runs[head.run].log[head.delivered : head.fact]
+            if event.cls == "fact"
+        )
+        return Gauge(
+            self.clock.now(),
+            count_runs(heads),
+            sum(head.created > since for head in heads),
+            sum(map(len, logs)),
+            sum(event.type in ("step_completed", "step_failed") for log in logs for event in log),
+            oldest_of((head.run, head.created) for head in live),
+            oldest_of((head.run, head.time) for head in live if head.owner is None and head.ready),
+            oldest_of(unseen),
+            [
+                WorkerLoad(
+                    worker,
+                    sum(head.owner == worker.id for head in live),
+                    len(self._queues.held(worker.id)),
+                )
+                for worker in self._data.workers.values()
+            ],
+        )
 
 
 def _to_take_up(head: Head) -> bool:

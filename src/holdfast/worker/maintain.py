@@ -180,7 +180,7 @@ class Maintain:
     async def _enlist(self) -> None:
         worker = self._worker
         expires = worker.clock.now() + round(self._lease * 1e6)
-        await worker.store.enlist(WorkerRow(worker.id, worker.pid, worker.host, expires))
+        await worker.store.enlist(WorkerRow(worker.id, worker.pid, worker.host, expires, worker.counters))
 
     async def _renew(self) -> None:
         worker = self._worker

@@ -148,6 +148,11 @@ class Worker:
         """Whether a step runs, an append is under way or something runs beside."""
         return bool(self.executor.busy or self._tasks or any(advance.busy for advance in self._live.values()))
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """What others may know of this worker: it goes along with its sign of life."""
+        return {"refusals": self.refusals, "running": len(self.executor.running)}
+
     def _leave(self) -> None:
         self._unlisten()
         for advance in self._live.values():  # where handing back was cut short

@@ -372,6 +372,12 @@ async def queues(call: Call[wire.Done, None]) -> wire.QueueRows:
     return wire.QueueRows(await call.service.store.queues())
 
 
+@operation("POST", "/v1/store/gauge", scope="read", takes=wire.Since, gives=wire.GaugeOf)
+async def gauge(call: Call[wire.Since, None]) -> wire.GaugeOf:
+    """What the store's rows come to at this moment: what `holdfast top` shows."""
+    return wire.GaugeOf(await call.service.store.gauge(call.body.since))
+
+
 # ---- being told ---------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from holdfast.store.base import (
     Timer,
     WorkerRow,
 )
+from holdfast.store.gauge import Gauge
 from holdfast.store.group import Answers, GroupStore, Item, Job, settle
 from holdfast.store.queued import QueueRow, Taken, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
@@ -48,7 +49,15 @@ _read = {
     for kind in (
         *(wire.Outcomes, wire.LogPage, wire.HeadOf, wire.Heads, wire.Hooks, wire.Timers, wire.OpenSteps),
         *(wire.Chain, wire.Strays, wire.Workers, wire.Claims, wire.Crashes, wire.Behind, wire.Done),
-        *(wire.StepsTaken, wire.QueueRows, wire.Children, wire.Chunks, wire.StreamOf, wire.Streams),
+        *(
+            wire.StepsTaken,
+            wire.QueueRows,
+            wire.GaugeOf,
+            wire.Children,
+            wire.Chunks,
+            wire.StreamOf,
+            wire.Streams,
+        ),
     )
 }
 
@@ -356,6 +365,10 @@ class HttpStore(GroupStore):
     async def queues(self) -> list[QueueRow]:
         """The queues in which steps wait or run."""
         return (await self._ask("queues", wire.Done(), wire.QueueRows)).queues
+
+    async def gauge(self, since: int) -> Gauge:
+        """What the server's store comes to at this moment."""
+        return (await self._ask("gauge", wire.Since(since), wire.GaugeOf)).gauge
 
 
 _Row = tuple[bool, bytes]

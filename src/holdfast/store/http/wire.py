@@ -19,6 +19,7 @@ from holdfast.errors import HoldfastError, InvalidAppend, PayloadError, StoreErr
 from holdfast.events import Draft, Event, load_json, new
 from holdfast.queues import Queue
 from holdfast.store.base import Append, Appended, Child, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
+from holdfast.store.gauge import Gauge
 from holdfast.store.queued import QueueRow, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
@@ -576,3 +577,15 @@ NewsRow = tuple[str, str | None, bool, bool, bool, str | None, str | None]
 def news_row(item: News) -> NewsRow:
     """News as they travel."""
     return (item.run, item.owner, item.fact, item.ended, item.ready, item.stream, item.queue)
+
+
+class Since(msgspec.Struct, frozen=True):
+    """A time, in microseconds since 1970."""
+
+    since: int
+
+
+class GaugeOf(msgspec.Struct):
+    """What a store's rows come to at one moment."""
+
+    gauge: Gauge

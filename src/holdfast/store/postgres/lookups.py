@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.events import Event, load_json
-from holdfast.store.base import Append, Child, Head, Hook
+from holdfast.store.base import Append, Child, Head, Hook, WorkerRow
 from holdfast.store.rules import resolve, wanted
 from holdfast.store.streams import Author, Write
 
@@ -53,6 +53,11 @@ def to_child(row: Sequence[Any]) -> Child:
     """A row of `children` with its parent's id and whether it has ended."""
     run, key, child, position, status, ended = row
     return Child(unescape(run), unescape(key), unescape(child), position, status, ended)
+
+
+def to_worker(id: str, pid: int, host: str, expires: int, counters: str) -> WorkerRow:
+    """A row of `workers`."""
+    return WorkerRow(unescape(id), pid, unescape(host), expires, load_json(counters.encode()))
 
 
 def to_event(run: str, row: Sequence[Any]) -> Event:

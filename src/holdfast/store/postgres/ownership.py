@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from holdfast.errors import LeaseLost, RunNotFound
+from holdfast.events import dump_json
 from holdfast.store.base import Claim, WorkerRow
 
 from .connect import SQL, Connection, Line
@@ -19,10 +20,10 @@ from .text import escape, escape_some, unescape
 
 async def enlist(line: Line, worker: WorkerRow, *, known: bool) -> None:
     """Add a worker, or move its lease on; one that was here before must still be."""
-    id = escape(worker.id)
+    id, counters = escape(worker.id), dump_json(worker.counters).decode()
     if not known:
-        await line.fetch("put_worker", id, worker.pid, escape(worker.host), worker.expires)
-    elif not await line.fetch("renew_worker", id, worker.expires):
+        await line.fetch("put_worker", id, worker.pid, escape(worker.host), worker.expires, counters)
+    elif not await line.fetch("renew_worker", id, worker.expires, counters):
         raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
 
 

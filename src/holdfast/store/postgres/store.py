@@ -34,6 +34,7 @@ from holdfast.store.base import (
     Timer,
     WorkerRow,
 )
+from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import GroupStore, Item
 from holdfast.store.migrate import load_migrations
 from holdfast.store.queued import QueueRow, Taken, Waiting
@@ -44,7 +45,7 @@ from .appends import Audience, GroupWriter, Request
 from .clock import ServerClock
 from .connect import SQL, Connection, Line
 from .hearing import Hearing
-from .lookups import to_child, to_event, to_head, to_hook
+from .lookups import to_child, to_event, to_head, to_hook, to_worker
 from .queues import put_back, take, to_waiting
 from .schema import prepare
 from .streams import to_chunk, to_stream
@@ -305,8 +306,7 @@ class PostgresStore(GroupStore):
 
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
-        rows = await self._query("workers")
-        return [WorkerRow(unescape(id), pid, unescape(host), expires) for id, pid, host, expires in rows]
+        return [to_worker(*row) for row in await self._query("workers")]
 
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
@@ -375,6 +375,26 @@ class PostgresStore(GroupStore):
         """The queues in which steps wait or run."""
         rows = await self._query("queues")
         return [QueueRow(unescape(name), waiting, running, oldest) for name, waiting, running, oldest in rows]
+
+    async def gauge(self, since: int) -> Gauge:
+        """What the rows come to at this moment; what was added lately the server tells with a second's delay."""
+        now = self.clock.now()
+        [counts] = await self._query("gauge", MOST, since)
+        [(events, steps)] = await self._query("gauge_counters")
+        oldest, free, undelivered = [
+            oldest_of((unescape(run), time) for run, time in rows)
+            for rows in (
+                await self._query("gauge_oldest"),
+                await self._query("gauge_free", MOST),
+                await self._query("gauge_undelivered", MOST),
+            )
+        ]
+        workers = [
+            WorkerLoad(to_worker(*row), runs, held)
+            for *row, runs, held in await self._query("gauge_workers", MOST)
+        ]
+        runs = dict(zip(STATES, counts, strict=False))
+        return Gauge(now, runs, counts[-1], events, steps, oldest, free, undelivered, workers)
 
     # ---- who may call a server
 

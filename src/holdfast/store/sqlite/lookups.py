@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from holdfast.events import Draft, Event, dump_json, load_json, token_of
-from holdfast.store.base import Append, Child, Head, Hook
+from holdfast.store.base import Append, Child, Head, Hook, WorkerRow
 from holdfast.store.rules import Found, wanted
 
 from .connect import SQL
@@ -31,6 +31,11 @@ def to_child(row: Sequence[Any]) -> Child:
     """A row of `children` with its parent's id and whether it has ended."""
     run, key, child, position, status, ended = row
     return Child(run, key, child, position, status, bool(ended))
+
+
+def to_worker(id: str, pid: int, host: str, expires: int, counters: str) -> WorkerRow:
+    """A row of `workers`."""
+    return WorkerRow(id, pid, host, expires, load_json(counters.encode()))
 
 
 def to_json(value: object) -> str | None:

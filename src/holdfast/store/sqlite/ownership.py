@@ -20,12 +20,14 @@ from .connect import SQL
 
 def enlist(db: apsw.Connection, worker: WorkerRow, *, known: bool) -> None:
     """Add a worker, or move its lease on; one that was here before must still be."""
+    counters = dump_json(worker.counters).decode()
     if known:
-        db.execute(SQL["renew_worker"], (worker.id, worker.expires)).fetchall()
+        db.execute(SQL["renew_worker"], (worker.id, worker.expires, counters)).fetchall()
         if db.changes() != 1:
             raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
         return
-    db.execute(SQL["put_worker"], (worker.id, worker.pid, worker.host, worker.expires)).fetchall()
+    values = (worker.id, worker.pid, worker.host, worker.expires, counters)
+    db.execute(SQL["put_worker"], values).fetchall()
 
 
 def discharge(db: apsw.Connection, worker: str, culprit: str | None) -> list[News]:

@@ -36,6 +36,7 @@ from holdfast.store.base import (
     Timer,
     WorkerRow,
 )
+from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.queued import QueueRow, Taken, Waiting
@@ -44,7 +45,7 @@ from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 from . import ownership
 from .appends import GroupWriter
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
-from .lookups import to_child, to_head, to_hook
+from .lookups import to_child, to_head, to_hook, to_worker
 from .queues import put_back, put_back_all, take
 from .streams import put_chunks, read_chunks, to_stream
 from .thread import WriterThread
@@ -57,6 +58,7 @@ SLOW = 0.002
 CROWD = 1000
 """Events: a group of more than these is no work for the loop's thread."""
 _LATEST = (1 << 63) - 1
+_LAGS = (("oldest", ()), ("free", (MOST,)), ("undelivered", (MOST,)))
 
 
 class SqliteStore(GroupStore):
@@ -75,6 +77,7 @@ class SqliteStore(GroupStore):
         self._peers = Peers(self.path)
         self.presence_folder = self._peers.folder
         self._version = 0
+        self._seen = self._steps = 0  # the last event that was looked at for `gauge`, and outcomes up to it
 
     async def open(self) -> None:
         """Open the file; create it, its folder and its tables where they are missing."""
@@ -329,7 +332,7 @@ class SqliteStore(GroupStore):
 
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
-        return [WorkerRow(*row) for row in self._query("workers", ())]
+        return [to_worker(*row) for row in self._query("workers", ())]
 
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""
@@ -404,6 +407,27 @@ class SqliteStore(GroupStore):
     async def queues(self) -> list[QueueRow]:
         """The queues in which steps wait or run."""
         return [QueueRow(*row) for row in self._query("queues", ())]
+
+    async def gauge(self, since: int) -> Gauge:
+        """What the rows come to at this moment (a quarter of a millisecond, and more where much has happened)."""
+        now = self.clock.now()
+        [counts] = self._query("gauge", (MOST, since))
+        self._count_steps(counts[-1])
+        oldest, free, undelivered = [oldest_of(self._query(f"gauge_{of}", limits)) for of, limits in _LAGS]
+        workers = [
+            WorkerLoad(to_worker(*row), runs, held)
+            for *row, runs, held in self._query("gauge_workers", (MOST,))
+        ]
+        runs, (started, events) = dict(zip(STATES, counts, strict=False)), counts[-2:]
+        return Gauge(now, runs, started, events, self._steps, oldest, free, undelivered, workers)
+
+    def _count_steps(self, last: int) -> None:
+        """Look through the events since the look before: this file counts none."""
+        first = max(self._seen, last - TAIL)
+        [(found,)] = self._query("gauge_steps", (first, last))
+        if last > first:
+            self._steps += round(found * (last - self._seen) / (last - first)) if self._seen else 0
+        self._seen = last
 
     async def changed(self) -> bool:
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""

@@ -430,16 +430,17 @@ WHERE NOT EXISTS (SELECT 1 FROM holdfast.runs WHERE runs.id = rows.run) GROUP BY
 
 -- name: put_worker
 -- A worker joins, or moves its lease on.
-INSERT INTO holdfast.workers (id, pid, host, expires) VALUES ($1, $2, $3, $4)
-ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires;
+INSERT INTO holdfast.workers (id, pid, host, expires, counters) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires,
+    counters = excluded.counters;
 
 -- name: renew_worker
 -- A worker that is enlisted moves its lease on.
-UPDATE holdfast.workers SET expires = $2 WHERE id = $1 RETURNING id;
+UPDATE holdfast.workers SET expires = $2, counters = $3 WHERE id = $1 RETURNING id;
 
 -- name: workers
 -- All workers.
-SELECT id, pid, host, expires FROM holdfast.workers ORDER BY id;
+SELECT id, pid, host, expires, counters FROM holdfast.workers ORDER BY id;
 
 -- name: drop_worker
 -- A worker is gone. Waits for a claim of its own that is under way.
@@ -671,3 +672,58 @@ DELETE FROM holdfast.queue_starts WHERE queue = $1 AND time <= $2;
 -- name: add_starts
 -- More starts, at one moment.
 INSERT INTO holdfast.queue_starts (queue, time) SELECT $1, $2 FROM generate_series(1, $3::integer);
+
+-- ==== a look for `holdfast top`: each part goes through an index and stops at so many rows
+
+-- name: gauge
+-- Runs by status, parked ones, those created since.
+SELECT
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE status = 'pending' LIMIT $1) AS pending),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE status = 'running' LIMIT $1) AS running),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE status = 'completed' LIMIT $1) AS completed),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE status = 'failed' LIMIT $1) AS failed),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE status = 'cancelled' LIMIT $1) AS cancelled),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE parked IS NOT NULL LIMIT $1) AS parked),
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE created > $2 LIMIT $1) AS started);
+
+-- name: gauge_counters
+-- Rows that were added and removed since the server began to count: what it counts anyway.
+SELECT coalesce(sum(n_tup_ins) FILTER (WHERE relname = 'events'), 0)::bigint,
+       coalesce(sum(n_tup_del) FILTER (WHERE relname = 'steps'), 0)::bigint
+FROM pg_stat_all_tables WHERE schemaname = 'holdfast' AND relname IN ('events', 'steps');
+
+-- name: gauge_oldest
+-- The oldest run of each status that is no end.
+(SELECT run, created FROM holdfast.runs WHERE status = 'pending' ORDER BY created, run LIMIT 1)
+UNION ALL
+(SELECT run, created FROM holdfast.runs WHERE status = 'running' ORDER BY created, run LIMIT 1);
+
+-- name: gauge_free
+-- Of the runs that have work to do and no worker, the one to which nothing has happened for longest.
+SELECT run, time FROM (
+    SELECT run, time FROM holdfast.runs WHERE owner IS NULL AND ready ORDER BY workflow, id LIMIT $1) AS free
+ORDER BY time LIMIT 1;
+
+-- name: gauge_undelivered
+-- The oldest fact that no code has seen yet.
+SELECT live.run, first.time
+FROM (SELECT id, run, delivered, fact, parked FROM holdfast.runs WHERE status = 'running'
+      ORDER BY created, run LIMIT $1) AS live
+CROSS JOIN LATERAL (
+    SELECT time FROM holdfast.events
+    WHERE events.run = live.id AND position > live.delivered AND position <= live.fact
+      AND type IN ('step_completed', 'step_failed', 'timer_fired', 'hook_received', 'hook_refused',
+                   'cancel_requested', 'woken', 'child_ended')
+    ORDER BY position LIMIT 1) AS first
+WHERE live.parked IS NULL AND live.fact > live.delivered
+ORDER BY first.time LIMIT 1;
+
+-- name: gauge_workers
+-- All workers, with how many runs each owns and how many steps of queues it holds.
+SELECT id, pid, host, expires, counters,
+    (SELECT count(*) FROM (SELECT 1 FROM holdfast.runs WHERE owner = workers.id LIMIT $1) AS owned),
+    coalesce(held, 0)
+FROM holdfast.workers LEFT JOIN (
+    SELECT holder, count(*) AS held FROM holdfast.steps WHERE holder IS NOT NULL GROUP BY holder
+) AS holding ON holder = id
+ORDER BY id;

@@ -396,12 +396,13 @@ WHERE stream = (
 
 -- name: put_worker
 -- A worker joins, or moves its lease on.
-INSERT INTO workers (id, pid, host, expires) VALUES (?1, ?2, ?3, ?4)
-ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires;
+INSERT INTO workers (id, pid, host, expires, counters) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires = excluded.expires,
+    counters = excluded.counters;
 
 -- name: renew_worker
 -- A worker that is enlisted moves its lease on.
-UPDATE workers SET expires = ?2 WHERE id = ?1;
+UPDATE workers SET expires = ?2, counters = ?3 WHERE id = ?1;
 
 -- name: any_free
 -- Whether a worker is enlisted, and whether a run of these workflows is free and ready: what a quiet worker
@@ -416,7 +417,7 @@ SELECT 1 FROM workers WHERE id = ?1;
 
 -- name: workers
 -- All workers.
-SELECT id, pid, host, expires FROM workers ORDER BY id;
+SELECT id, pid, host, expires, counters FROM workers ORDER BY id;
 
 -- name: drop_worker
 -- A worker is gone.
@@ -589,3 +590,53 @@ SELECT number, name, checksum FROM migrations ORDER BY number;
 -- name: add_migration
 -- One more migration.
 INSERT INTO migrations (number, name, checksum, applied) VALUES (?1, ?2, ?3, ?4);
+
+-- ==== a look for `holdfast top`: each part goes through an index and stops at so many rows
+
+-- name: gauge
+-- Runs by status, parked ones, those created since, and the place of the last event.
+SELECT
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE status = 'pending' LIMIT ?1) AS pending),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE status = 'running' LIMIT ?1) AS running),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE status = 'completed' LIMIT ?1) AS completed),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE status = 'failed' LIMIT ?1) AS failed),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE status = 'cancelled' LIMIT ?1) AS cancelled),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE parked IS NOT NULL LIMIT ?1) AS parked),
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE created > ?2 LIMIT ?1) AS started),
+    (SELECT coalesce(max(rowid), 0) FROM events);
+
+-- name: gauge_steps
+-- How many of the latest events are outcomes of steps.
+SELECT count(*) FROM events WHERE rowid > ?1 AND rowid <= ?2 AND type IN ('step_completed', 'step_failed');
+
+-- name: gauge_oldest
+-- The oldest run of each status that is no end.
+SELECT run, created FROM (
+    SELECT run, created FROM runs WHERE status = 'pending' ORDER BY created LIMIT 1)
+UNION ALL SELECT run, created FROM (
+    SELECT run, created FROM runs WHERE status = 'running' ORDER BY created LIMIT 1);
+
+-- name: gauge_free
+-- Of the runs that have work to do and no worker, the one to which nothing has happened for longest.
+SELECT run, time FROM (
+    SELECT run, time FROM runs INDEXED BY runs_free WHERE owner IS NULL AND ready LIMIT ?1)
+ORDER BY time LIMIT 1;
+
+-- name: gauge_undelivered
+-- The oldest fact that no code has seen yet.
+SELECT live.run, events.time
+FROM (SELECT row, run, delivered, fact, parked FROM runs WHERE status = 'running' LIMIT ?1) AS live
+JOIN events ON events.run = live.row AND events.position > live.delivered AND events.position <= live.fact
+WHERE live.parked IS NULL AND live.fact > live.delivered
+  AND events.type IN ('step_completed', 'step_failed', 'timer_fired', 'hook_received', 'hook_refused',
+                      'cancel_requested', 'woken', 'child_ended')
+ORDER BY events.time LIMIT 1;
+
+-- name: gauge_workers
+-- All workers, with how many runs each owns and how many steps of queues it holds.
+SELECT id, pid, host, expires, counters,
+    (SELECT count(*) FROM (SELECT 1 FROM runs WHERE owner = workers.id LIMIT ?1)), coalesce(held, 0)
+FROM workers LEFT JOIN (
+    SELECT holder, count(*) AS held FROM steps INDEXED BY steps_held WHERE holder IS NOT NULL GROUP BY holder
+) ON holder = id
+ORDER BY id;
