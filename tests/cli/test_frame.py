@@ -21,7 +21,7 @@ from holdfast.cli.frame import app
 from holdfast.cli.options import DEFAULT_STORE
 
 COMMANDS = {
-    *("run", "start", "worker", "serve", "dev", "runs", "show", "events", "why", "hooks", "timers"),
+    *("run", "start", "worker", "serve", "dev", "top", "runs", "show", "events", "why", "hooks", "timers"),
     *(
         "resume",
         "wake",
