@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         [
             "bench",
             "bench sequential many",
-            "bench sequential --store memory:// --store sqlite:///bench.db --html bench.html",
+            "bench sequential --store memory:// --store sqlite:///bench.db",
         ],
     ),
 )
