@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,6 +164,19 @@ def worker(
     runs: Annotated[
         bool, typer.Option("--runs/--no-runs", help="Advance runs, or only run steps of queues.")
     ] = True,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Tell Prometheus at this port; 0: a free one.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", metavar="ADDRESS", help="Where that port listens (127.0.0.1).")
+    ] = "127.0.0.1",
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
@@ -179,10 +192,13 @@ def worker(
     names = list(load_all(modules))
     _log_to_stderr()
     options = {"concurrency": concurrency, "queues": queue or None, "runs": runs}
-    return asyncio.run(_serve(store, names, options, as_json))
+    metrics = None if metrics_port is None else (metrics_port, metrics_host)
+    return asyncio.run(_serve(store, names, options, metrics, as_json))
 
 
-async def _serve(store: str, names: list[str], options: dict[str, Any], as_json: bool) -> int:
+async def _serve(
+    store: str, names: list[str], options: dict[str, Any], metrics: tuple[int, str] | None, as_json: bool
+) -> int:
     from .stores import connected
 
     stop = asyncio.Event()
@@ -195,19 +211,42 @@ async def _serve(store: str, names: list[str], options: dict[str, Any], as_json:
         os._exit(INTERRUPTED)
 
     with _on_signals(asked):
-        async with connected(store, create=True) as connection:
+        async with connected(store, create=True) as connection, _measured(connection, metrics) as shown:
             serving = connection.worker(**options, exit_after=_EXIT_AFTER)
             async with serving as serving_worker:
                 if as_json:
-                    output.data_json({"worker": serving_worker.id, "workflows": names, "store": store})
+                    ready = {"worker": serving_worker.id, "workflows": names, "store": store}
+                    output.data_json(ready if shown is None else ready | {"metrics": shown})
                     sys.stdout.flush()
                 else:
                     output.note(
                         f"worker {serving_worker.id} serves {_served(serving_worker, names)} on {store}"
                     )
+                    if shown is not None:
+                        output.note(f"metrics at {shown}")
                 await stop.wait()
     output.note("stopped: its runs are free for others")
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _measured(connection: App, at: tuple[int, str] | None) -> AsyncIterator[str | None]:
+    """Tell Prometheus of this process while the block runs; gives the address."""
+    if at is None:
+        yield None
+        return
+    from ..metrics.port import listening
+    from ..store.exposition import exposition
+
+    port, host = at
+    try:
+        async with listening(lambda: exposition(connection.store), port, host) as taken:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{taken}/metrics"
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Problem(
+            f"--metrics-port {port}: cannot listen on {host}: {reason}", hint="choose another"
+        ) from None
 
 
 def _served(worker: Worker, names: list[str]) -> str:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..store.http.wire import Problem
-from . import api, page
+from . import api, page, prometheus
 from .refusal import OWN, Refused, answer_to, problem_response
 from .service import Service
 
@@ -41,7 +41,7 @@ def build(service: Service) -> Starlette:
         )
         middleware.insert(0, cors)
     application = Starlette(
-        routes=[*api.routes(), *page.routes()],
+        routes=[*api.routes(), *prometheus.routes(), *page.routes()],
         middleware=middleware,
         exception_handlers={HTTPException: _refuse, Exception: _break},
     )
@@ -82,5 +82,7 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 
 async def _break(request: Request, error: Exception) -> Response:
     """A defect: logged with its traceback, and told without."""
-    log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    log.error(
+        "%s %s: %s", request.method, request.url.path, error, exc_info=error, extra={"path": request.url.path}
+    )
     return problem_response(500, Problem("internal", "the server itself failed; its log has the cause"))

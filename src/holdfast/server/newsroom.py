@@ -171,11 +171,20 @@ class Newsroom:
             return
         self._sessions.pop(name, None)
         for worker in sorted(session.workers):
-            log.warning("the connection of worker %s is gone: its runs are free for others", worker)
+            log.warning(
+                "the connection of worker %s is gone: its runs are free for others",
+                worker,
+                extra={"gone": worker},
+            )
             try:
                 await self._store.discharge(worker)
             except HoldfastError as error:
-                log.warning("worker %s could not be discharged, its lease runs on: %s", worker, error)
+                log.warning(
+                    "worker %s could not be discharged, its lease runs on: %s",
+                    worker,
+                    error,
+                    extra={"gone": worker},
+                )
 
 
 class _Session:

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from .. import metrics
 from ..chunks import Part
 from ..clock import Clock
 from ..codec import digest as digest_of
@@ -27,6 +31,7 @@ from .base import Append, Appended, News, Store
 from .streams import Author, Write, Written
 
 T = TypeVar("T")
+_type_of = attrgetter("type")
 HEAVY = 64 * 1024
 """Bytes of a write to a stream from which on it may hold up whoever shares its thread."""
 LARGEST = 128
@@ -80,11 +85,14 @@ class GroupStore(Store):
         self._idle: asyncio.Future[None] | None = None
         self._batches = BatchIds()
         self._closed = True
+        self._began = 0.0
 
     # ---- what a backend supplies
 
     largest = LARGEST
     """Writes in a group."""
+    commits_here = True
+    """Whether this process commits, and so counts, what it writes; a server's clients leave that to the server."""
 
     def put_chunks(self, write: Write) -> Written | HoldfastError:
         """Judge and write chunks of a stream, inside the group's transaction."""
@@ -208,6 +216,7 @@ class GroupStore(Store):
             return
         group, self.pending = self.pending[: self.largest], self.pending[self.largest :]
         self._committing = True
+        self._began = perf_counter()
         self.start_commit(group)
 
     def guarded_commit(self, group: Sequence[Item]) -> tuple[Answers, list[News]] | Exception:
@@ -224,6 +233,8 @@ class GroupStore(Store):
                 item.answer(outcome)
         else:
             answers, news = outcome
+            if self.commits_here:
+                count(group, answers, perf_counter() - self._began)
             news += news_of_jobs(group, answers)
             for item, answer in zip(group, answers, strict=True):
                 item.answer(answer)
@@ -244,6 +255,38 @@ class GroupStore(Store):
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Pass news on to other processes, where the backend has any."""
+
+
+def count(group: Sequence[Item], answers: Answers, seconds: float) -> None:
+    """Count what a group has committed, in this time, and what of it was refused."""
+    metrics.COMMIT_TIME.observe(seconds)
+    metrics.GROUP_SIZE.observe(len(group))
+    whole = [
+        item.drafts
+        for item, answer in zip(group, answers, strict=True)
+        if type(answer) is Appended and type(item) is Append and not answer.duplicates
+    ]
+    metrics.APPENDS.totals["accepted"] += len(whole)
+    metrics.EVENTS.totals.update(map(_type_of, chain.from_iterable(whole)))
+    if len(whole) < len(group):
+        for item, answer in zip(group, answers, strict=True):
+            if isinstance(item, Append) and (not isinstance(answer, Appended) or answer.duplicates):
+                _count_part(item.drafts, answer)
+
+
+def _count_part(drafts: Sequence[Draft], answer: Any) -> None:
+    """An append of which the log has taken only a part, or nothing."""
+    if isinstance(answer, Appended):
+        metrics.APPENDS.totals["duplicate"] += 1
+        everything = len(answer.duplicates) == len(drafts)
+        taken = [] if everything else [draft for draft in drafts if draft.unique not in answer.doubles]
+    else:
+        metrics.APPENDS.totals[getattr(answer, "code", "error")] += 1
+        recorded: list[int] = getattr(answer, "recorded", [])
+        facts = drafts if recorded == [1] else [draft for draft in drafts if draft.cls == "fact"]
+        taken = list(facts[: len(recorded)])
+    for draft in taken:
+        metrics.EVENTS.totals[draft.type] += 1
 
 
 def news_of_jobs(group: Sequence[Item], answers: Answers) -> list[News]:

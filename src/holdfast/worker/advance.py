@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import faults
+from .. import faults, metrics
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
     CommandMissing,
@@ -47,6 +47,7 @@ from ..errors import (
 )
 from ..events import ENDS, Draft, Event, new
 from ..keys import is_sealed
+from ..logs import About
 from ..store.base import Append, Appended, News, OpenStep
 from ..workflow import Workflow
 from .attempts import Attempts
@@ -150,6 +151,14 @@ class Advance:
         else:
             self._inbox.append(self._attempts.due(key, int(kind.removeprefix("retry-"))))
         self.turn()
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return {"run": self.run_id, "workflow": self.workflow.name, "worker": self.worker.id}
+
+    @property
+    def _log(self) -> About:
+        return About(log, self._about)
 
     @property
     def idle(self) -> bool:
@@ -261,6 +270,7 @@ class Advance:
     def _tick(self, work: Callable[..., None], *args: Any) -> bool:
         """Let the code run; False where it diverged, broke or did not come back."""
         faults.point("worker.tick.before")
+        metrics.TICKS.total += 1
         try:
             self.worker.watch.run(self.run_id, work, *args)
         except ReplayDivergence as error:
@@ -269,8 +279,8 @@ class Advance:
             self.drop()
             self.busy = True
             self.worker.spawn(self._count_crash(error))
-        except Exception as error:
-            log.exception("%s: the engine broke; the run is parked", self.run_id)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not end the worker
+            self._log.exception("%s: the engine broke; the run is parked", self.run_id)
             self._park("broken", error)
         else:
             faults.point("worker.tick.after")
@@ -317,17 +327,17 @@ class Advance:
             self.worker.forget(self, answer)
         elif isinstance(answer, StepEnded | TooEarly):
             # Nothing of the append is stored: what happened in this process must not be lost with it.
-            log.debug("%s: %s", self.run_id, answer)
+            self._log.debug("%s: %s", self.run_id, answer)
             self._reload(keep=list(request.drafts))
         elif self.closed and self._on_created is None:
-            log.debug("%s: %s", self.run_id, answer)
+            self._log.debug("%s: %s", self.run_id, answer)
         elif isinstance(answer, KeyMissing):
             self._park("sealed", answer)  # what it missed cannot be read
         elif isinstance(answer, StoreError) and not isinstance(answer, _OUR_FAULT):
-            log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
+            self._log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
             self._send_again(request, answer)
         else:
-            log.error("%s: the store refused an append: %s", self.run_id, answer)
+            self._log.error("%s: the store refused an append: %s", self.run_id, answer)
             self._park("broken", answer)
 
     def _send_again(self, request: Append, error: StoreError) -> None:
@@ -337,7 +347,7 @@ class Advance:
         worker that leaves, for what it could not record is done again by others.
         """
         if self._retry >= _RETRY_MOST and (self.worker.stopping or self._on_created is not None):
-            log.error("%s: given up, the store does not answer: %s", self.run_id, error)
+            self._log.error("%s: given up, the store does not answer: %s", self.run_id, error)
             self.worker.spawn(self._give_up(error))
             return
         self._resent = True
@@ -427,14 +437,18 @@ class Advance:
             self.turn()
 
     def _refused(self, request: Append, stale: StaleLog, had_fact: bool) -> None:
-        fence_log.info(
+        site = ", ".join(sorted({d.type for d in request.drafts if d.cls == "command"})) or "facts"
+        distance = stale.position - self.after
+        About(fence_log, self._about).info(
             "%s: %s refused at %d, log ends at %d (distance %d)",
             self.run_id,
-            ", ".join(sorted({d.type for d in request.drafts if d.cls == "command"})) or "facts",
+            site,
             self.after,
             stale.position,
-            stale.position - self.after,
+            distance,
+            extra={"site": site, "after": self.after, "distance": distance},
         )
+        metrics.REFUSALS.totals[site] += 1
         self.worker.refusals += 1
         created, self._on_created = self._on_created, None
         if created is not None:
@@ -485,7 +499,7 @@ class Advance:
             self._park("sealed", error)
             return
         except StoreError as error:
-            log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
+            self._log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self._news = True
             self.worker.later(self._retry, self._unbusy)
             return
@@ -521,7 +535,7 @@ class Advance:
             self._park("sealed", error)
             return
         except StoreError as error:
-            log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
+            self._log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self.worker.later(self._retry, self._unbusy)
             return
         if self.closed:  # meanwhile: an execution that was made now would be nobody's to bury
@@ -534,8 +548,11 @@ class Advance:
         if not self._replay(events):
             return
         self.after, self._time = events[-1].position, events[-1].time
-        if not any(event.type == "run_started" for event in events[:3]):
+        begun = next((event for event in events[:3] if event.type == "run_started"), None)
+        if begun is None:
             self._out.append(self._started())
+        else:
+            self.worker.taken_up(self.run_id, begun.data["worker"])
         self._take_up(open_steps)
         self.children.take_up(self._live.children, children, self._live.root)
         self.busy = False
@@ -566,6 +583,8 @@ class Advance:
         return True
 
     def _replay(self, events: list[Event]) -> bool:
+        metrics.REPLAYS.total += 1
+
         def cold() -> None:
             self.execution = replay(self.workflow, events, payload_limit=self.worker.payload_limit)
 
@@ -600,7 +619,7 @@ class Advance:
             self.worker.forget(self, None)
             created(StoreError(f"{self.run_id} was not started ({kind}): {error}"))
             return
-        log.error("%s is parked (%s): %s", self.run_id, kind, error)
+        self._log.error("%s is parked (%s): %s", self.run_id, kind, error)
         self.worker.spawn(self.worker.park(self, kind, str(error)))
 
     def _fail(self, error: HoldfastError) -> None:
@@ -628,7 +647,7 @@ class Advance:
         try:
             await self.worker.store.append(self.run_id, [end])
         except HoldfastError as error:
-            log.warning("%s: could not record its end: %s", self.run_id, error)
+            self._log.warning("%s: could not record its end: %s", self.run_id, error)
         self.worker.forget(self, None)
 
     async def _count_crash(self, error: Runaway) -> None:
@@ -640,7 +659,7 @@ class Advance:
         try:
             count = await self.worker.store.crashed(self.run_id)
         except HoldfastError as problem:
-            log.warning("%s: its crash could not be counted: %s", self.run_id, problem)
+            self._log.warning("%s: its crash could not be counted: %s", self.run_id, problem)
             count = 0
         if count >= self.worker.crash_limit:
             self._park("runaway", error)

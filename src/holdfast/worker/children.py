@@ -125,7 +125,13 @@ class Children:
                 except StoreError as error:
                     if self._worker.stopping:
                         return
-                    log.warning("%s: child %s is tried again: %s", self._run_id, key, error)
+                    self._worker.log.warning(
+                        "%s: child %s is tried again: %s",
+                        self._run_id,
+                        key,
+                        error,
+                        extra={"run": self._run_id},
+                    )
                     here = False  # where its first tick is what went wrong, that is its own affair
                     await asyncio.sleep(retry)
                     retry = min(2 * retry, _RETRY_MOST)
@@ -299,7 +305,7 @@ async def see_to_orphans(store: Store) -> None:
             try:
                 await _see_to(store, orphan)
             except KeyMissing as error:  # a worker with the keys will do it
-                log.info("%s, child %s: %s", orphan.run, orphan.key, error)
+                log.info("%s, child %s: %s", orphan.run, orphan.key, error, extra={"run": orphan.run})
                 continue
             await store.bury_orphan(orphan.run, orphan.key)
             seen += 1

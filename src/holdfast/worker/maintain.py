@@ -8,7 +8,6 @@ whose lease has run out (paused, or cut off). A quiet worker costs one small sta
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -20,8 +19,6 @@ from .presence import Others
 
 if TYPE_CHECKING:
     from .worker import Worker
-
-log = logging.getLogger("holdfast.worker")
 
 
 class Maintain:
@@ -83,7 +80,7 @@ class Maintain:
         try:
             await see_to_orphans(self._worker.store)
         except HoldfastError as error:
-            log.warning("cannot see to children whose parent has ended: %s", error)
+            self._worker.log.warning("cannot see to children whose parent has ended: %s", error)
 
     def unsure(self) -> None:
         """The store may have this worker down for runs that it does not know of: an answer was lost."""
@@ -97,7 +94,7 @@ class Maintain:
                 if not self._claim_again:
                     return
         except HoldfastError as error:
-            log.warning("cannot look for free runs: %s", error)
+            self._worker.log.warning("cannot look for free runs: %s", error)
         finally:
             self._claiming = False
 
@@ -123,7 +120,7 @@ class Maintain:
             try:
                 await work()
             except HoldfastError as error:
-                log.warning("%s; looking again in %g s", error, interval)
+                self._worker.log.warning("%s; looking again in %g s", error, interval)
 
     async def _look(self) -> None:
         """The slow poll: losing every notice costs at most its interval."""
@@ -160,7 +157,12 @@ class Maintain:
         if self._others is None:
             return
         for name, culprit in self._others.dead():
-            log.warning("worker %s is gone%s", name, f"; it died in a tick of {culprit}" if culprit else "")
+            self._worker.log.warning(
+                "worker %s is gone%s",
+                name,
+                f"; it died in a tick of {culprit}" if culprit else "",
+                extra={"gone": name, "run": culprit} if culprit else {"gone": name},
+            )
             self._dead.append((name, culprit))
         while self._dead:
             # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
@@ -187,7 +189,9 @@ class Maintain:
         try:
             await self._enlist()
         except LeaseLost as error:
-            log.error("worker %s lost its lease (%s): its runs are others' now", worker.id, error)
+            self._worker.log.error(
+                "worker %s lost its lease (%s): its runs are others' now", worker.id, error
+            )
             worker.deposed()
             await self._enlist()
 
@@ -196,7 +200,7 @@ class Maintain:
         now = worker.clock.now()
         for other in await worker.store.workers():
             if other.id != worker.id and other.expires < now:
-                log.warning("the lease of worker %s has run out", other.id)
+                worker.log.warning("the lease of worker %s has run out", other.id, extra={"gone": other.id})
                 await worker.store.discharge(other.id)
                 await self._claim_all()
                 worker.serving.take_soon()

@@ -13,7 +13,6 @@ each failed call the store is asked what this worker holds (`reconcile`).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,6 @@ from .execute import RunningStep
 if TYPE_CHECKING:
     from .worker import Worker
 
-log = logging.getLogger("holdfast.worker")
 _OVER = (CommandMissing, RunEnded, RunNotFound, StepEnded)
 """Nothing is to be done about this step any more."""
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
@@ -106,7 +104,7 @@ class Serving:
                 if not self._take_again:
                     return
         except HoldfastError as error:
-            log.warning("cannot look for queued steps: %s", error)
+            self._worker.log.warning("cannot look for queued steps: %s", error)
         finally:
             self._taking = False
 
@@ -172,7 +170,13 @@ class Serving:
             self._ended(step.run, step.key)
             return
         except HoldfastError as error:
-            log.warning("%s of %s is put back: %s", step.key, step.run, error)
+            self._worker.log.warning(
+                "%s of %s is put back: %s",
+                step.key,
+                step.run,
+                error,
+                extra={"run": step.run, "step": step.key},
+            )
             await self._put_back(step)
             return
         if started.unique in answer.doubles:  # another worker has begun this attempt
@@ -192,7 +196,13 @@ class Serving:
         try:
             await self._record(running.run_id, draft)
         except HoldfastError as error:
-            log.debug("%s of %s was not recorded: %s", running.call.key, running.run_id, error)
+            self._worker.log.debug(
+                "%s of %s was not recorded: %s",
+                running.call.key,
+                running.run_id,
+                error,
+                extra={"run": running.run_id, "step": running.call.key},
+            )
         self._ended(running.run_id, running.call.key)
 
     def _ended(self, run: str, key: str) -> None:
@@ -218,7 +228,12 @@ class Serving:
             except StoreError as error:
                 if delay >= _RETRY_MOST and self._worker.stopping:
                     raise
-                log.warning("%s: the store did not answer, trying again: %s", run, error)
+                self._worker.log.warning(
+                    "%s: the store did not answer, trying again: %s",
+                    run,
+                    error,
+                    extra={"run": run, "step": draft.key},
+                )
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MOST)
 

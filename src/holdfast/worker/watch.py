@@ -140,9 +140,20 @@ class Watch:
             interrupted = ctypes.py_object(Interrupted)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), interrupted)
         if first:
-            log.error("a tick of %s has not come back for %.1f s; it is at %s", run, lasted, where)
+            log.error(
+                "a tick of %s has not come back for %.1f s; it is at %s",
+                run,
+                lasted,
+                where,
+                extra={"run": run, "place": where},
+            )
         if self._exit_after is not None and lasted >= self._exit_after:
-            log.critical("%s cannot be interrupted at %s: this worker exits", run, where)
+            log.critical(
+                "%s cannot be interrupted at %s: this worker exits",
+                run,
+                where,
+                extra={"run": run, "place": where},
+            )
             faulthandler.dump_traceback(all_threads=True)
             os._exit(EXIT_CODE)
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from .. import faults, ids
+from .. import faults, ids, metrics
 from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
+from ..logs import About
 from ..store.base import Claim, News, Store
 from ..streams import BUFFER, LIMIT, Streams
 from ..workflow import Workflow, workflows
@@ -95,12 +96,14 @@ class Worker:
         self._live: OrderedDict[str, Advance] = OrderedDict()
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
+        self._claimed: set[str] = set()  # those of them whose log this worker has not read yet
         self._parents: dict[str, str] = {}  # child runs that runs of this worker wait for -> the parent
         self._tasks: set[asyncio.Task[None]] = set()
         self._ambiguous: set[str] = set()
         self._presence: Presence | None = None
         self._maintain = Maintain(self, poll=poll, probe=probe, lease=lease)
         self._unlisten: Callable[[], None] = lambda: None
+        self._uncounted: list[Callable[[], None]] = []
 
     # ---- life
 
@@ -111,6 +114,10 @@ class Worker:
         self.executor = Executor(self.clock, self._concurrency, self.payload_limit)
         self.agenda = Agenda(self.clock, self._ring)
         self._unlisten = self.store.listen(self._hear)
+        self._uncounted = [
+            metrics.LIVE_RUNS.follow(lambda: len(self._live)),
+            metrics.STEPS_RUNNING.follow(lambda: self.executor.busy),
+        ]
         try:
             await self._maintain.start()
         except BaseException:
@@ -141,7 +148,12 @@ class Worker:
             await self.store.release(self.id, marks)
             await self.store.discharge(self.id)
         except HoldfastError as error:
-            log.warning("worker %s could not hand its runs back: %s", self.id, error)
+            self.log.warning("worker %s could not hand its runs back: %s", self.id, error)
+
+    @property
+    def log(self) -> About:
+        """Where this worker tells what goes wrong; its records say whose they are."""
+        return About(log, {"worker": self.id})
 
     @property
     def working(self) -> bool:
@@ -155,6 +167,8 @@ class Worker:
 
     def _leave(self) -> None:
         self._unlisten()
+        for stop in self._uncounted:
+            stop()
         for advance in self._live.values():  # where handing back was cut short
             advance.drop()
         self._live.clear()
@@ -244,6 +258,7 @@ class Worker:
         """A run that the store has given to this worker."""
         faults.point("worker.claim.after")
         self._owned[claim.run] = 0
+        self._claimed.add(claim.run)
         if claim.ready:
             self.wake(claim.run, claim.workflow)
         elif claim.due is not None:
@@ -271,7 +286,8 @@ class Worker:
     def forget(self, advance: Advance, error: BaseException | None, *, ended: bool = True) -> None:
         """The run has ended, or (not `ended`) is not this worker's any more."""
         if error is not None:
-            log.info("%s: %s", advance.run_id, error)
+            self.log.info("%s: %s", advance.run_id, error, extra={"run": advance.run_id})
+        self._claimed.discard(advance.run_id)
         if self._live.get(advance.run_id) is advance:
             del self._live[advance.run_id]
             self._owned.pop(advance.run_id, None)
@@ -289,12 +305,24 @@ class Worker:
         if ended:
             self._maintain.orphans_soon()
 
+    def taken_up(self, run_id: str, begun_by: str) -> None:
+        """The log of a run has been read and replayed."""
+        if run_id in self._claimed:
+            self._claimed.discard(run_id)
+            if begun_by != self.id:
+                metrics.RECOVERIES.total += 1
+
     async def park(self, advance: Advance, kind: str, message: str) -> None:
         """Set a run aside with a reason that people can read."""
         try:
             await self.store.park(advance.run_id, json.dumps({"kind": kind, "message": message}))
         except HoldfastError as error:
-            log.error("%s could not be parked, it will be tried again: %s", advance.run_id, error)
+            self.log.error(
+                "%s could not be parked, it will be tried again: %s",
+                advance.run_id,
+                error,
+                extra={"run": advance.run_id},
+            )
             self.unsure()
         self.forget(advance, None, ended=False)
 
@@ -314,7 +342,9 @@ class Worker:
             try:
                 await self.store.append(run_id, [draft])
             except HoldfastError as error:
-                log.debug("%s: a late outcome was not recorded: %s", run_id, error)
+                self.log.debug(
+                    "%s: a late outcome was not recorded: %s", run_id, error, extra={"run": run_id}
+                )
 
         self.spawn(record())
 
@@ -346,7 +376,7 @@ class Worker:
         except DefinitionError as error:
             if name not in self._ambiguous:
                 self._ambiguous.add(name)
-                log.error("runs of %r are left alone: %s", name, error)
+                self.log.error("runs of %r are left alone: %s", name, error, extra={"workflow": name})
             return None
 
     async def _find(self, run_id: str) -> None:
@@ -368,6 +398,7 @@ class Worker:
     # ---- being told
 
     def _hear(self, news: Sequence[News]) -> None:
+        metrics.NEWS.total += len(news)
         for item in news:
             if item.queue is not None:
                 self.serving.hear(item)
@@ -416,4 +447,4 @@ class Worker:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             level = logging.WARNING if isinstance(error, StoreError) else logging.ERROR
-            log.log(level, "worker %s: %s", self.id, error, exc_info=error)
+            self.log.log(level, "worker %s: %s", self.id, error, exc_info=error)

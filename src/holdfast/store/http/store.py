@@ -129,6 +129,8 @@ class HttpStore(GroupStore):
         """Never called: groups are sent, not committed here."""
         raise NotImplementedError
 
+    commits_here = False
+
     def start_commit(self, group: Sequence[Item]) -> None:
         """Send a group."""
         self._sending = asyncio.get_running_loop().create_task(self._send(group))
