@@ -29,7 +29,7 @@ from scenarios import Case, drawn, generated, played, scenario_of, shrunk, state
 
 from holdfast.testing.simulation import Report
 
-TOTAL = ("calls", "befallen", "statuses")
+TOTAL = ("calls", "befallen", "statuses", "events")
 
 
 def play(seed: int) -> Report:
@@ -90,6 +90,7 @@ def sweep(first: int, count: int, processes: int) -> int:
     begun, calls, bad = time.monotonic(), 0, list[int]()
     befallen: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
+    events: Counter[str] = Counter()
     with multiprocessing.Pool(processes) as pool:
         seeds = range(first, first + count)
         for done, (seed, problems, totals) in enumerate(
@@ -98,6 +99,7 @@ def sweep(first: int, count: int, processes: int) -> int:
             calls += totals["calls"]
             befallen.update(totals["befallen"])
             statuses.update(totals["statuses"])
+            events.update(totals["events"])
             if problems:
                 bad.append(seed)
                 print(f"\nseed {seed}: {problems[0]}\n  repeat it: python proof/simulate.py --seed {seed}")
@@ -113,7 +115,8 @@ def sweep(first: int, count: int, processes: int) -> int:
     print(
         json.dumps(
             result
-            | {"befallen": dict(befallen), "runs": dict(statuses), "s": round(time.monotonic() - begun)}
+            | {"befallen": dict(befallen), "runs": dict(statuses), "events": dict(events)}
+            | {"s": round(time.monotonic() - begun)}
         )
     )
     if bad:

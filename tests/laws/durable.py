@@ -33,13 +33,23 @@ async def work(where: str, sees: Any = None) -> Any:
     raise AssertionError("nobody runs step bodies here")
 
 
+@hf.step(queue="few")
+async def queued_work(where: str, sees: Any = None) -> Any:
+    raise AssertionError("nobody runs step bodies here")
+
+
 @hf.step
 async def undo(where: str) -> Any:
     raise AssertionError("nobody runs step bodies here")
 
 
 class DurablePlay(Play):
-    """A program of asyncio that is a workflow, too."""
+    """A program of asyncio that is a workflow, too; its child runs are of the same workflow."""
+
+    @property
+    def family(self) -> Any:
+        """The workflow of child runs."""
+        return durable
 
     async def do_step(self, where: str) -> None:
         self.note(where, await work(where, len(self.trace)))
@@ -64,6 +74,18 @@ class DurablePlay(Play):
 
     async def do_close(self, _where: str, number: int) -> None:
         hf.hook(f"token-{number}").close()
+
+    async def do_child(self, where: str, program: Any) -> None:
+        self.note(where, await self.family(program))
+
+    async def do_detached(self, where: str, program: Any) -> None:
+        self.note(where, (await self.family.start(program)).id)
+
+    async def do_continue(self, _where: str, program: Any) -> None:
+        hf.continue_as_new(program)
+
+    async def do_queued(self, where: str) -> None:
+        self.note(where, await queued_work(where, len(self.trace)))
 
     async def do_chance(self, where: str) -> None:
         self.note(where, hf.random().random(), str(hf.uuid4()), hf.now().isoformat())
@@ -90,9 +112,13 @@ class DurablePlay(Play):
 
 
 class BodiedPlay(DurablePlay):
-    """As it is, but its steps have bodies: `body` is the step that runs one."""
+    """As it is, but its steps have bodies: `body` is the step that runs one, `queued` one in a queue."""
 
     body: Any
+    queued: Any
+
+    async def do_queued(self, where: str) -> None:
+        self.note(where, await self.queued(where, len(self.trace)))
 
     async def do_step(self, where: str) -> None:
         got = await self.body(where, len(self.trace))
@@ -119,24 +145,42 @@ class BodiedPlay(DurablePlay):
 
 
 @hf.workflow
-async def durable(program: Any) -> None:
+async def durable(program: Any) -> int:
     play = DurablePlay(program)
     plays.append(play)
     await play.main()
+    return len(play.trace)
 
 
 # ---- programs
 
 
 def woven(seed: int) -> Any:
-    """A program of asyncio with durable statements woven into it."""
+    """A program of asyncio with durable statements woven into it, child runs with programs of their own too."""
     chance = random.Random(seed)
+
+    def life(depth: int) -> Any:
+        """The program of a child run: it fails, takes its time, clings to life, or has children of its own."""
+        inner = ("step",) if depth > 2 else durable_statement(depth + 1)
+        return chance.choice(
+            [
+                [inner],
+                [("sleep", chance.choice([0, 1, 3])), inner],
+                [("step",), ("raise", chance.choice(["boom", "cancelled", "timeout", "bang"]))],
+                [("undo", [inner])],
+                [("try", [inner, ("sleep", 2)], "cancelled", chance.random() < 0.5, [("step",)], None)],
+                [("step",), ("continue", [inner])],
+            ]
+        )
 
     def durable_statement(depth: int) -> Any:
         number = chance.randrange(TOKENS)
+        if chance.random() < 0.2:
+            return (chance.choice(["child", "child", "child", "detached"]), life(depth))
         return chance.choice(
             [
                 *[("step",)] * 8,
+                *[("queued",)] * 2,
                 *[("hook", number)] * 2,
                 ("hook_block", number, chance.randint(1, 2)),
                 ("close", number),
@@ -166,7 +210,8 @@ def woven(seed: int) -> Any:
             return weave(arg, depth)
         return [weave_into(one, depth) for one in arg]
 
-    return [("step",), *weave(grown(seed), 0), ("step",)]
+    last = ("continue", [("hook", 0), ("step",)]) if chance.random() < 0.15 else ("step",)
+    return [("step",), *weave(grown(seed), 0), last]
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -201,13 +246,14 @@ def play_through(
 
 def happen(run: Rehearsal, chance: random.Random) -> bool:
     """One thing that can happen to the run now; False where there is none."""
-    steps, timers, hooks = run.steps, run.timers, run.hooks
+    steps, timers, hooks, children = run.steps, run.timers, run.hooks, run.children
     what = [
         *["complete"] * 4 * bool(steps),
         *["fail"] * bool(steps),
         *["fire"] * 4 * bool(timers),
         *["late"] * bool(timers),
         *["send"] * 2 * bool(hooks),
+        *["child"] * 3 * bool(children),
     ]
     if not what:
         return False
@@ -224,11 +270,24 @@ def happen(run: Rehearsal, chance: random.Random) -> bool:
             run.fire(chance.choice(timers))
         case "send":
             run.send(chance.choice(hooks), chance.randrange(100))
+        case "child":
+            end_child(run, chance)
         case "cancel":
             run.cancel("enough")
         case "wake":
             run.wake()
     return True
+
+
+def end_child(run: Rehearsal, chance: random.Random) -> None:
+    """A child run has come to an end, of one kind or another; a detached one has begun."""
+    key = chance.choice(run.children)
+    failures = [None, None, Boom("a child"), hf.RunCancelled("a child", run_id=key, reason="enough")]
+    failure = chance.choice(failures)
+    if failure is None or run.execution.children[key].detached:
+        run.complete(key, chance.randrange(100))
+    else:
+        run.fail(key, failure)
 
 
 def asked_by(drafts: Any) -> list[tuple[str, str, bytes]]:

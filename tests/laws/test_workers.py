@@ -48,13 +48,26 @@ async def toil(where: str, sees: Any = None) -> Any:
     return [where]
 
 
+@hf.step(queue=hf.queue("toil", concurrency=2), retries=2, backoff=hf.Backoff(initial=0.5, jitter=0))
+async def toil_in_turn(where: str, sees: Any = None) -> Any:
+    await asyncio.sleep(0)
+    return [where]
+
+
 class ToilingPlay(BodiedPlay):
     body = toil
+    queued = toil_in_turn
+
+    @property
+    def family(self) -> Any:
+        return toiling
 
 
 @hf.workflow
-async def toiling(program: Any) -> None:
-    await ToilingPlay(program).main()
+async def toiling(program: Any) -> int:
+    play = ToilingPlay(program)
+    await play.main()
+    return len(play.trace)
 
 
 # Programs that are cut off leave coroutines which nobody will await, on both loops.

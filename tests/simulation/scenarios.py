@@ -33,13 +33,31 @@ async def labour(where: str, sees: Any = None) -> Any:
     return [where]
 
 
+few = hf.queue("few labourers", concurrency=2, per_key=1)
+
+
+@hf.step(queue=few, limit_key=lambda where, sees: f"key {len(where) % 3}", retries=2, backoff=0.5)
+async def labour_in_turn(where: str, sees: Any = None) -> Any:
+    await asyncio.sleep(bodies.choice([0, 0.1, 3]))
+    if bodies.random() < 0.25:
+        raise durable.Boom(where)
+    return [where]
+
+
 class LabouringPlay(BodiedPlay):
     body = labour
+    queued = labour_in_turn
+
+    @property
+    def family(self) -> Any:
+        return labouring
 
 
 @hf.workflow
-async def labouring(program: Any) -> None:
-    await LabouringPlay(program).main()
+async def labouring(program: Any) -> int:
+    play = LabouringPlay(program)
+    await play.main()
+    return len(play.trace)
 
 
 class Case(msgspec.Struct):

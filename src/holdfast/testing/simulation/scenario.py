@@ -77,7 +77,7 @@ class Report(msgspec.Struct):
     """What a simulation came to. `problems` is empty where every invariant held.
 
     `troubles` names what went wrong, in order: "unanswered 17" befell the 17th call, "crash 2" was the second
-    crash; `befallen` counts them by kind.
+    crash; `befallen` counts them by kind, `events` what the logs hold, by type.
     """
 
     seed: int | str
@@ -88,6 +88,7 @@ class Report(msgspec.Struct):
     troubles: list[str]
     befallen: dict[str, int]
     statuses: dict[str, int]
+    events: dict[str, int]
     seconds: float
 
 
@@ -121,6 +122,7 @@ class _Play:
     def report(self) -> Report:
         world = self.world
         statuses: Counter[str] = Counter(run.head.status for run in world.data.runs.values())
+        events = Counter(event.type for run in world.data.runs.values() for event in run.log)
         return Report(
             world.seed,
             world.digest,
@@ -130,6 +132,7 @@ class _Play:
             world.troubles,
             dict(world.befallen),
             dict(statuses),
+            dict(events),
             world.now,
         )
 
@@ -294,8 +297,13 @@ class _Play:
         deadline = world.now + PEACE * self.pace
         while world.now < deadline:
             await asyncio.sleep(5 * self.pace)
-            if all(run.head.ended is not None for run in world.data.runs.values()):
+            if self._over():
                 return
+
+    def _over(self) -> bool:
+        """Whether all runs have ended, and nobody has to see to what they left to others."""
+        data = self.world.data
+        return not data.orphaned and all(run.head.ended is not None for run in data.runs.values())
 
     async def _finish(self, name: str) -> None:
         chance = random.Random(f"{self.world.seed}/finish")
@@ -308,10 +316,11 @@ class _Play:
             await invariants.check_not_stuck(self.world)
             for run_id in list(self.world.data.runs):
                 await app.run(run_id).cancel("the scenario is over")
-            await asyncio.sleep(100 * self.pace)
-            for run_id, run in list(self.world.data.runs.items()):
-                if run.head.ended is None and fold(run.log).ended is None:
-                    await app.run(run_id).terminate("the scenario is over")
+            while not self._over():  # of a run that has ended, a child or a successor may begin
+                await asyncio.sleep(100 * self.pace)
+                for run_id, run in list(self.world.data.runs.items()):
+                    if run.head.ended is None and fold(run.log).ended is None:
+                        await app.run(run_id).terminate("the scenario is over")
 
 
 __all__ = ["Payload", "Report", "Scenario", "Sent", "Start", "simulate"]

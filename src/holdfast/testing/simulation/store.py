@@ -20,6 +20,7 @@ from ...store.group import Item, news_of_jobs
 from ...store.memory import MemoryStore
 from ...store.memory_data import Data
 from ...store.streams import PAGE_CHUNKS, StreamHead
+from .invariants import check_places
 
 if TYPE_CHECKING:
     from .world import World
@@ -89,6 +90,8 @@ class SimulatedStore(MemoryStore):
         [answer], news = outcome
         news += news_of_jobs([item], [answer])
         self._world.note(f"{self._name}: {what} -> {_short(answer)}")
+        if what == "take_steps":
+            check_places(self._world)
         if news:
             self._spread(news)
         return answer
