@@ -100,3 +100,41 @@ async def test_a_run_that_is_let_go_while_its_log_is_read_is_not_replayed(
             await settled(worker)
             assert advance.closed
             assert advance.execution is None
+
+
+@hf.workflow
+async def listens_twice() -> list[int]:
+    hook = hf.hook("twice", type=int)
+    first = await hook
+    await fails_once()
+    return [first, await hook]
+
+
+async def test_a_run_that_much_befell_before_its_first_tick_is_told_all_once() -> None:
+    """L4, L6: who reads its log anew starts it no second time, and hears no payload twice (seed 425)."""
+    clock = ManualClock()
+    async with hf.connect("memory://", clock=clock) as app:
+        run = await app.start(listens_twice)
+        for _ in range(4):
+            await run.wake()  # each stands before `run_started`
+        async with app.worker() as worker:
+            await settled(worker)
+            await app.resume("twice", 1)
+            await settled(worker)
+        async with app.worker() as worker:
+            await settled(worker)
+            clock.advance(60)  # the second attempt
+            await settled(worker)
+            await app.resume("twice", 2)
+            assert await run.result(timeout=20) == [1, 2]
+
+
+async def test_a_run_begun_by_a_worker_that_others_have_declared_dead_is_freed() -> None:
+    """H-07: its first append lands under a name that is gone; whoever looks for the dead finds it (seed 319)."""
+    async with hf.connect("memory://") as app:
+        data = {"workflow": "listens", "args": {}, "seed": "0", "python": "3"}
+        await app.store.append("begun", [new("run_created", data=data)], after=0, owner="wrk_gone")
+        async with app.worker() as worker:
+            await settled(worker)
+            await app.resume("others", 7)
+            assert await app.run("begun").result(timeout=20) == 7

@@ -237,3 +237,16 @@ async def test_changed_tells_whether_a_slow_poll_has_anything_to_look_at(place, 
     if place.backend == "sqlite":
         assert not await other.changed()
         assert not await store.changed()
+
+
+async def test_an_owner_that_is_not_enlisted_is_told_as_one_whose_lease_has_run_out(place, store):
+    """H-07: what a worker began after it had been declared dead; to discharge it once more frees that."""
+    await store.enlist(worker("w1"))
+    for run, owner in (("a", "gone"), ("b", "w1"), ("c", "gone too"), ("d", "gone"), ("e", None)):
+        await store.append(run, [created()], after=0, owner=owner)
+    rows = {row.id: row.expires for row in await store.workers()}
+    assert rows.keys() == {"w1", "gone", "gone too"}
+    assert rows["gone"] == rows["gone too"] == 0
+    await store.discharge("gone")
+    assert {row.id for row in await store.workers()} == {"w1", "gone too"}
+    assert await claimed(store, "w1") == ["a", "d", "e"]

@@ -453,7 +453,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def workers(self) -> list[WorkerRow]:
-        """All workers that have not left."""
+        """All workers that have not left.
+
+        An owner of runs that is not enlisted (it began them when others had declared it dead) is there too, with
+        a lease that has run out: whoever looks for the dead finds it.
+        """
 
     @abc.abstractmethod
     async def discharge(self, worker: str, culprit: str | None = None) -> None:

@@ -345,8 +345,10 @@ class MemoryStore(GroupStore):
         self._enlisted.add(worker.id)
 
     async def workers(self) -> list[WorkerRow]:
-        """All workers that have not left."""
-        return list(self._data.workers.values())
+        """All workers that have not left, and owners that are not enlisted."""
+        known, runs = self._data.workers, self._data.runs.values()
+        owners = {run.head.owner for run in runs if run.head.owner is not None} - known.keys()
+        return [*known.values(), *(WorkerRow(owner, 0, "", 0) for owner in sorted(owners))]
 
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""

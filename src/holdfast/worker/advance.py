@@ -366,7 +366,7 @@ class Advance:
         execution.accepted(commands)
         if not answer.missed and answer.first == self.after + 1:
             self._early = True
-        self.after = answer.last
+        self.after = max(self.after, answer.last)  # what is there already may stand before it
         for event in answer.missed:
             if not self._tick(execution.feed, event):
                 return
@@ -548,7 +548,7 @@ class Advance:
         if not self._replay(events):
             return
         self.after, self._time = events[-1].position, events[-1].time
-        begun = next((event for event in events[:3] if event.type == "run_started"), None)
+        begun = next((event for event in events if event.type == "run_started"), None)
         if begun is None:
             self._out.append(self._started())
         else:

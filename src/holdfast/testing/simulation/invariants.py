@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...engine.tick import tick
-from ...events import ENDS, Event, RunState, fold
+from ...events import ENDS, Event, RunState, fold, token_of
 from ...queues import declared
 from ...store.succession import continued_as
 from ...verify import Verification
@@ -146,8 +146,8 @@ def _check_successions(world: World) -> None:
         if state.continued not in world.data.runs:
             continue
         end = next(event for event in run.log if event.type in ENDS)
-        open_ = {hook.key for hook in state.hooks.values() if hook.status == "continued"}
-        mine = [event for event in run.log if event.type == "hook_received" and event.key in open_]
+        open_ = {hook.token for hook in state.hooks.values() if hook.status == "continued"}
+        mine = [e for e in run.log if e.type == "hook_received" and token_of(e.key) in open_]
         unread = [
             event.position
             for event in mine

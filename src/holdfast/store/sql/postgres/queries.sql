@@ -439,8 +439,17 @@ ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires
 UPDATE holdfast.workers SET expires = $2, counters = $3 WHERE id = $1 RETURNING id;
 
 -- name: workers
--- All workers.
-SELECT id, pid, host, expires, counters FROM holdfast.workers ORDER BY id;
+-- All workers, and the owners of runs that are not enlisted, with a lease that has run out. From owner to owner by
+-- the index, however many runs each has.
+WITH RECURSIVE owners (id) AS (
+    SELECT min(owner) FROM holdfast.runs WHERE owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(owner) FROM holdfast.runs WHERE owner > owners.id) FROM owners WHERE owners.id IS NOT NULL
+)
+SELECT id, pid, host, expires, counters FROM holdfast.workers
+UNION ALL
+SELECT id, 0, '', 0, '{}' FROM owners WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM holdfast.workers)
+ORDER BY id;
 
 -- name: drop_worker
 -- A worker is gone. Waits for a claim of its own that is under way.

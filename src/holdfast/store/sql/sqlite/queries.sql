@@ -416,8 +416,17 @@ SELECT EXISTS (SELECT 1 FROM workers WHERE id = ?1), EXISTS (
 SELECT 1 FROM workers WHERE id = ?1;
 
 -- name: workers
--- All workers.
-SELECT id, pid, host, expires, counters FROM workers ORDER BY id;
+-- All workers, and the owners of runs that are not enlisted, with a lease that has run out. From owner to owner by
+-- the index, however many runs each has.
+WITH RECURSIVE owners (id) AS (
+    SELECT min(owner) FROM runs WHERE owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(owner) FROM runs WHERE owner > owners.id) FROM owners WHERE owners.id IS NOT NULL
+)
+SELECT id, pid, host, expires, counters FROM workers
+UNION ALL
+SELECT id, 0, '', 0, '{}' FROM owners WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM workers)
+ORDER BY id;
 
 -- name: drop_worker
 -- A worker is gone.
