@@ -237,7 +237,7 @@ async def streams(call: Call[wire.OfRun, None]) -> wire.Streams:
 async def enlist(call: Call[wire.Enlist, None]) -> wire.Done:
     """A worker's sign of life. Its runs are freed when its session's news stream ends, or its lease."""
     store, worker = call.service.store, call.body.worker
-    if call.body.known and worker.id not in {row.id for row in await store.workers()}:
+    if call.body.known and worker.id not in {row.id for row in await store.workers() if row.expires}:
         raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
     await store.enlist(worker)
     call.service.news.enlisted(call.body.session, worker.id)
