@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from recovery_flows import STEPS
 
@@ -20,12 +21,23 @@ FLOWS = Path(__file__).with_name("recovery_flows.py")
 class Child:
     """One child process."""
 
-    def __init__(self, folder: Path, url: str, *args: str, faults: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *args: str,
+        faults: str = "",
+        machine: str = "",
+        inside: Sequence[str] = (),
+    ) -> None:
         environment = {**os.environ, "HOLDFAST_FAULTS": faults, "EFFECTS": str(folder / "effects")}
+        if machine:  # it sees no files of workers elsewhere
+            environment["TMPDIR"] = str(folder / machine)
+            (folder / machine).mkdir(exist_ok=True)
         self.errors = folder / f"stderr-{time.monotonic_ns()}"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(FLOWS), url, *args],
+                [*inside, sys.executable, str(FLOWS), url, *args],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -70,13 +82,14 @@ class Children:
         self.effects = folder / "effects"
         self._all: list[Child] = []
 
-    def start(self, *args: str, faults: str = "") -> Child:
-        child = Child(self.folder, self.url, *args, faults=faults)
+    def start(self, *args: str, **how: Any) -> Child:
+        child = Child(self.folder, how.pop("url", self.url), *args, **how)
         self._all.append(child)
         return child
 
-    def worker(self, *options: str, faults: str = "") -> Child:
-        return self.start("work", *options, faults=faults)
+    def worker(self, *options: str, **how: Any) -> Child:
+        """`machine`: by the name of one, as if it were on another than the others; `faults`: that are armed."""
+        return self.start("work", *options, **how)
 
     def reap(self) -> None:
         for child in self._all:

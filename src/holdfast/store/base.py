@@ -22,6 +22,7 @@ look-ups and the writes. The laws L1–L5, L8 and L11–L14 are tested for all b
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -458,6 +459,15 @@ class Store(abc.ABC):
         An owner of runs that is not enlisted (it began them when others had declared it dead) is there too, with
         a lease that has run out: whoever looks for the dead finds it.
         """
+
+    async def next_death(self, worker: str) -> str:
+        """Wait for the death of another worker, as the store's server tells it; gives that one's id.
+
+        While a worker asks, it is itself one whose death is told to the others. Called again and again; a store
+        whose server cannot tell waits for ever, and leases tell instead.
+        """
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
 
     @abc.abstractmethod
     async def discharge(self, worker: str, culprit: str | None = None) -> None:

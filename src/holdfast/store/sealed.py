@@ -206,6 +206,14 @@ def _through(name: str) -> Any:
 
 
 # What is not about payloads needs no word here, also what the contract will ask for one day.
-for _name in [*SealedStore.__abstractmethods__, "strays", "changed", "tokens", "put_token", "drop_token"]:
+for _name in [
+    *SealedStore.__abstractmethods__,
+    "strays",
+    "changed",
+    "next_death",
+    "tokens",
+    "put_token",
+    "drop_token",
+]:
     setattr(SealedStore, _name, _through(_name))
 abc.update_abstractmethods(SealedStore)  # type: ignore[type-abstract]

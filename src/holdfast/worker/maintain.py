@@ -1,8 +1,9 @@
 """What a worker does beside its runs: find free ones, notice the dead, keep its lease.
 
 Commits tell workers what there is to do; this is what stands behind the telling. It looks for runs whose
-notice was lost (a slow poll), for workers whose process has gone (a lock that came free) and for workers
-whose lease has run out (paused, or cut off). A quiet worker costs one small statement every few seconds.
+notice was lost (a slow poll), for workers whose process has gone (a lock that came free, on this machine or at
+the store's server) and for workers whose lease has run out (paused, or cut off). A quiet worker costs one small
+statement every few seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Maintain:
         self._unsure = False
         self._orphans = False
         self._dead: deque[tuple[str, str | None]] = deque()
+        self._burying = asyncio.Lock()
+        self._mourning: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
 
@@ -54,12 +57,29 @@ class Maintain:
         ]
         if self._others is not None:
             self._tasks.append(loop.create_task(self._every(self._probe, self.bury_dead)))
+        self._mourn()
 
     async def stop(self) -> None:
         """Look no more."""
-        for task in self._tasks:
+        tasks = [*self._tasks, self._mourning] if self._mourning is not None else self._tasks
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _mourn(self) -> None:
+        """Listen to what the store's server tells of deaths, under the worker's present name."""
+        if self._mourning is not None:
+            self._mourning.cancel()
+        self._mourning = asyncio.get_running_loop().create_task(self._every(self._probe, self._bury_next))
+
+    async def _bury_next(self) -> None:
+        worker = self._worker
+        name = await worker.store.next_death(worker.id)
+        await self.bury_dead()  # its file, if it is on this machine, says more
+        if any(other.id == name for other in await worker.store.workers()):
+            worker.log.warning("worker %s is gone, as the store's server says", name, extra={"gone": name})
+            self._dead.append((name, None))
+            await self.bury_dead()
 
     def claim_soon(self) -> None:
         """A free run is ready: try to get it."""
@@ -154,9 +174,7 @@ class Maintain:
     async def bury_dead(self) -> None:
         """Free the runs of workers whose process has gone."""
         worker = self._worker
-        if self._others is None:
-            return
-        for name, culprit in self._others.dead():
+        for name, culprit in self._others.dead() if self._others is not None else ():
             self._worker.log.warning(
                 "worker %s is gone%s",
                 name,
@@ -164,15 +182,16 @@ class Maintain:
                 extra={"gone": name, "run": culprit} if culprit else {"gone": name},
             )
             self._dead.append((name, culprit))
-        while self._dead:
-            # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
-            name, culprit = self._dead[0]
-            await worker.store.discharge(name, culprit)
-            if culprit is not None:
-                await worker.judge_crash(culprit)
-            self._dead.popleft()
-            await self._claim_all()
-            worker.serving.take_soon()
+        async with self._burying:
+            while self._dead:
+                # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
+                name, culprit = self._dead[0]
+                await worker.store.discharge(name, culprit)
+                if culprit is not None:
+                    await worker.judge_crash(culprit)
+                self._dead.popleft()
+                await self._claim_all()
+                worker.serving.take_soon()
 
     async def _keep_lease(self) -> None:
         if not self._worker.watch.stuck:
@@ -194,6 +213,7 @@ class Maintain:
             )
             worker.deposed()
             await self._enlist()
+            self._mourn()
 
     async def _bury_expired(self) -> None:
         worker = self._worker

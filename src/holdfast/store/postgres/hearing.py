@@ -26,8 +26,8 @@ from .text import escape, escape_some, unescape, unescape_some
 
 log = logging.getLogger("holdfast.store")
 CHANNEL = "holdfast"
-EVERY, WHO = '"every"', '"who"'
-"""What listeners say: that they want every news, and the question who does."""
+EVERY, WHO, HERE = '"every"', '"who"', '"here"'
+"""What listeners say: that they want every news, the question who does, and that a worker has come."""
 _SAY_AGAIN = 10.0
 """Seconds after which a listener says again that it wants every news; not heard three times, it is gone."""
 _PAUSE = 1.0
@@ -92,6 +92,8 @@ class Hearing:
     def __init__(self, tell: Callable[[Sequence[News]], None], ours: Callable[[int], bool]) -> None:
         self._tell = tell
         self._ours = ours
+        self.joined: Callable[[], None] = lambda: None
+        """Called when a worker has come."""
         self._every = False
         self._wanted_until = 0.0
         self._lost = asyncio.Event()
@@ -165,6 +167,9 @@ class Hearing:
         elif payload == WHO:
             if self._every:
                 self._speak.set()
+        elif payload == HERE:
+            if pid != connection.get_server_pid():
+                self.joined()
         elif not self._ours(pid):
             news = read_news(payload)
             if news:

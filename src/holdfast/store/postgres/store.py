@@ -1,7 +1,8 @@
 """The PostgreSQL store: its connections, and its reads.
 
 A process has two connections: one writes groups, the other reads, settles who works on what, and hears what
-others did. Each is made again when it is lost; what was under way is sent again, and is done once (law L12).
+others did. A worker has a third one, by which it learns of deaths (`presence.py`). Each is made again when it is
+lost; what was under way is sent again, and is done once (law L12).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from .clock import ServerClock
 from .connect import SQL, Connection, Line
 from .hearing import Hearing
 from .lookups import to_child, to_event, to_head, to_hook, to_worker
+from .presence import Sessions, prepare_watch
 from .queues import put_back, take, to_waiting
 from .schema import prepare
 from .streams import to_chunk, to_stream
@@ -73,6 +75,7 @@ class PostgresStore(GroupStore):
         self._writing: Line
         self._reading: Line
         self._hearing: Hearing
+        self._sessions: Sessions
         self._writer: GroupWriter
 
     async def open(self) -> None:
@@ -81,7 +84,9 @@ class PostgresStore(GroupStore):
         settings = {"plan_cache_mode": "force_generic_plan"}
         self._writing = Line(self.url, self.where, settings=settings)
         self._hearing = Hearing(self.tell, lambda pid: pid == self._writing.pid)
-        self._reading = Line(self.url, self.where, prepare=self._hearing.prepare)
+        self._reading = Line(self.url, self.where, prepare=self._prepare_reading)
+        self._sessions = Sessions(self._reading, lambda: Line(self.url, self.where, prepare=prepare_watch))
+        self._hearing.joined = self._sessions.joined
         try:
             await self._reading.connect()
             await self._reading.run(self._prepare)
@@ -96,6 +101,10 @@ class PostgresStore(GroupStore):
 
     def _audience(self) -> Audience:
         return Audience(tuple(self._enlisted), self._hearing.every_wanted)
+
+    async def _prepare_reading(self, db: Connection) -> None:
+        await self._hearing.prepare(db)
+        await self._sessions.prepare(db)
 
     async def _prepare(self, db: Connection) -> None:
         await self._set_clock(db)
@@ -115,7 +124,7 @@ class PostgresStore(GroupStore):
         try:
             await self.drain()
         finally:
-            for part in (self._hearing, self._writing, self._reading):
+            for part in (self._hearing, self._sessions, self._writing, self._reading):
                 await part.close()
 
     # ---- writing
@@ -307,6 +316,10 @@ class PostgresStore(GroupStore):
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
         return [to_worker(*row) for row in await self._query("workers")]
+
+    async def next_death(self, worker: str) -> str:
+        """Wait for the death of another worker."""
+        return await self._sessions.next_death(worker)
 
     async def discharge(self, worker: str, culprit: str | None = None) -> None:
         """Free the runs of a worker that is gone."""

@@ -451,6 +451,43 @@ UNION ALL
 SELECT id, 0, '', 0, '{}' FROM owners WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM holdfast.workers)
 ORDER BY id;
 
+-- name: attend
+-- A worker is there as long as this session: it holds a lock, and the worker's row names it.
+WITH held AS MATERIALIZED (SELECT pg_advisory_lock($2))
+UPDATE holdfast.workers SET session = $2 FROM held WHERE id = $1 RETURNING id;
+
+-- name: notice_dead_clients
+-- Let a statement that waits see that its client is gone (where the server's system can).
+SELECT set_config('client_connection_check_interval', '1000', false);
+
+-- name: limit_waits
+-- How long to wait for a lock.
+SELECT set_config('lock_timeout', $1, false);
+
+-- name: neighbour
+-- The worker that this one watches: the next in the ring of those that have a session.
+SELECT id, session FROM holdfast.workers WHERE session IS NOT NULL AND id <> $1 ORDER BY id < $1, id LIMIT 1;
+
+-- name: watch
+-- Which session to wait for.
+SELECT set_config('holdfast.watched', $1, false);
+
+-- name: await_release
+-- Wait until the watched session's lock is free, or the time (lock_timeout) is up, or somebody wants it to end. In
+-- a block, so that a time that is up leaves no error in the server's log.
+DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock_shared(current_setting('holdfast.watched')::bigint);
+EXCEPTION WHEN lock_not_available OR query_canceled THEN NULL;
+END $$;
+
+-- name: is_gone
+-- Whether the worker is still enlisted with this session, and the session is not there.
+SELECT id FROM holdfast.workers WHERE id = $1 AND session = $2 AND pg_try_advisory_xact_lock_shared($2);
+
+-- name: stop_waiting
+-- End the waits of other sessions of ours.
+SELECT pg_cancel_backend(s.pid) FROM unnest($1::integer[]) AS s (pid);
+
 -- name: drop_worker
 -- A worker is gone. Waits for a claim of its own that is under way.
 DELETE FROM holdfast.workers WHERE id = $1;
