@@ -139,7 +139,7 @@ async def test_a_worker_that_waits_says_little(server, own_server_machines):
     for n in range(2):
         assert machines.worker(machine=f"m-{n}").line() == "ready"
     await asyncio.to_thread(all_present, machines.url, 2)
-    await asyncio.sleep(0.5)  # what they ask when they begin
+    await asyncio.sleep(3)  # what they ask when they begin
     begin, seconds = log.stat().st_size, 5
     await asyncio.sleep(seconds)
     asked = re.findall(rb"LOG:  (?:execute [^:]*|statement): (.*)", log.read_bytes()[begin:])

@@ -541,6 +541,10 @@ class Store(abc.ABC):
         """Whether anything was written since this was last asked: what makes the slow poll cheap."""
         return True
 
+    async def work_waits(self, worker: str) -> bool:
+        """Whether the slow poll of this worker may find something; asked by it alone."""
+        return await self.changed()
+
     # ---- who may call `holdfast serve` (managed where the store is, never through the server)
 
     async def tokens(self) -> list[AccessToken]:

@@ -343,6 +343,11 @@ class PostgresStore(GroupStore):
         """Count one more crash of a tick."""
         return await ownership.crashed(self._reading, run_id)
 
+    async def work_waits(self, worker: str) -> bool:
+        """Whether there may be something to do for this worker, by one statement."""
+        [(found,)] = await self._query("anything_to_do", escape(worker))
+        return bool(found)
+
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         rows = await self._query("owned", escape(worker))

@@ -508,9 +508,15 @@ WITH held AS (
 )
 SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part;
 
+-- name: anything_to_do
+-- Whether there may be something to do that this worker missed: what a quiet worker asks.
+SELECT EXISTS (SELECT 1 FROM holdfast.runs WHERE owner IS NULL AND ready)
+    OR EXISTS (SELECT 1 FROM holdfast.runs WHERE owner = $1 AND (fact > delivered OR children > 0))
+    OR EXISTS (SELECT 1 FROM holdfast.steps WHERE queue IS NOT NULL AND holder IS NULL)
+    OR EXISTS (SELECT 1 FROM holdfast.children WHERE orphan);
+
 -- name: any_free
--- Whether a worker is enlisted, and whether a run of these workflows is free and ready: what a quiet worker
--- asks.
+-- Whether a worker is enlisted, and whether a run of these workflows is free and ready.
 SELECT EXISTS (SELECT 1 FROM holdfast.workers WHERE id = $1), EXISTS (
     SELECT 1 FROM unnest($2::text[]) AS named (workflow) CROSS JOIN LATERAL (
         SELECT 1 FROM holdfast.runs
