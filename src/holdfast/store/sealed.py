@@ -211,6 +211,7 @@ for _name in [
     "strays",
     "changed",
     "next_death",
+    "work_waits",
     "tokens",
     "put_token",
     "drop_token",

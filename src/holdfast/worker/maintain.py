@@ -148,7 +148,7 @@ class Maintain:
         if self._unsure:
             await self._reconcile()
         await worker.serving.reconcile()
-        self._unseen |= await worker.store.changed()
+        self._unseen |= await worker.store.work_waits(worker.id)
         if not self._unseen:
             return
         await self._claim_all()
