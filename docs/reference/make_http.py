@@ -27,6 +27,10 @@ calls (see [Serve runs over HTTP](../how-to/serve.md)). Every error is `{"code",
 | 415 | `media_type` | the body is not `application/json` |
 | 421 | `host_not_allowed` | called by a name that is not this server's |
 | 429 | `too_many_requests` | wait for `Retry-After` seconds |
+| 401 | `signature` | a webhook: not signed as it must be |
+| 408 | `request_timeout` | a webhook: the body did not come in time |
+| 502, 504 | `no_response` | a webhook: the run has ended without an answer, or has not answered yet |
+| 503 | `secret_missing`, `closing` | a webhook: send it again |
 | 500 | `internal` | a defect; the server's log has it |
 """
 

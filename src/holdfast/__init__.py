@@ -42,6 +42,7 @@ from .errors import (
 )
 from .publish import Stream, stream
 from .queues import Queue, queue
+from .webhooks import Request, Response, Signature, webhook
 from .workflow import (
     ChildRun,
     Hook,
@@ -98,6 +99,8 @@ __all__ = [
     "PayloadError",
     "Queue",
     "ReplayDivergence",
+    "Request",
+    "Response",
     "Resumed",
     "RetryAfter",
     "Run",
@@ -108,6 +111,7 @@ __all__ = [
     "RunInfo",
     "RunNotFound",
     "RunSummary",
+    "Signature",
     "StaleLog",
     "StepInfo",
     "StepLost",
@@ -132,5 +136,6 @@ __all__ = [
     "stream",
     "trail",
     "uuid4",
+    "webhook",
     "workflow",
 ]

@@ -339,8 +339,13 @@ class App:
             # The hook that took it the first time may have had a type, and this one none, or the reverse.
             return await self.resume_raw(token, other, delivery_id=delivery_id)
 
-    async def resume_raw(self, token: str, payload: bytes, *, delivery_id: str | None = None) -> Resumed:
-        """`resume` with JSON text that has been checked."""
+    async def resume_raw(
+        self, token: str, payload: bytes, *, delivery_id: str | None = None, digest: str | None = None
+    ) -> Resumed:
+        """`resume` with JSON text that has been checked.
+
+        By `digest`, two payloads under one delivery id are told apart; it is computed where it is not given.
+        """
         check_size(payload, self.payload_limit, f"{token} payload")
         _check_text(token, "token")
         if delivery_id is not None:
@@ -348,7 +353,7 @@ class App:
         delivery = delivery_id or ids.delivery_id()
         while True:
             try:
-                answer = await self.store.deliver(token, payload, delivery)
+                answer = await self.store.deliver(token, payload, delivery, digest=digest)
                 break
             except RunContinued as error:
                 await succeed(self.store, error.run)

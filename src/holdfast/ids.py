@@ -76,8 +76,22 @@ def delivery_id() -> str:
 
 
 def seed() -> str:
-    """The seed of a new run's chance."""
-    return random_bytes(8).hex()
+    """The seed of a new run's chance: 128 bits, for the tokens of webhooks come of it."""
+    return random_bytes(16).hex()
+
+
+_GENERATED = re.compile(r"whk_[0-9a-f]{32}")
+
+
+def webhook_token(seed: str, ordinal: int) -> str:
+    """The token of a run's nth webhook: 128 bits that only who knows the seed can tell, the same on replay."""
+    key = blake2b(seed.encode(), digest_size=32).digest()
+    return f"whk_{blake2b(b'webhook %d' % ordinal, key=key, digest_size=16).hexdigest()}"
+
+
+def is_webhook_token(token: str) -> bool:
+    """Whether a token has the form of a generated one."""
+    return _GENERATED.fullmatch(token) is not None
 
 
 def fraction() -> float:

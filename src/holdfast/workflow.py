@@ -88,6 +88,8 @@ class Hook(abc.ABC, Generic[T]):
     """
 
     token: str
+    url: str = ""
+    """Where a webhook is reached; '' of other hooks."""
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.next().__await__()
@@ -138,6 +140,10 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def hook(self, token: str, type: Any, metadata: Any) -> Hook[Any]: ...
+
+    @abc.abstractmethod
+    def webhook(self, type: Any, schema: Mapping[str, Any], metadata: Any) -> Hook[Any]:
+        """A hook with a generated token; its URL goes into the `webhook` of its schema (`webhooks.Terms`)."""
 
     @abc.abstractmethod
     def continue_as_new(self, args: Any, kwargs: Any) -> NoReturn: ...

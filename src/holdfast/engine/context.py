@@ -21,10 +21,10 @@ from uuid import UUID
 import msgspec
 
 from ..clock import from_datetime, to_datetime
-from ..codec import UNTYPED, check_size, payload_type
+from ..codec import UNTYPED, PayloadType, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, Event, check_noted, dump_json, new, numbered
-from ..ids import child_id
+from ..ids import child_id, is_webhook_token, webhook_token
 from ..schema import json_schema
 from ..workflow import (
     ChildOptions,
@@ -47,6 +47,8 @@ from .history import payload_size
 from .hooks import OpenHook
 from .loop import DurableTimer, Evicted, Loop, Timers
 
+_WEBHOOKS = ("webhook", "")
+"""Under which webhooks are counted; each is named by its token."""
 _SLEEPS = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` gives to its timer: how a sleep is told from a time-out when a run is woken."""
 _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
@@ -73,10 +75,17 @@ class RunContext(Timers):
     _main: asyncio.Task[Any] | None = None
 
     def __init__(
-        self, run_id: str, workflow: Workflow[..., Any], *, payload_limit: int, locate: bool
+        self,
+        run_id: str,
+        workflow: Workflow[..., Any],
+        *,
+        payload_limit: int,
+        public_url: str,
+        locate: bool,
     ) -> None:
         self.run_id = run_id
         self.payload_limit = payload_limit
+        self.public_url = public_url
         self.workflow = workflow
         self.clock = 0
         self.created = 0
@@ -299,8 +308,28 @@ class RunContext(Timers):
         if known is not None and known.open:
             return known
         payload = payload_type(type)
+        return self._open_hook(token, payload, None if payload is UNTYPED else json_schema(type), metadata)
+
+    def webhook(self, type: Any, schema: Mapping[str, Any], metadata: Any) -> Hook[Any]:
+        """Open a hook under a generated token; on replay its URL is the one that the log holds."""
+        self.alive()
+        token = next(filter(is_webhook_token, self.inherited), None)
+        if token is None:
+            ordinal = self._ordinals[_WEBHOOKS] = self._ordinals.get(_WEBHOOKS, 0) + 1
+            token = webhook_token(self.seed, ordinal)
+        url = f"{self.public_url.rstrip('/')}/webhooks/{token}"
+        logged = self._upcoming()
+        if logged is not None and (logged.type, logged.key) == ("hook_opened", numbered(token, 1)):
+            url = ((logged.data.get("schema") or {}).get("webhook") or {}).get("url") or url
+        told = {**schema, "webhook": {**schema["webhook"], "url": url}}
+        opened = self._open_hook(token, payload_type(type), told, metadata)
+        opened.url = url
+        return opened
+
+    def _open_hook(
+        self, token: str, payload: PayloadType, schema: dict[str, Any] | None, metadata: Any
+    ) -> OpenHook:
         data: dict[str, Any] = {}
-        schema = None if payload is UNTYPED else json_schema(type)
         if schema is not None:
             data["schema"] = schema
         if metadata is not None:

@@ -98,6 +98,8 @@ class OpenHook(Hook[Any]):
         payload: Any
         try:
             payload = self.type.decode(_read_payload(event.body).payload, f"{self.key} payload")
+            if self.url:  # a request is answered in the name of the run that has read it
+                payload = msgspec.structs.replace(payload, run=self._context.run_id)
         except PayloadError as error:
             payload = error
         self._hand_over((event.position, payload), first=False)

@@ -24,6 +24,7 @@ from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
 from ..events import ENDS, Draft, Event, load_json, new, numbered, reader, token_of
 from ..ids import successor_id
+from ..webhooks import PUBLIC_URL
 from ..workflow import ContinueAsNew, Workflow
 from .children import settle
 from .context import RunContext
@@ -61,9 +62,10 @@ class Execution(RunContext):
         workflow: Workflow[..., Any],
         *,
         payload_limit: int = DEFAULT_LIMIT,
+        public_url: str = PUBLIC_URL,
         locate: bool = False,
     ) -> None:
-        super().__init__(run_id, workflow, payload_limit=payload_limit, locate=locate)
+        super().__init__(run_id, workflow, payload_limit=payload_limit, public_url=public_url, locate=locate)
         self.ended = False
         self.position = 0
         self._main: asyncio.Task[Any] | None = None
@@ -267,19 +269,24 @@ _DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
 
 
 def replay(
-    workflow: Workflow[..., Any], events: Sequence[Event], *, payload_limit: int = DEFAULT_LIMIT
+    workflow: Workflow[..., Any],
+    events: Sequence[Event],
+    *,
+    payload_limit: int = DEFAULT_LIMIT,
+    public_url: str = PUBLIC_URL,
 ) -> Execution:
     """Run today's code against a log, from its beginning; raises ReplayDivergence where they differ.
 
     A divergence is found without knowing where the code asked; so it is looked for a second time with the
     places noted, which would cost each ordinary tick.
     """
-    execution = Execution(events[0].run, workflow, payload_limit=payload_limit)
+    options: dict[str, Any] = {"payload_limit": payload_limit, "public_url": public_url}
+    execution = Execution(events[0].run, workflow, **options)
     try:
         execution.feed_all(events)
     except ReplayDivergence:
         execution.bury()
-        again = Execution(events[0].run, workflow, payload_limit=payload_limit, locate=True)
+        again = Execution(events[0].run, workflow, **options, locate=True)
         try:
             again.feed_all(events)
         finally:

@@ -61,6 +61,10 @@ class Access:
             )
         return caller
 
+    def throttle(self, request: Request) -> None:
+        """Count a request that needs no token, by where it comes from. Raises Refused where there are too many."""
+        self._callers.take(f"from {request.client.host if request.client is not None else ''}")
+
     async def _caller(self, request: Request) -> Caller:
         peer = request.client.host if request.client is not None else ""
         text = _token_of(request)

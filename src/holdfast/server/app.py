@@ -1,7 +1,7 @@
 """The ASGI application: the routes of the API and of the page, behind one door.
 
 Each operation of the API asks `access` for the scope that it needs. What is not of the API (the page) is let in
-here: to look needs `read`, everything else `write`.
+here: to look needs `read`, everything else `write`. Webhooks let in whoever knows their token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..store.http.wire import Problem
-from . import api, page, prometheus
+from . import api, page, prometheus, webhooks
 from .refusal import OWN, Refused, answer_to, problem_response
 from .service import Service
 
@@ -41,7 +41,7 @@ def build(service: Service) -> Starlette:
         )
         middleware.insert(0, cors)
     application = Starlette(
-        routes=[*api.routes(), *prometheus.routes(), *page.routes()],
+        routes=[*api.routes(), *webhooks.routes(), *prometheus.routes(), *page.routes()],
         middleware=middleware,
         exception_handlers={HTTPException: _refuse, Exception: _break},
     )
@@ -61,7 +61,7 @@ class _Door:
             if scope["path"].startswith("/v1/"):
                 # As sent, for a run's id may hold a slash, percent-encoded; operations decode their parameters.
                 scope["path"] = scope.get("raw_path", b"").decode("ascii", "replace") or scope["path"]
-            elif scope["path"] != "/openapi.json":
+            elif scope["path"] != "/openapi.json" and not scope["path"].startswith(webhooks.PREFIX):
                 needed = "read" if scope["method"] in ("GET", "HEAD") else "write"
                 try:
                     await self._service.access.admit(Request(scope, receive), needed)

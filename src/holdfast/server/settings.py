@@ -17,6 +17,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trails            the folder of trails that may be read here; None: none
     body_limit        bytes of a request's body; appends of workers are the largest
     rate, burst       requests a second of one caller, and how many at once; 0: no limit
+    webhook_timeout   seconds for the body of a request to a webhook, and for a run's own response to it
     grace             seconds for which a worker whose connection is gone keeps its runs
     """
 
@@ -29,4 +30,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = 64 * MIB
     rate: float = 2000.0
     burst: int = 4000
+    webhook_timeout: float = 30.0
     grace: float = 1.0

@@ -111,7 +111,7 @@ class Advance:
     def begin(self, created: Draft, answered: Callable[[BaseException | None], None]) -> None:
         """An eager start: tick before the first commit, which then holds it all."""
         self._on_created = answered
-        self.execution = Execution(self.run_id, self.workflow, payload_limit=self.worker.payload_limit)
+        self.execution = Execution(self.run_id, self.workflow, **self.worker.engine_options)
         created.at = self._time = self.worker.clock.now()
         self._out = [created, self._started()]
         if self._tick(self.execution.deliver, created):
@@ -586,7 +586,7 @@ class Advance:
         metrics.REPLAYS.total += 1
 
         def cold() -> None:
-            self.execution = replay(self.workflow, events, payload_limit=self.worker.payload_limit)
+            self.execution = replay(self.workflow, events, **self.worker.engine_options)
 
         return self._tick(cold)
 

@@ -23,6 +23,7 @@ from ..events import Draft
 from ..logs import About
 from ..store.base import Claim, News, Store
 from ..streams import BUFFER, LIMIT, Streams
+from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow, workflows
 from .advance import Advance
 from .agenda import Agenda
@@ -51,6 +52,7 @@ class Worker:
     crash_limit    ticks of one run in a row that crash or do not come back, before it is parked
     stream_buffer  bytes that one step may have written to a stream and the store not yet acknowledged
     stream_limit   bytes that one stream may have
+    public_url     where the server that takes webhooks is reached (None: $HOLDFAST_PUBLIC_URL, else this machine)
     poll           seconds between looks for work whose notice was lost
     lease          seconds for which the worker's runs are its own without a sign of life
     """
@@ -70,6 +72,7 @@ class Worker:
         crash_limit: int = 3,
         stream_buffer: int = BUFFER,
         stream_limit: int = LIMIT,
+        public_url: str | None = None,
         poll: float = 2.5,
         probe: float = 0.2,
         lease: float = 30.0,
@@ -80,6 +83,8 @@ class Worker:
         self.pid = os.getpid()
         self.host = socket.gethostname()
         self.payload_limit = payload_limit
+        public_url = public_url or os.environ.get("HOLDFAST_PUBLIC_URL") or PUBLIC_URL
+        self.engine_options: dict[str, Any] = {"payload_limit": payload_limit, "public_url": public_url}
         self.event_limit = event_limit
         self.crash_limit = crash_limit
         self.stopping = False

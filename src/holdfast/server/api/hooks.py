@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import msgspec
@@ -106,6 +105,3 @@ class TimerList(msgspec.Struct):
 async def list_timers(call: Call[None, TimersQuery]) -> TimerList:
     """List pending timers."""
     return TimerList(await call.service.store.timers(run=call.query.run, limit=call.query.limit))
-
-
-GENERATED = re.compile(r"whk_[0-9a-f]{32,}")
