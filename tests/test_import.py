@@ -23,6 +23,8 @@ PUBLIC = [
     "PayloadError",
     "Queue",
     "ReplayDivergence",
+    "Request",
+    "Response",
     "Resumed",
     "RetryAfter",
     "Run",
@@ -33,6 +35,7 @@ PUBLIC = [
     "RunInfo",
     "RunNotFound",
     "RunSummary",
+    "Signature",
     "StaleLog",
     "StepInfo",
     "StepLost",
@@ -57,6 +60,7 @@ PUBLIC = [
     "stream",
     "trail",
     "uuid4",
+    "webhook",
     "workflow",
 ]
 
