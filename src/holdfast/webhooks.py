@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -147,6 +146,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 def response_stream(delivery: str) -> str:
     """The name of the stream, of the run that reads a request, in which its response stands."""
+    from hashlib import blake2b  # takes 2 ms, and few who import this get requests
+
     return f"webhook.{blake2b(delivery.encode(), digest_size=16).hexdigest()}"
 
 
