@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from . import ids
+from . import ids, tracing
 from .clock import Clock
 from .codec import DEFAULT_LIMIT, UNTYPED, check_size, payload_type
 from .ends import Ends
@@ -195,6 +195,9 @@ class App:
             data["attributes"] = dict(attributes)
         if origin is not None:
             data["origin"] = origin
+        starting = None if tracing.active is None else tracing.active.starting(name, run_id)
+        if starting is not None:
+            data.update(starting.carrier)
         created = new("run_created", data=data)
         run: Run[Any] = Run(self.store, self._ends, self._streams, run_id, definition)
         worker = self._worker
@@ -211,6 +214,8 @@ class App:
         except StaleLog:
             await self._same_run(run_id, name, args, definition)
             run.existed = True
+        if starting is not None and not run.existed:
+            starting.done()
         return run
 
     async def _same_run(

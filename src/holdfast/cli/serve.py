@@ -11,6 +11,7 @@ import typer
 
 from . import output
 from .frame import WORK, command
+from .logs import LogFormat, log_to_stderr
 from .options import DEFAULT_STORE, AsJson, StoreUrl, ending
 from .problem import Problem
 
@@ -54,6 +55,7 @@ def serve(
     trails: Annotated[
         str | None, typer.Option("--trails", metavar="FOLDER", help="A folder of trails to show.")
     ] = None,
+    log_format: LogFormat = "text",
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
@@ -68,6 +70,7 @@ def serve(
         raise Problem(
             f"`holdfast serve` needs the extra `server` ({error})", hint="pip install 'holdfast[server]'"
         ) from None
+    log_to_stderr(log_format)
     settings = Settings(
         host=host,
         port=port,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ import typer
 
 from . import output
 from .frame import WORK, command
+from .logs import LogFormat, log_to_stderr
 from .options import DEFAULT_STORE, AsJson, Attributes, StoreUrl, attributes_of, ending
 from .problem import INTERRUPTED, NO, TIMED_OUT, Problem
 
@@ -91,7 +91,7 @@ def run(
     options = {"run_id": run_id, "attributes": attributes_of(attribute) or None}
     with contextlib.redirect_stdout(sys.stderr) as stderr:  # what steps print is not the result
         assert stderr is not None
-        _log_to_stderr()
+        log_to_stderr()
         outcome = _interruptible(_run(store, definition, args_, kwargs, options, timeout))
     if isinstance(outcome, int):
         return outcome
@@ -177,6 +177,7 @@ def worker(
     metrics_host: Annotated[
         str, typer.Option("--metrics-host", metavar="ADDRESS", help="Where that port listens (127.0.0.1).")
     ] = "127.0.0.1",
+    log_format: LogFormat = "text",
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
@@ -190,7 +191,7 @@ def worker(
     if store.startswith("memory:"):
         raise Problem(f"{store} lives in one process: no run can come to this worker")
     names = list(load_all(modules))
-    _log_to_stderr()
+    log_to_stderr(log_format)
     options = {"concurrency": concurrency, "queues": queue or None, "runs": runs}
     metrics = None if metrics_port is None else (metrics_port, metrics_host)
     return asyncio.run(_serve(store, names, options, metrics, as_json))
@@ -353,7 +354,7 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
     raise Problem(message, hint=f"`holdfast show {run_id}` tells more", code=NO)
 
 
-# ---- signals and logs --------------------------------------------------------------------------------------
+# ---- signals --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -402,21 +403,3 @@ def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
                 raise
 
     return asyncio.run(guarded())
-
-
-class _OneLine(logging.Formatter):
-    """Warnings of workers as the command line's other messages: one line, no traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = " ".join(record.getMessage().split())
-        if os.environ.get("HOLDFAST_DEBUG") == "1" and record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return f"{record.levelname.lower()}: {text}"
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
-    log = logging.getLogger("holdfast")
-    log.handlers = [handler]
-    log.propagate = False

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from .. import ids
+from .. import ids, tracing
 from ..errors import RunNotFound, StaleLog
 from ..events import ENDS, Draft, Event, dump_json, fold, new, numbered
 from .base import Store
@@ -75,7 +75,7 @@ def _beginning(log: Sequence[Event]) -> tuple[str, list[Draft]]:
         "first": created.get("first") or end.run,
         "number": (created.get("number") or 1) + 1,
     }
-    data |= {name: created[name] for name in ("parent", "root") if name in created}
+    data |= {name: created[name] for name in ("parent", "root", *tracing.FIELDS) if name in created}
     if "version" in told:
         data["version"] = told["version"]
     if state.attributes:

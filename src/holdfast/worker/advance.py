@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import faults, metrics
+from .. import faults, metrics, tracing
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
     CommandMissing,
@@ -104,6 +104,8 @@ class Advance:
         self.children = Children(worker, run_id, self._child_ended)
         self._retry = _RETRY_FIRST
         self._resent = False
+        self._carrier: tracing.Carrier = {}  # the context of the run, where spans are made
+        self._began = 0
         self._on_created: Callable[[BaseException | None], None] | None = None
 
     # ---- what happens to it
@@ -113,6 +115,8 @@ class Advance:
         self._on_created = answered
         self.execution = Execution(self.run_id, self.workflow, **self.worker.engine_options)
         created.at = self._time = self.worker.clock.now()
+        if tracing.active is not None:
+            self._trace(created.data, created.at)
         self._out = [created, self._started()]
         if self._tick(self.execution.deliver, created):
             self.turn()
@@ -185,6 +189,27 @@ class Advance:
         self._inbox.clear()
         if ended:
             self._attempts.interrupt()
+
+    # ---- spans, where somebody wants them
+
+    def _trace(self, created: Mapping[str, Any], began: int) -> None:
+        """The context of the run is known: whoever makes spans for it gets it from here."""
+        self._carrier, self._began = tracing.carrier_of(self.run_id, created), began
+        self._attempts.carrier = self.children.carrier = self._carrier
+
+    def _trace_tick(self, args: tuple[Any, ...]) -> Callable[[], None] | None:
+        """The span of a tick that delivers a fact, or the run's beginning; a replay has none."""
+        what = args[0] if args else None
+        if tracing.active is None or not self._carrier or what is None:
+            return None
+        if what.cls == "record" and what.type != "run_created":
+            return None
+        return tracing.active.tick(self.workflow.name, self.run_id, self._carrier, what.type, what.key)
+
+    def _trace_end(self, end: Draft | Event) -> None:
+        if tracing.active is not None and self._carrier:
+            times = self._began, end.time if isinstance(end, Event) else self.worker.clock.now()
+            tracing.active.ended(self.workflow.name, self.run_id, self._carrier, times, end)
 
     # ---- the turn: what to do next
 
@@ -271,6 +296,7 @@ class Advance:
         """Let the code run; False where it diverged, broke or did not come back."""
         faults.point("worker.tick.before")
         metrics.TICKS.total += 1
+        done = None if tracing.active is None else self._trace_tick(args)
         try:
             self.worker.watch.run(self.run_id, work, *args)
         except ReplayDivergence as error:
@@ -285,6 +311,9 @@ class Advance:
         else:
             faults.point("worker.tick.after")
             return True
+        finally:
+            if done is not None:
+                done()
         return False
 
     # ---- appending
@@ -374,6 +403,7 @@ class Advance:
         self._carry_out(execution, request, answer)
         self.busy = False
         if execution.ended and request.drafts[-1].type in ENDS:
+            self._trace_end(request.drafts[-1])
             if "continued" in request.drafts[-1].data:
                 self.worker.orphans_soon()
             if self._resent:  # the news of the commit may have been lost with its answer
@@ -508,6 +538,8 @@ class Advance:
         for event in events:
             self._time = max(self._time, event.time)
             if event.type in ENDS:
+                if event.cls == "record":  # its writer (`terminate`) knows nothing of the run's context
+                    self._trace_end(event)
                 self.worker.forget(self, None)
                 return
             if event.cls == "command":
@@ -545,6 +577,8 @@ class Advance:
             return
         self._stale = False
         self._taken, self._has_fact = 0, False
+        if tracing.active is not None:
+            self._trace(events[0].data, events[0].time)
         if not self._replay(events):
             return
         self.after, self._time = events[-1].position, events[-1].time
@@ -646,6 +680,7 @@ class Advance:
     async def _append_end(self, end: Draft) -> None:
         try:
             await self.worker.store.append(self.run_id, [end])
+            self._trace_end(end)
         except HoldfastError as error:
             self._log.warning("%s: could not record its end: %s", self.run_id, error)
         self.worker.forget(self, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from .. import failures
+from .. import failures, tracing
 from ..engine.context import StepCall
 from ..errors import StepLost
 from ..events import Draft, new
@@ -31,6 +31,7 @@ class Attempts:
         self._outcome = outcome
         self._waiting: dict[str, int] = {}  # step -> the attempt that waits for its back-off
         self._unwanted: set[str] = set()  # steps that nobody waits for, before their start is committed
+        self.carrier: tracing.Carrier = {}
         self._queued: set[str] = set()  # steps that wait or run in a queue: others take them
 
     def started(self, call: StepCall | None, key: str, attempt: int) -> Draft | None:
@@ -43,6 +44,7 @@ class Attempts:
         self.running[key] = running = RunningStep(
             self._run_id, call, attempt, self._outcome, self._worker.streams
         )
+        running.carrier = self.carrier
         self._worker.executor.start(running)
         return None
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import faults, ids
+from .. import faults, ids, tracing
 from ..engine.children import ChildCall
 from ..errors import HoldfastError, KeyMissing, RunEnded, RunNotFound, StaleLog, StoreError
 from ..events import Draft, Event, dump_json, new, reader
@@ -57,6 +57,7 @@ class Children:
         self._unwanted: set[str] = set()
         self._cared_for: dict[str, ChildCall] = {}
         self._again: set[str] = set()
+        self.carrier: tracing.Carrier = {}  # the context of the run, where spans are made
         self._last: dict[str, str] = {}  # key -> the run as which the child has continued
 
     @property
@@ -151,7 +152,7 @@ class Children:
         if key not in self._created:
             faults.point("child.start.before")
             created = creation(self._run_id, self._root, key, call.data)
-            refused = await self._create(call, created, here=here)
+            refused = await self._traced_create(call, created, here=here)
             faults.point("child.start.after")
             if refused is not None:
                 return refused
@@ -175,6 +176,16 @@ class Children:
         if key in self._unwanted:
             await cancel(worker.store, run, self._run_id)
         return None
+
+    async def _traced_create(self, call: ChildCall, created: Draft, *, here: bool) -> Draft | None:
+        """`_create`, with a span for the start where spans are made: the child's log names it as its parent."""
+        if tracing.active is None or not self.carrier:
+            return await self._create(call, created, here=here)
+        starting = tracing.active.starting(call.workflow.name, call.run, self.carrier)
+        created = new("run_created", data={**created.data, **starting.carrier})
+        refused = await self._create(call, created, here=here)
+        starting.done()
+        return refused
 
     async def _create(self, call: ChildCall, created: Draft, *, here: bool) -> Draft | None:
         """Start the child, `here` if there is room; or find it there. Its refusal, where it is not ours."""

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .. import failures, faults, ids
+from .. import failures, faults, ids, tracing
 from ..chunks import Chunk
 from ..clock import Clock
 from ..codec import check_size
@@ -47,12 +47,16 @@ _THREADS = 10_000
 class RunningStep(Attempt):
     """One attempt of a step, from its start to its outcome."""
 
-    __slots__ = ("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "streams", "task", "writers")
+    __slots__ = (
+        *("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "streams", "task", "writers"),
+        "carrier",  # the context of the run, where spans are made
+    )
 
     def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome, streams: Streams) -> None:
         self.run_id = run_id
         self.call = call
         self.attempt = attempt
+        self.carrier: tracing.Carrier = {}
         self.outcome = outcome
         self.task: asyncio.Task[None] | None = None  # while its body runs
         self.cancelled = False
@@ -101,6 +105,13 @@ class RunningStep(Attempt):
         self.cancelled = True
         if self.task is not None:
             self.task.cancel()
+
+
+def _trace(attempt: RunningStep) -> Callable[[Draft], None] | None:
+    """Begin the span of an attempt, which is the current one of its body."""
+    if tracing.active is None or not attempt.carrier:
+        return None
+    return tracing.active.attempt(attempt.run_id, attempt.call.key, attempt.attempt, attempt.carrier)
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
@@ -182,6 +193,7 @@ class Executor:
                 attempt.task = me
                 context = self._base.copy()
                 context.run(_attempt.set, attempt)
+                done = None if tracing.active is None else context.run(_trace, attempt)
                 try:
                     draft = await self._within(context, self._perform(attempt), me)
                 except GeneratorExit as error:  # Python closes what is inside, and raises it out here
@@ -189,6 +201,8 @@ class Executor:
                 finally:
                     attempt.task = None
                     running.discard(attempt)
+                if done is not None:
+                    done(draft)
                 attempt.outcome(attempt, draft)
                 if self._runner is not me or me.cancelling():
                     break

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import faults
+from .. import faults, tracing
 from ..engine.context import StepCall
 from ..errors import (
     CommandMissing,
@@ -164,6 +164,10 @@ class Serving:
             data: dict[str, Any] = {"attempt": step.attempt + 1, "worker": worker.id}
             if is_lost:
                 data["reason"] = "recovered"
+            carrier: tracing.Carrier = {}
+            if tracing.active is not None:
+                [created] = await worker.store.read(step.run, 0, 1)
+                carrier = tracing.carrier_of(step.run, created.data)
             started = new("step_started", key=step.key, data=data)
             answer = await self._record(step.run, started)
         except _OVER:
@@ -185,6 +189,7 @@ class Serving:
         faults.point("worker.queue.begun")
         call = StepCall(step.key, definition, bytes(_command(command.body).args), _nobody())
         running = RunningStep(step.run, call, step.attempt + 1, self._outcome, worker.streams)
+        running.carrier = carrier
         self._held[step.run, step.key] = running
         worker.executor.start(running)
 

@@ -1,0 +1,1 @@
+"""Holdfast with other libraries: each module needs an extra of its own."""
