@@ -148,6 +148,33 @@ async def test_a_step_at_another_worker_continues_the_trace(
     assert SEEN["queued"].span_id == (step.context and step.context.span_id)
 
 
+@hf.workflow(name="traced.patient")
+async def patient() -> int:
+    return int(await hf.hook("traced:patient"))
+
+
+@hf.workflow(name="traced.waiting")
+async def waiting() -> int:
+    return await patient()
+
+
+async def test_who_takes_up_a_parent_starts_its_child_no_second_time(
+    spans: InMemorySpanExporter, tmp_path: Path
+) -> None:
+    async with hf.connect(f"sqlite:///{tmp_path}/t.db") as app:
+        async with app.worker():
+            run = await app.start(waiting)
+            async with asyncio.timeout(20):
+                while not [hook async for hook in app.hooks(token="traced:patient")]:
+                    await asyncio.sleep(0.005)
+        await run.wake()  # so that the next worker has a reason to read the parent's log
+        async with app.worker():
+            await app.resume("traced:patient", 7)
+            assert await run.result() == 7
+    assert len(named(spans, "start traced.patient")) == 1
+    assert len(named(spans, "run traced.patient")) == 1
+
+
 async def test_starting_again_makes_no_second_start(spans: InMemorySpanExporter) -> None:
     async with hf.connect("memory://") as app, app.worker():
         for _ in range(2):

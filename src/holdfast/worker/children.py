@@ -152,7 +152,11 @@ class Children:
         if key not in self._created:
             faults.point("child.start.before")
             created = creation(self._run_id, self._root, key, call.data)
-            refused = await self._traced_create(call, created, here=here)
+            starting = None
+            if tracing.active is not None and self.carrier:
+                starting = tracing.active.starting(call.workflow.name, call.run, self.carrier)
+                created = new("run_created", data={**created.data, **starting.carrier})
+            refused = await self._create(call, created, starting, here=here)
             faults.point("child.start.after")
             if refused is not None:
                 return refused
@@ -177,17 +181,9 @@ class Children:
             await cancel(worker.store, run, self._run_id)
         return None
 
-    async def _traced_create(self, call: ChildCall, created: Draft, *, here: bool) -> Draft | None:
-        """`_create`, with a span for the start where spans are made: the child's log names it as its parent."""
-        if tracing.active is None or not self.carrier:
-            return await self._create(call, created, here=here)
-        starting = tracing.active.starting(call.workflow.name, call.run, self.carrier)
-        created = new("run_created", data={**created.data, **starting.carrier})
-        refused = await self._create(call, created, here=here)
-        starting.done()
-        return refused
-
-    async def _create(self, call: ChildCall, created: Draft, *, here: bool) -> Draft | None:
+    async def _create(
+        self, call: ChildCall, created: Draft, starting: tracing.Starting | None, *, here: bool
+    ) -> Draft | None:
         """Start the child, `here` if there is room; or find it there. Its refusal, where it is not ours."""
         worker = self._worker
         definition = worker.definition(call.workflow.name)
@@ -199,6 +195,8 @@ class Children:
                 await worker.begin(definition, call.run, created)
             else:
                 await worker.store.append(call.run, [created], after=0)
+            if starting is not None:
+                starting.done()
         except StaleLog:
             there = (await worker.store.read(call.run, limit=1))[0]
             refusal = _refusal(self._run_id, call, there)
