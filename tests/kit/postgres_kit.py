@@ -67,11 +67,12 @@ def execute(url, *statements):
 
 
 class Server:
-    """A server in a folder of its own. `settings` are words like `max_connections=20`."""
+    """A server in a folder of its own. `settings` are words like `max_connections=20`; `address`: by TCP too."""
 
-    def __init__(self, *settings):
+    def __init__(self, *settings, address=""):
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir="/tmp"))
         self.settings = settings
+        self.address = address
         self.process = None
         self._user = None
         self._bin = binaries()
@@ -85,16 +86,24 @@ class Server:
             shutil.chown(self.folder, "pgserver")
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "postgres",
                   "-D", str(self.folder / "data"))  # fmt: skip
+        if address:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {address}/24 trust\n")
         self.start()
 
     def url(self, database="postgres"):
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
+    def url_at(self, address, database="postgres"):
+        """By TCP, under an address of its own."""
+        return f"postgresql://postgres@{address}/{database}"
+
     def start(self):
         options = [f"-c{word}" for word in ("fsync=on", "synchronous_commit=on", *self.settings)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", "", *options],
+                [self._bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", self.address,
+                 *options],
                 user=self._user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + 30

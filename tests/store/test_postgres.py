@@ -22,7 +22,9 @@ from holdfast.chunks import Part
 from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
 from holdfast.store import open_store
 from holdfast.store.migrate import load_migrations
+from holdfast.store.postgres import connect
 from holdfast.store.postgres.clock import ServerClock
+from holdfast.store.postgres.connect import SQL
 from holdfast.store.postgres.text import escape, unescape
 from holdfast.store.queries import load_queries
 
@@ -115,6 +117,28 @@ async def test_any_backend_may_be_terminated_at_any_time(postgres_url):
                 await store.append("last" if number == 1 else f"x{number}", [created()], after=0)
                 await store.append("last", [woken()])
                 await asyncio.sleep(0.02)
+
+
+async def test_whoever_stops_in_the_middle_holds_nothing_for_long(postgres_url, monkeypatch):
+    """L-15: a process that is paused inside a transaction holds rows; the server takes them back."""
+    monkeypatch.setattr(connect, "IDLE_IN_TRANSACTION", 300)
+    async with open_store(postgres_url) as paused, open_store(postgres_url) as other:
+        last = await begin(other, "r", "a#1")
+        stopped, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def work(db):
+            await db.execute(SQL["begin"])
+            await db.fetch(SQL["lock_heads"], ["r"])
+            stopped.set()
+            await goes_on.wait()
+            return await db.fetchval(SQL["now"])
+
+        stopping = asyncio.create_task(paused._reading.run(work))
+        await stopped.wait()
+        answer = await other.append("r", [completed("a#1", at=other.clock.now())], after=last)
+        assert answer.first == last + 1
+        goes_on.set()
+        assert await stopping > 0, "done again on a new connection"
 
 
 async def test_a_server_that_cannot_be_reached_is_told_in_one_line(tmp_path):

@@ -33,6 +33,8 @@ log = logging.getLogger("holdfast.store")
 SQL = load_queries("postgres")
 PATIENCE = 30.0
 """Seconds for which a server that was lost is waited for, and within which it must have answered."""
+IDLE_IN_TRANSACTION = 5000
+"""Milliseconds for which the server waits for the next statement of a transaction."""
 _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between attempts to connect again; the last one repeats."""
 
@@ -45,6 +47,7 @@ _LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     OSError,
     EOFError,
     TimeoutError,
@@ -127,6 +130,8 @@ class Line:
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
+            # Whoever stops in the middle (paused, or cut off) must not hold rows that others want.
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION),
             **(settings or {}),
         }
         self._prepare = prepare
