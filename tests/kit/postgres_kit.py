@@ -124,8 +124,11 @@ class Server:
             self.process.wait(30)
             self.process = None
 
-    def remove(self):
+    def crash(self):
         self.stop(signal.SIGQUIT)
+
+    def remove(self):
+        self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program, *arguments):

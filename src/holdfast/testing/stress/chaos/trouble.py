@@ -8,6 +8,7 @@
 | fsync | the disk fails to sync for a moment, for all (`with_="fsync"`) |
 | disk | the disk is full for a moment (`with_="disk"`): a small tmpfs, filled to the brim; where mounting is
 not allowed, SQLite's writes are refused instead |
+| server | the store's server crashes and comes back within two seconds (`server=`, where it is ours) |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,6 +47,16 @@ _DISK = "48m"
 Progress = Callable[[float, float, str], None]
 
 
+class Server(Protocol):
+    """A store's server that may be crashed, because whoever gives it has started it."""
+
+    def crash(self) -> None:
+        """End it as a power failure does."""
+
+    def start(self) -> None:
+        """Start it again, and wait until it answers."""
+
+
 def _no_progress(_done: float, _total: float, _what: str) -> None:
     """Nobody looks."""
 
@@ -59,6 +70,7 @@ async def chaos(
     url: str | None = None,
     with_: Collection[str] = (),
     in_flight: int = 40,
+    server: Server | None = None,
     progress: Progress = _no_progress,
 ) -> ChaosReport:
     """Let everything go wrong for a while, then check what was promised.
@@ -70,6 +82,7 @@ async def chaos(
     url        an empty store; without it a SQLite file that is thrown away
     with_      of `KINDS`, what else goes wrong besides kills and pauses
     in_flight  runs at once
+    server     the server of `url`, to be crashed too
 
     Example:
         report = await chaos(minutes=0.2, seed="7", with_=["clock"])
@@ -82,7 +95,7 @@ async def chaos(
         with _disk(folder, small="disk" in with_) as disk:
             url = url or f"sqlite:///{disk.folder}/chaos.db"
             report = ChaosReport(seed=seed, store=url.partition("://")[0])
-            scene = _Scene(folder, disk, url, seed, set(with_), in_flight)
+            scene = _Scene(folder, disk, url, seed, set(with_), in_flight, server)
             try:
                 await scene.people(workers, clients)
                 await _begun(url)
@@ -156,7 +169,14 @@ class _Scene:
     """The processes, and what befalls them."""
 
     def __init__(
-        self, folder: Path, disk: _Disk, url: str, seed: str, with_: set[str], in_flight: int
+        self,
+        folder: Path,
+        disk: _Disk,
+        url: str,
+        seed: str,
+        with_: set[str],
+        in_flight: int,
+        server: Server | None,
     ) -> None:
         self.folder = folder
         self.effects = folder / "effects"
@@ -164,6 +184,8 @@ class _Scene:
         self._disk = disk
         self._url = url
         self._with = with_
+        self._server = server
+        self._down = False
         self._seed = seed
         self._chance = random.Random(f"chaos {seed}")
         self._sync_fails = folder / "sync-fails"
@@ -203,7 +225,7 @@ class _Scene:
             except HoldfastError:
                 if not self._broken:
                     raise
-                await asyncio.sleep(0.3)  # it cannot open a store whose disk fails just now
+                await asyncio.sleep(0.3)  # it cannot open a store whose disk or server fails just now
             else:
                 return
 
@@ -213,7 +235,7 @@ class _Scene:
 
     @property
     def _broken(self) -> bool:
-        return bool({"fsync", "disk"} & self._with)
+        return bool({"fsync", "disk"} & self._with) or self._server is not None
 
     # ---- trouble
 
@@ -222,6 +244,7 @@ class _Scene:
         begun = time.monotonic()
         blows = ["kill worker"] * 4 + ["kill client"] * 2 + ["pause worker"] * 3 + ["pause client"]
         blows += [kind for kind in KINDS if kind in self._with for _ in range(3)]
+        blows += ["server"] * 3 if self._server is not None else []
         while (passed := time.monotonic() - begun) < seconds:
             progress(passed, seconds, f"{sum(self.befallen.values())} blows")
             await asyncio.sleep(min(self._chance.expovariate(1 / _EVERY), seconds - passed))
@@ -239,6 +262,8 @@ class _Scene:
         elif kind == "disk":
             await asyncio.to_thread(self._disk.fill)
             self._later(chance.uniform(0.2, 2.0), self._space_returns)
+        elif kind == "server":
+            return await self._crash_server(chance.uniform(0.0, 2.0))
         else:
             role = self._client if kind.endswith("client") else self._worker
             alive = [child for child in role.people if child.alive]
@@ -255,6 +280,20 @@ class _Scene:
                 await child.kill()
                 self._later(chance.uniform(0, 1), lambda: self._soon_one_more(role))
         return True
+
+    async def _crash_server(self, seconds: float) -> bool:
+        assert self._server is not None
+        if self._down:
+            return False
+        self._down = True
+        await asyncio.to_thread(self._server.crash)
+        self._spawn(self._restart_server(self._server, seconds))
+        return True
+
+    async def _restart_server(self, server: Server, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(server.start)
+        self._down = False
 
     def _sync_works(self) -> None:
         self._sync_fails.unlink(missing_ok=True)
