@@ -84,12 +84,15 @@ class Server:
             utils.ensure_prefix_permissions(self._bin)
             self._user = "pgserver"
             shutil.chown(self.folder, "pgserver")
+        self._fill()
+        self.start()
+
+    def _fill(self):
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "postgres",
                   "-D", str(self.folder / "data"))  # fmt: skip
-        if address:
+        if self.address:
             with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {address}/24 trust\n")
-        self.start()
+                rules.write(f"host all all {self.address}/24 trust\n")
 
     def url(self, database="postgres"):
         return f"postgresql://postgres@/{database}?host={self.folder}"
@@ -140,6 +143,27 @@ class Server:
             text=True,
         )
         assert done.returncode == 0, done.stderr
+
+
+class Replica(Server):
+    """A streaming replica of a server. From now on the server commits only what both have on disk."""
+
+    def __init__(self, primary, *settings):
+        self._primary = primary
+        super().__init__(*settings)
+        wait = "SELECT 1 FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+        for change in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            execute(primary.url(), change)
+        while not execute(primary.url(), wait):
+            threading.Event().wait(0.05)
+
+    def promote(self):
+        """It is the primary now."""
+        assert execute(self.url(), "SELECT pg_promote(true, 30)")[0][0]
+
+    def _fill(self):
+        self._run("pg_basebackup", "-h", str(self._primary.folder), "-U", "postgres", "--checkpoint=fast",
+                  "--wal-method=stream", "--write-recovery-conf", "-D", str(self.folder / "data"))  # fmt: skip
 
 
 class Databases:

@@ -14,6 +14,7 @@ from recovery_kit import Children, assert_as_if_nothing_had_happened, effects, w
 from worker_kit import assert_one_end, log_of
 
 import holdfast as hf
+from holdfast.verify import Verification
 
 
 @pytest.fixture
@@ -50,6 +51,34 @@ async def test_an_immediate_shutdown_in_the_middle_loses_and_repeats_nothing(ser
                 assert await asyncio.to_thread(child.leave) == 0, child.said()
     finally:
         children.reap()
+
+
+async def test_a_fail_over_to_a_replica_loses_and_repeats_nothing(server, tmp_path):
+    """L-12, L-17: the primary is gone for good, its synchronous replica is promoted, two workers go on there."""
+    replica = postgres_kit.Replica(server, "max_connections=60")
+    hosts = f"{server.folder},{replica.folder}&target_session_attrs=read-write"
+    children = Children(tmp_path, f"postgresql://postgres@/postgres?host={hosts}")
+    try:
+        async with hf.connect(children.url) as app:
+            workers = [children.worker(machine="one"), children.worker(machine="two")]
+            for child in workers:
+                assert await asyncio.to_thread(child.line) == "ready", child.said()
+            path = str(children.effects)
+            runs = [await app.start(errand, path, run_id=f"errand-{n}") for n in range(30)]
+            await asyncio.to_thread(wait_until, lambda: effects(children.effects), "the first step")
+            await asyncio.to_thread(server.crash)
+            await asyncio.to_thread(replica.promote)
+            assert [await run.result(60) for run in runs] == [ERRAND] * 30
+            for run in runs:
+                events = await log_of(app, run.id)
+                assert_one_end(events)
+                assert_as_if_nothing_had_happened(run.id, events, children.effects)
+            assert [difference async for difference in Verification(app.store).run()] == []
+            for child in workers:
+                assert await asyncio.to_thread(child.leave) == 0, child.said()
+    finally:
+        children.reap()
+        replica.remove()
 
 
 async def test_a_rolling_restart_under_load_fails_no_run(postgres_url, tmp_path):
