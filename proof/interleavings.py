@@ -2,6 +2,7 @@
 
     python proof/interleavings.py                 every scope, on the store in memory
     python proof/interleavings.py --sqlite        the same on a SQLite file, with two handles on it and a third
+    python proof/interleavings.py --postgres      the same on a PostgreSQL of its own (--most N: a share of each)
     python proof/interleavings.py --scope timer   one scope; --list names them
     python proof/interleavings.py --without fence,tail   the same with protections taken out of the store's rules
 
@@ -28,10 +29,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests" / "kit")]
 
+import postgres_kit
 import scheduler
-from backends import MemoryBackend, SqliteBackend
+from backends import MemoryBackend, PostgresBackend, SqliteBackend
 from processes import RUN
 from scheduler import Tried, World, explore, replay
 
@@ -294,7 +296,7 @@ class Job(NamedTuple):
     """What one process of the pool does."""
 
     name: str
-    sqlite: bool
+    store: str
     without: tuple[str, ...]
     most: int | None
 
@@ -313,9 +315,13 @@ def work_through(job: Job) -> tuple[str, Tried, list[str], float]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(without(*job.without))
         backend: Any = MemoryBackend
-        if job.sqlite:
+        if job.store == "sqlite":
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             backend = stack.enter_context(contextlib.closing(SqliteBackend(Path(folder)))).emptied
+        elif job.store == "postgres":
+            databases = postgres_kit.databases()
+            stack.callback(databases.remove)
+            backend = stack.enter_context(contextlib.closing(PostgresBackend(databases.fresh()))).emptied
         tried = enumerate_scope(scope, backend, most=job.most, watch=watch)
         told_path = story(scope, tried.problems[0][1], backend) if tried.problems else []
     return job.name, tried, told_path, time.monotonic() - begun
@@ -336,7 +342,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scope", action="append", choices=SCOPES, help="a scope; several may be given")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--sqlite", action="store_true")
+    parser.add_argument("--sqlite", dest="store", action="store_const", const="sqlite", default="memory")
+    parser.add_argument("--postgres", dest="store", action="store_const", const="postgres")
     parser.add_argument("--without", default="", help=f"of {', '.join(PROTECTIONS)}, with commas")
     parser.add_argument("--most", type=int, help="schedules to play or cut, of each scope")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
@@ -345,7 +352,7 @@ def main() -> int:
         print("\n".join(SCOPES))
         return 0
     gone = tuple(given.without.split(",")) if given.without else ()
-    jobs = [Job(name, given.sqlite, gone, given.most) for name in given.scope or SCOPES]
+    jobs = [Job(name, given.store, gone, given.most) for name in given.scope or SCOPES]
     bad = 0
     total = Tried(whole=True)
     with multiprocessing.Pool(given.processes) as pool:

@@ -27,6 +27,9 @@ SOURCE = ROOT / "src"
 STORE = ("tests/store",)
 STREAMS = ("tests/store/test_streams.py",)
 ENGINE = ("tests/engine", "tests/laws/test_replay_laws.py")
+SIMULATED = "tests/simulation/test_simulation.py"
+FAMILIES = (f"{SIMULATED}::test_families_are_whole_in_all_kinds_of_trouble",)
+QUEUES = ("tests/store/test_queues.py",)
 WORKER = ("tests/simulation/test_simulation.py", "tests/engine/test_counterexamples.py", "tests/laws")
 
 
@@ -350,6 +353,149 @@ MUTANTS = [
         "ended = True  # nothing is written from here on: what was, is found by one more look",
         "return",
         ("tests/test_streams.py",),
+    ),
+    # ---- the plain pass beside the rules
+    Mutant(
+        "a plain append marks its own position as delivered",
+        "L14",
+        "store/plain.py",
+        "            head.delivered = after",
+        "            head.delivered = position",
+        ("tests/store/test_plain.py",),
+    ),
+    Mutant(
+        "a plain append after the end",
+        "L11",
+        "store/plain.py",
+        "before.position != after or before.ended is not None or",
+        "before.position != after or",
+        ("tests/store/test_plain.py",),
+    ),
+    Mutant(
+        "a plain append does not recognise its batch",
+        "L12",
+        "store/plain.py",
+        "if found.batch is not None or found.beyond",
+        "if found.beyond",
+        ("tests/store/test_plain.py",),
+    ),
+    Mutant(
+        "the hash of a plain append leaves the body out",
+        "L13",
+        "store/plain.py",
+        "        parts.append(body)\n",
+        "",
+        ("tests/store/test_plain.py",),
+    ),
+    # ---- a log that is read anew, a worker that is thought dead
+    Mutant(
+        "a log that is read anew starts its run again",
+        "L4",
+        "worker/advance.py",
+        "for event in events if event.type ==",
+        "for event in events[:3] if event.type ==",
+        ("tests/laws/test_others.py",),
+    ),
+    Mutant(
+        "what the unenlisted own is nobody's to free",
+        "H-07",
+        "store/memory.py",
+        '*(WorkerRow(owner, 0, "", 0) for owner in sorted(owners))',
+        "",
+        (*FAMILIES, "tests/laws/test_others.py"),
+    ),
+    # ---- child runs
+    Mutant(
+        "the start of a child is not repeated by who takes its parent over",
+        "children",
+        "worker/advance.py",
+        "self.children.take_up(self._live.children, children, self._live.root)",
+        "pass",
+        FAMILIES,
+    ),
+    Mutant(
+        "a parent is not told of its child where the news are lost",
+        "children",
+        "worker/maintain.py",
+        "for child in await worker.store.ended_children(worker.id):",
+        "for child in ():",
+        FAMILIES,
+    ),
+    Mutant(
+        "an orphan is not cancelled",
+        "children",
+        "worker/children.py",
+        "        await cancel(store, last, orphan.run)",
+        "        pass",
+        FAMILIES,
+    ),
+    Mutant(
+        "a child that nobody waits for is not told so",
+        "children",
+        "worker/children.py",
+        "            await cancel(worker.store, run, self._run_id)",
+        "            pass",
+        FAMILIES,
+    ),
+    Mutant(
+        "a detached child is forgotten with its parent",
+        "children",
+        "worker/children.py",
+        '            if orphan.status == "detached":\n                await store.append',
+        "            if False:\n                await store.append",
+        (*FAMILIES, "tests/worker/test_children.py"),
+    ),
+    # ---- runs that go on as others
+    Mutant(
+        "unread payloads do not go along",
+        "continue",
+        "store/succession.py",
+        "if token in open_hooks and (",
+        "if False and (",
+        FAMILIES,
+    ),
+    Mutant(
+        "payloads that land just before the end do not go along",
+        "continue",
+        "store/succession.py",
+        ' or event.position > told.get("seen", 0)',
+        "",
+        (*FAMILIES, "tests/worker/test_continue.py"),
+    ),
+    Mutant(
+        "a successor is left to the worker that ended the run",
+        "continue",
+        "worker/children.py",
+        "        await succeed(store, orphan.run)\n        return",
+        "        return",
+        FAMILIES,
+    ),
+    # ---- queues
+    Mutant(
+        "a place is freed by who does not hold it any more",
+        "queues",
+        "store/memory_data.py",
+        "if run is not None and run.holders.get(key) == worker:",
+        "if run is not None and key in run.holders:",
+        (*QUEUES, *FAMILIES),
+    ),
+    Mutant(
+        "places are counted before the transaction that takes them",
+        "queues",
+        "store/memory_data.py",
+        "            choice = choose(queue, self._usage(queue, now), left, now)",
+        "            before = self.__dict__.get(queue.name) or Usage({})\n"
+        "            self.__dict__[queue.name] = self._usage(queue, now)\n"
+        "            choice = choose(queue, before, left, now)",
+        FAMILIES,
+    ),
+    Mutant(
+        "the places of the dead are not put back",
+        "queues",
+        "store/memory.py",
+        "[SOME_QUEUE] * self._queues.put_back(worker, held)",
+        "[SOME_QUEUE] * bool(held)",
+        FAMILIES,
     ),
 ]
 

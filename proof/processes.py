@@ -92,7 +92,7 @@ class Handle(GroupStore):
         self.net, self.name = net, name
         self._closed = False
 
-    def park(self, what: tuple[Any, ...], work: Callable[[], Any], back: Callable[[Any], None]) -> None:
+    def hold(self, what: tuple[Any, ...], work: Callable[[], Any], back: Callable[[Any], None]) -> None:
         if self.net.over:
             back(StoreError("the world is over"))
         else:
@@ -118,7 +118,7 @@ class Handle(GroupStore):
             if told:
                 self.tell(told)
 
-        self.park(written(item), commit, back)
+        self.hold(written(item), commit, back)
 
     async def _ask(self, what: tuple[Any, ...], work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -138,7 +138,7 @@ class Handle(GroupStore):
             else:
                 future.set_result(answer)
 
-        self.park(what, read, back)
+        self.hold(what, read, back)
         return await future
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
@@ -200,8 +200,8 @@ class Unwatched:
 
     stuck = False
 
-    def run(self, run_id: str, work: Callable[[], None]) -> None:
-        work()
+    def run(self, run_id: str, work: Callable[..., None], *args: Any) -> None:
+        work(*args)
 
 
 class Hand(Worker):

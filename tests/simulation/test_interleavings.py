@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "proof"))
 
-from backends import SqliteBackend
+from backends import PostgresBackend, SqliteBackend
 from interleavings import SCOPES, enumerate_scope, story, without
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -87,6 +87,14 @@ def test_sqlite_gives_the_same_answers_in_the_same_order(name, sqlite):
     """Two handles on one file: the tree of schedules has the same shape, state by state."""
     share = {"most": 150}
     assert lawful(name, backend=sqlite, **share) == lawful(name, **share)
+
+
+@pytest.mark.parametrize("name", ["timer", "hook or timer", "step or hook"])
+def test_postgres_gives_the_same_answers_in_the_same_order(name, postgres_url):
+    """Two connections for each process: state by state the same tree as in memory."""
+    share = {"most": 25}
+    with contextlib.closing(PostgresBackend(postgres_url)) as backend:
+        assert lawful(name, backend=backend.emptied, **share) == lawful(name, **share)
 
 
 # ---- with protections taken out, the same enumeration finds what they protect from
