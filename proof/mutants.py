@@ -372,14 +372,6 @@ MUTANTS = [
         ("tests/store/test_plain.py",),
     ),
     Mutant(
-        "a plain append does not recognise its batch",
-        "L12",
-        "store/plain.py",
-        "if found.batch is not None or found.beyond",
-        "if found.beyond",
-        ("tests/store/test_plain.py",),
-    ),
-    Mutant(
         "the hash of a plain append leaves the body out",
         "L13",
         "store/plain.py",
@@ -388,14 +380,6 @@ MUTANTS = [
         ("tests/store/test_plain.py",),
     ),
     # ---- a log that is read anew, a worker that is thought dead
-    Mutant(
-        "a log that is read anew starts its run again",
-        "L4",
-        "worker/advance.py",
-        "for event in events if event.type ==",
-        "for event in events[:3] if event.type ==",
-        ("tests/laws/test_others.py",),
-    ),
     Mutant(
         "what the unenlisted own is nobody's to free",
         "H-07",
@@ -419,7 +403,7 @@ MUTANTS = [
         "worker/maintain.py",
         "for child in await worker.store.ended_children(worker.id):",
         "for child in ():",
-        FAMILIES,
+        ("tests/worker/test_children.py::test_a_notice_that_is_lost_costs_the_slow_poll_and_no_more",),
     ),
     Mutant(
         "an orphan is not cancelled",

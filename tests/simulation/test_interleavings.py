@@ -89,7 +89,7 @@ def test_sqlite_gives_the_same_answers_in_the_same_order(name, sqlite):
     assert lawful(name, backend=sqlite, **share) == lawful(name, **share)
 
 
-@pytest.mark.parametrize("name", ["timer", "hook or timer", "step or hook"])
+@pytest.mark.parametrize("name", ["timer", "hook or timer"])
 def test_postgres_gives_the_same_answers_in_the_same_order(name, postgres_url):
     """Two connections for each process: state by state the same tree as in memory."""
     share = {"most": 25}
