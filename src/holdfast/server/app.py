@@ -24,8 +24,10 @@ from .service import Service
 log = logging.getLogger("holdfast.server")
 
 
-def build(service: Service) -> Starlette:
+def build(service: Service, *, pages: bool = True) -> Starlette:
     """The application that serves `service`, which must be open while requests come.
+
+    Without `pages` it may be mounted in another one, below any path: the API, webhooks and nothing that links.
 
     Example:
         async with hf.connect("sqlite:///app.db") as app, Service(app, Settings()) as service:
@@ -41,7 +43,7 @@ def build(service: Service) -> Starlette:
         )
         middleware.insert(0, cors)
     application = Starlette(
-        routes=[*api.routes(), *webhooks.routes(), *prometheus.routes(), *page.routes()],
+        routes=[*api.routes(), *webhooks.routes(), *prometheus.routes(), *(page.routes() if pages else ())],
         middleware=middleware,
         exception_handlers={HTTPException: _refuse, Exception: _break},
     )
@@ -58,10 +60,11 @@ class _Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"].startswith("/v1/"):
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path.startswith("/v1/"):
                 # As sent, for a run's id may hold a slash, percent-encoded; operations decode their parameters.
                 scope["path"] = scope.get("raw_path", b"").decode("ascii", "replace") or scope["path"]
-            elif scope["path"] != "/openapi.json" and not scope["path"].startswith(webhooks.PREFIX):
+            elif path != "/openapi.json" and not path.startswith(webhooks.PREFIX):
                 needed = "read" if scope["method"] in ("GET", "HEAD") else "write"
                 try:
                     await self._service.access.admit(Request(scope, receive), needed)
