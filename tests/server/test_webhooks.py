@@ -308,6 +308,29 @@ async def test_a_run_that_continues_keeps_its_urls(site, http):
     assert await run.result(timeout=20) == first
 
 
+@hf.workflow(name="hook.for_ever")
+async def for_ever(left: int) -> int:
+    hook = hf.webhook(respond=200 + left)
+    if left:
+        hf.continue_as_new(left - 1)
+    await hook
+    return left
+
+
+async def open_status(app, token):
+    return next(iter([h.schema["webhook"]["respond"]["status"] async for h in app.hooks(token=token)]), None)
+
+
+async def test_a_chain_of_many_runs_has_one_url(site, http):
+    """What is answered is what the run says that has it open, however many had it before."""
+    run = await site.start(for_ever, 198)
+    (first,) = [hook async for hook in site.hooks(run=run.id, open_only=False)]
+    while (await open_status(site, first.token)) != 200:
+        await asyncio.sleep(0.02)
+    assert (await sent(http, first.schema["webhook"]["url"]))[0] == 200
+    assert await run.result(timeout=60) == 0
+
+
 @hf.step(name="hook.tell")
 async def tell(url: str) -> str:
     return url

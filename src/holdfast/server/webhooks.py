@@ -29,7 +29,7 @@ from .. import webhooks
 from ..codec import payload_type
 from ..errors import HoldfastError, HookNotFound, RunNotFound
 from ..ids import delivery_id, is_webhook_token
-from ..store.base import Hook, Store
+from ..store.base import Store
 from ..store.succession import continued_as, succeed
 from ..streams import Streams
 from ..webhooks import Terms, response_stream
@@ -71,6 +71,10 @@ class _Endpoint:
         except ClientDisconnect:
             return  # before all of it had come: nothing was delivered
         response.headers.update(_NOBODYS_PAGE)
+        if "www-authenticate" in response.headers:
+            del response.headers[
+                "www-authenticate"
+            ]  # no password would help, so no browser is to ask for one
         await response(scope, receive, send)
 
 
@@ -116,16 +120,13 @@ async def _terms(store: Store, token: str) -> Terms:
     unknown = HookNotFound("no webhook is open here: it was closed, or never was")
     if not is_webhook_token(token):
         raise unknown
-    hooks = await store.hooks(token=token, open_only=False)
-    newest = max(hooks, key=_newest, default=None)
+    # A run that continues again and again leaves a row behind each time: the open one is asked for by itself.
+    hooks = await store.hooks(token=token, limit=1) or await store.hooks(token=token, open_only=False)
+    newest = max(hooks, key=lambda hook: hook.opened, default=None)
     told = None if newest is None else (newest.schema or {}).get("webhook")
     if told is None:
         raise unknown
     return msgspec.convert(told, Terms)
-
-
-def _newest(hook: Hook) -> tuple[bool, int]:
-    return hook.status == "open", hook.opened
 
 
 def _headers(request: Request) -> dict[str, str]:
