@@ -23,7 +23,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-TABLES = "runs, events, steps, timers, children, hooks, deliveries, streams, chunks, workers"
+TABLES = """SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
+WHERE schemaname = 'holdfast' AND tablename <> 'migrations'"""
 _count = itertools.count(1)
 
 
@@ -194,7 +195,7 @@ class Databases:
         if self._common is None:
             self._common = self.fresh()
         elif execute(self._common, "SELECT to_regclass('holdfast.runs')")[0][0] is not None:
-            tables = ", ".join(f"holdfast.{name}" for name in TABLES.split(", "))
+            [[tables]] = execute(self._common, TABLES)
             execute(self._common, f"TRUNCATE {tables}")
         return self._common
 

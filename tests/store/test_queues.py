@@ -10,6 +10,7 @@ from store_kit import SECOND, assert_sound, begin, ended, failed, retried, start
 from holdfast.errors import LeaseLost
 from holdfast.events import name_of, new
 from holdfast.queues import Queue
+from holdfast.store.queued import Taken
 
 PLAIN = Queue("q")
 
@@ -113,6 +114,16 @@ async def test_so_many_starts_in_a_time_and_it_says_when_to_ask_again(store, clo
     assert len(await take(store, queue=queue)) == 2
     clock.advance(5)
     assert (await store.take_steps("w1", [queue], ["a"], 10)).again == begun + 20 * SECOND
+
+
+async def test_a_quiet_queue_is_not_asked_about_again(store):
+    """Its rate forbids nothing while nothing waits: else an idle worker would ask for ever."""
+    queue = Queue("q", rate=(2, 10.0))
+    await filled(store, queued("a#1", queue="other"))
+    assert await store.take_steps("w1", [queue], ["a"], 10) == Taken()
+    await store.append("r", [queued("a#2")], after=3)
+    taken = await store.take_steps("w1", [queue], ["a"], 10)
+    assert ([step.key for step in taken.steps], taken.again) == (["a#2"], None)
 
 
 async def test_a_retry_waits_its_time_and_gives_its_place_to_others(store, clock):

@@ -37,7 +37,7 @@ from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
 from .group import Answers, GroupStore, Item, Job
 from .memory_data import Data, Queues, Run, Stream
 from .queued import QueueRow, Taken, Waiting
-from .rules import Found, HookChange, Verdict, copy_of, judge, resolve, wanted
+from .rules import Changes, Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
 from .streams import Found as StreamFound
 
@@ -148,13 +148,7 @@ class MemoryStore(GroupStore):
         if whole:
             run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
         run.appends.append((head.position, head.chain))
-        _apply(run.steps, changes.steps)
-        run.queued.update(changes.queued)
-        for key, step in changes.steps.items():
-            if step is None:
-                run.queued.pop(key, None)
-            if step is None or step[1] is not None:
-                run.holders.pop(key, None)
+        _change_steps(run, changes)
         _apply(run.timers, changes.timers)
         _apply(run.children, changes.children)
         for change in changes.hooks:
@@ -170,7 +164,8 @@ class MemoryStore(GroupStore):
         # Facts that come back to their writer with the answer are no news; those of a refused one are.
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
-        news += news_of_queues(head.run, changes.queued)
+        if changes.queued:
+            news += news_of_queues(head.run, changes.queued)
 
     def _change_hook(self, head: Head, change: HookChange) -> None:
         key, opened = change.key, change.data
@@ -549,6 +544,16 @@ def _freed(heads: Sequence[Head]) -> list[News]:
 def _plain(value: object) -> Any:
     """As it comes back from JSON, which is how the other backends keep it."""
     return load_json(dump_json(value))
+
+
+def _change_steps(run: Run, changes: Changes) -> None:
+    _apply(run.steps, changes.steps)
+    run.queued.update(changes.queued)
+    for key, step in changes.steps.items():
+        if step is None:
+            run.queued.pop(key, None)
+        if step is None or step[1] is not None:
+            run.holders.pop(key, None)
 
 
 def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -116,7 +116,7 @@ def choose(queue: Queue, usage: Usage, room: int, now: int) -> Generator[Page, S
             seen.add((step.run, step.key))
             chosen.append(step)
             progress = True
-    return Taken(chosen, again)
+    return Taken(chosen, again if len(chosen) >= places else None)
 
 
 def answered(choice: Generator[Page, Sequence[Waiting], Taken], look: Look) -> Taken:

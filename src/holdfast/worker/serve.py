@@ -61,15 +61,11 @@ class Serving:
         self._worker = worker
         self._names = None if names is None else list(names)
         self._room = room
-        self._held: dict[tuple[str, str], RunningStep | None] = {}  # None: not begun yet
+        self.held: dict[tuple[str, str], RunningStep | None] = {}
+        """The steps that this worker has taken; None: not begun yet."""
         self._taking = False
         self._take_again = False
         self._unsure = False
-
-    @property
-    def held(self) -> int:
-        """How many steps this worker has taken."""
-        return len(self._held)
 
     def queues(self) -> list[Queue]:
         """The queues to serve, with the limits that this process declares."""
@@ -85,7 +81,7 @@ class Serving:
         """Steps may wait, or somebody may have ended one that runs here."""
         if item.queue is not None:
             self.take_soon()
-        elif (item.fact or item.ended) and any(run == item.run for run, _ in self._held):
+        elif (item.fact or item.ended) and any(run == item.run for run, _ in self.held):
             self._worker.spawn(self._interrupt(item.run))
 
     def take_soon(self) -> None:
@@ -112,7 +108,7 @@ class Serving:
         """Take what there is room for. Raises StoreError."""
         worker = self._worker
         while not worker.stopping:
-            room, queues = self._room - len(self._held), self.queues()
+            room, queues = self._room - len(self.held), self.queues()
             if room <= 0 or not queues:
                 return
             known = [name for name in steps.names() if _step(name) is not None]
@@ -143,9 +139,9 @@ class Serving:
     # ---- one step, from its place in the queue to its outcome
 
     def _begin(self, step: Waiting) -> None:
-        if (step.run, step.key) not in self._held:
+        if (step.run, step.key) not in self.held:
             faults.point("worker.queue.taken")
-            self._held[step.run, step.key] = None
+            self.held[step.run, step.key] = None
             self._worker.spawn(self._start(step))
 
     async def _start(self, step: Waiting) -> None:
@@ -190,7 +186,7 @@ class Serving:
         call = StepCall(step.key, definition, bytes(_command(command.body).args), _nobody())
         running = RunningStep(step.run, call, step.attempt + 1, self._outcome, worker.streams)
         running.carrier = carrier
-        self._held[step.run, step.key] = running
+        self.held[step.run, step.key] = running
         worker.executor.start(running)
 
     def _outcome(self, running: RunningStep, draft: Draft) -> None:
@@ -211,11 +207,11 @@ class Serving:
         self._ended(running.run_id, running.call.key)
 
     def _ended(self, run: str, key: str) -> None:
-        self._held.pop((run, key), None)
+        self.held.pop((run, key), None)
         self.take_soon()
 
     async def _put_back(self, step: Waiting) -> None:
-        self._held.pop((step.run, step.key), None)
+        self.held.pop((step.run, step.key), None)
         try:
             await self._worker.store.put_back(self._worker.id, [(step.run, step.key)])
         except StoreError:
@@ -247,7 +243,7 @@ class Serving:
     async def _interrupt(self, run: str) -> None:
         """Interrupt the bodies whose steps have their outcome already: cancelled, or their run has ended."""
         wanted = {(step.key, step.attempt) for step in await self._worker.store.open_steps(run)}
-        for (owner, key), running in list(self._held.items()):
+        for (owner, key), running in list(self.held.items()):
             if owner == run and running is not None and (key, running.attempt) not in wanted:
                 running.cancel()
 

@@ -260,7 +260,8 @@ class GroupWriter:
         self._project(head, known, changes)
         outside = head.fact > was_fact and not (whole and request.after is not None)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
-        news += news_of_queues(head.run, changes.queued)
+        if changes.queued:
+            news += news_of_queues(head.run, changes.queued)
         known.head = head
         self._touched.add(head.run)
         if changes.ended:
