@@ -411,7 +411,7 @@ MUTANTS = [
         "worker/children.py",
         "        await cancel(store, last, orphan.run)",
         "        pass",
-        FAMILIES,
+        ("tests/worker/test_children.py::test_children_of_a_parent_that_ended_are_cancelled",),
     ),
     Mutant(
         "a child that nobody waits for is not told so",
@@ -419,7 +419,7 @@ MUTANTS = [
         "worker/children.py",
         "            await cancel(worker.store, run, self._run_id)",
         "            pass",
-        FAMILIES,
+        ("tests/worker/test_children.py::test_a_time_out_cancels_the_child_for_good",),
     ),
     Mutant(
         "a detached child is forgotten with its parent",
