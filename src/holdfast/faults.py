@@ -30,6 +30,8 @@ POINTS = (
     "worker.queue.taken",
     "worker.queue.begun",
     "worker.queue.ended",
+    "worker.schedule.due",
+    "worker.schedule.started",
     "child.start.before",
     "child.start.after",
     "child.end.heard",

@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from inspect import signature
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from .chunks import Chunk
 from .definition import Backoff, Definition, Options, Registry, seconds
 from .errors import DefinitionError, PayloadError
 from .queues import Placement, Queue, placement
+from .schedules import Missed, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +36,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     `parent` is the id of the run that started this one as its child, or None. `root` is the run at the top
     of the tree: the parent's parent and so on, of a run without a parent the run itself. `previous` is the
     run that continued as this one (`hf.continue_as_new`), or None; `first` is the first of that chain.
+    `due` is the due time for which a schedule started the run (aware, UTC), or None.
     """
 
     run_id: str
@@ -45,6 +48,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     root: str
     previous: str | None
     first: str
+    due: datetime | None = None
 
 
 class ChildRun(msgspec.Struct, frozen=True):
@@ -270,7 +274,13 @@ class Workflow(Definition[P, R]):
 
     kind = "workflow"
 
-    def __init__(self, fn: Callable[P, Coroutine[Any, Any, R]], name: str | None, version: str | None):
+    def __init__(
+        self,
+        fn: Callable[P, Coroutine[Any, Any, R]],
+        name: str | None,
+        version: str | None,
+        schedule: Schedule | None = None,
+    ) -> None:
         super().__init__(fn, name)
         if not self.is_async:
             raise DefinitionError(
@@ -278,7 +288,20 @@ class Workflow(Definition[P, R]):
                 f"{fn.__qualname__} is a plain function (make it a step, or add async)"
             )
         self.version = version
+        self.schedule = schedule
+        if schedule is not None:
+            schedule.check(f"workflow {self.name}")
+            self._check_needs_nothing()
         workflows.add(self)
+
+    def _check_needs_nothing(self) -> None:
+        try:
+            signature(self.fn).bind()
+        except TypeError as error:
+            raise DefinitionError(
+                f"workflow {self.name}: {error}, and a schedule starts it without arguments: give its parameters "
+                "defaults, and ask hf.run_info().due for the due time"
+            ) from None
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         runtime = here.runtime
@@ -396,23 +419,43 @@ class _StepDecorator:
 def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str | None = None
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    schedule: str | None = None,
+    timezone: str = "UTC",
+    missed: Missed = "latest",
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    schedule: str | None = None,
+    timezone: str = "UTC",
+    missed: Missed = "latest",
 ) -> Any:
     """Make an `async def` durable: it survives crashes, waits for days and resumes where it was.
 
     What it does must follow from its arguments and from what it awaits; the rest belongs into steps.
     `version` is recorded with each run, for people and for `hf.run_info().version`.
 
+    With `schedule`, a cron expression that speaks of the clock of `timezone`, a run is started at each due time,
+    one whatever the number of workers. Of due times that nobody saw to, `missed` says which are made up for: the
+    latest one, all, or none. Such a workflow needs no arguments; `hf.run_info().due` is the due time.
+
     Example:
         @hf.workflow
         async def fulfil(order: Order) -> Result: ...
+
+        @hf.workflow(schedule="0 9 * * MON-FRI", timezone="Europe/Berlin")
+        async def report() -> None: ...
     """
+    plan = None if schedule is None else Schedule(schedule, timezone, missed)
     if fn is not None:
-        return Workflow(fn, name, version)
-    return lambda function: Workflow(function, name, version)
+        return Workflow(fn, name, version, plan)
+    return lambda function: Workflow(function, name, version, plan)
 
 
 # ---- inside a workflow --------------------------------------------------------------------------------------

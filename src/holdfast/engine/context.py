@@ -95,6 +95,7 @@ class RunContext(Timers):
         self.root = run_id
         self.previous: str | None = None
         self.first = run_id
+        self.due: int | None = None
         self.number = 1
         self.inherited: dict[str, list[Event]] = {}
         self.seen = 0
@@ -126,6 +127,7 @@ class RunContext(Timers):
         self.previous = created.get("previous")
         self.first = created.get("first") or self.run_id
         self.number = created.get("number") or 1
+        self.due = created.get("due")
         self.inherited = {token: [] for token in created.get("hooks") or ()}
         self.attributes.update(created.get("attributes") or {})
         salt = int.from_bytes(blake2b(self.seed.encode(), digest_size=7).digest(), "big")
@@ -432,6 +434,7 @@ class RunContext(Timers):
             self.root,
             self.previous,
             self.first,
+            None if self.due is None else to_datetime(self.due),
         )
 
 

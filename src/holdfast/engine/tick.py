@@ -40,6 +40,7 @@ class _Created(msgspec.Struct):
     root: str | None = None
     previous: str | None = None
     first: str | None = None
+    due: int | None = None
     number: int = 1
     hooks: dict[str, Any] | None = None
 

@@ -34,6 +34,7 @@ from ..clock import Clock, SystemClock
 from ..errors import RunNotFound, StoreBroken, StoreError
 from ..events import ENDS, Draft, Event
 from ..queues import Queue
+from ..schedules import Missed, Schedule
 from .queued import Queued, QueueRow, Taken, Waiting
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
@@ -194,6 +195,26 @@ class AccessToken(msgspec.Struct, frozen=True):
     hash: bytes
     created: int
     note: str = ""
+
+
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """A workflow's schedule as the store has it, which is what runs are started by.
+
+    Every due time up to `since` has been seen to. `keeper` is a worker whose code declares the schedule.
+    """
+
+    workflow: str
+    cron: str
+    timezone: str
+    missed: Missed
+    since: int
+    paused: bool = False
+    keeper: str | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule alone."""
+        return Schedule(self.cron, self.timezone, self.missed)
 
 
 class News(msgspec.Struct, frozen=True):
@@ -536,6 +557,19 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def queues(self) -> list[QueueRow]:
         """The queues in which steps wait or run, by name."""
+
+    # ---- schedules
+
+    @abc.abstractmethod
+    async def schedules(self) -> list[ScheduleRow]:
+        """The schedules, by workflow."""
+
+    @abc.abstractmethod
+    async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
+        """Put `now` in the place of `was`, of the same workflow; False where something else stands there.
+
+        None is no row: to add one, to take one away.
+        """
 
     async def changed(self) -> bool:
         """Whether anything was written since this was last asked: what makes the slow poll cheap."""

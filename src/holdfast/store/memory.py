@@ -28,6 +28,7 @@ from .base import (
     Hook,
     News,
     OpenStep,
+    ScheduleRow,
     Store,
     Timer,
     WorkerRow,
@@ -453,6 +454,29 @@ class MemoryStore(GroupStore):
                 raise RunNotFound(f"no run {run_id!r} in this store")
             run.head.crashes += 1
             return run.head.crashes
+
+        return await self.job(work)
+
+    # ---- schedules
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """The schedules, by workflow."""
+        return [row for _, row in sorted(self._data.schedules.items())]
+
+    async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
+        """Put one row in the place of another."""
+
+        def work() -> bool:
+            either = was or now
+            if either is None or self._data.schedules.get(either.workflow) != was:
+                return False
+            if was is not None and now is not None and now.workflow != was.workflow:
+                return False
+            if now is None:
+                del self._data.schedules[either.workflow]
+            else:
+                self._data.schedules[now.workflow] = now
+            return True
 
         return await self.job(work)
 

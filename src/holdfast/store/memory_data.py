@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..chunks import Chunk
 from ..events import Event, name_of
 from ..queues import Queue
-from .base import AccessToken, Head, Hook, WorkerRow
+from .base import AccessToken, Head, Hook, ScheduleRow, WorkerRow
 from .queued import Look, Queued, QueueRow, Taken, Usage, Waiting, answered, choose
 from .streams import StreamHead
 
@@ -61,6 +61,7 @@ class Data:
         self.orphaned: dict[str, Run] = {}
         """Ended runs with children that nobody has seen to."""
         self.callers: dict[str, AccessToken] = {}
+        self.schedules: dict[str, ScheduleRow] = {}
         self.handles: list[MemoryStore] = []
 
 

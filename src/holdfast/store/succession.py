@@ -75,7 +75,7 @@ def _beginning(log: Sequence[Event]) -> tuple[str, list[Draft]]:
         "first": created.get("first") or end.run,
         "number": (created.get("number") or 1) + 1,
     }
-    data |= {name: created[name] for name in ("parent", "root", *tracing.FIELDS) if name in created}
+    data |= {name: created[name] for name in ("parent", "root", "due", *tracing.FIELDS) if name in created}
     if "version" in told:
         data["version"] = told["version"]
     if state.attributes:

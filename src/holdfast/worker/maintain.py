@@ -50,6 +50,7 @@ class Maintain:
         await self._claim_all()
         self.orphans_soon()
         self._worker.serving.take_soon()
+        await self._worker.scheduling.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._every(self._poll, self._look)),
@@ -158,6 +159,7 @@ class Maintain:
         for child in await worker.store.ended_children(worker.id):
             worker.child_ended(child.child, child.run)
         await see_to_orphans(worker.store)
+        await worker.scheduling.look()
         self._unseen = False  # only now: where the store fails in between, the change is still to be seen
 
     async def _reconcile(self) -> None:

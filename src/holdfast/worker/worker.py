@@ -30,6 +30,7 @@ from .agenda import Agenda
 from .execute import Executor
 from .maintain import Maintain
 from .presence import Presence
+from .schedule import Scheduling
 from .serve import Serving
 from .watch import Watch
 
@@ -98,6 +99,7 @@ class Worker:
         self._concurrency, self._keep = concurrency, keep
         self.advances = runs
         self.serving = Serving(self, queues, concurrency)
+        self.scheduling = Scheduling(self)
         self._live: OrderedDict[str, Advance] = OrderedDict()
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
@@ -425,7 +427,7 @@ class Worker:
 
     def _ring(self, run_id: str, what: str) -> None:
         if not run_id:
-            self.serving.take_soon()
+            (self.scheduling.look_soon if what == "schedules" else self.serving.take_soon)()
             return
         advance = self._live.get(run_id)
         if advance is None:

@@ -378,6 +378,21 @@ async def gauge(call: Call[wire.Since, None]) -> wire.GaugeOf:
     return wire.GaugeOf(await call.service.store.gauge(call.body.since))
 
 
+# ---- schedules ----------------------------------------------------------------------------------------------
+
+
+@operation("POST", "/v1/store/schedules", scope="read", takes=wire.Done, gives=wire.ScheduleRows)
+async def schedules(call: Call[wire.Done, None]) -> wire.ScheduleRows:
+    """The schedules, by workflow."""
+    return wire.ScheduleRows(await call.service.store.schedules())
+
+
+@operation("POST", "/v1/store/swap_schedule", scope="write", takes=wire.SwapSchedule, gives=wire.Swapped)
+async def swap_schedule(call: Call[wire.SwapSchedule, None]) -> wire.Swapped:
+    """Put one schedule in the place of another, if it is still as the caller believes."""
+    return wire.Swapped(await call.service.store.swap_schedule(call.body.was, call.body.now))
+
+
 # ---- being told ---------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from holdfast.store.base import (
     Listener,
     News,
     OpenStep,
+    ScheduleRow,
     Timer,
     WorkerRow,
 )
@@ -53,6 +54,8 @@ _read = {
             wire.StepsTaken,
             wire.QueueRows,
             wire.GaugeOf,
+            wire.ScheduleRows,
+            wire.Swapped,
             wire.Children,
             wire.Chunks,
             wire.StreamOf,
@@ -345,6 +348,16 @@ class HttpStore(GroupStore):
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
         await self._ask("bury_orphan", wire.OfChild(run_id, key), wire.Done)
+
+    # ---- schedules
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """The schedules, by workflow."""
+        return (await self._ask("schedules", wire.Done(), wire.ScheduleRows)).schedules
+
+    async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
+        """Put one row in the place of another. Where an answer was lost, False may be untrue: look again."""
+        return (await self._ask("swap_schedule", wire.SwapSchedule(was, now), wire.Swapped)).done
 
     # ---- queues
 

@@ -18,7 +18,19 @@ from holdfast.chunks import Chunk, Kind, Part
 from holdfast.errors import HoldfastError, InvalidAppend, PayloadError, StoreError
 from holdfast.events import Draft, Event, load_json, new
 from holdfast.queues import Queue
-from holdfast.store.base import Append, Appended, Child, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
+from holdfast.store.base import (
+    Append,
+    Appended,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    News,
+    OpenStep,
+    ScheduleRow,
+    Timer,
+    WorkerRow,
+)
 from holdfast.store.gauge import Gauge
 from holdfast.store.queued import QueueRow, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
@@ -564,6 +576,25 @@ class QueueRows(msgspec.Struct):
     """Queues in which steps wait or run."""
 
     queues: list[QueueRow]
+
+
+class ScheduleRows(msgspec.Struct):
+    """Schedules, by workflow."""
+
+    schedules: list[ScheduleRow]
+
+
+class SwapSchedule(msgspec.Struct, frozen=True):
+    """One schedule in the place of another, of the same workflow; null is none."""
+
+    was: ScheduleRow | None
+    now: ScheduleRow | None
+
+
+class Swapped(msgspec.Struct):
+    """Whether it was done: another row may stand there."""
+
+    done: bool
 
 
 class Done(msgspec.Struct):

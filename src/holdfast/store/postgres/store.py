@@ -32,6 +32,7 @@ from holdfast.store.base import (
     Hook,
     Listener,
     OpenStep,
+    ScheduleRow,
     Timer,
     WorkerRow,
 )
@@ -39,6 +40,7 @@ from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import GroupStore, Item
 from holdfast.store.migrate import load_migrations
 from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
 from . import ownership
@@ -413,6 +415,17 @@ class PostgresStore(GroupStore):
         ]
         runs = dict(zip(STATES, counts, strict=False))
         return Gauge(now, runs, counts[-1], events, steps, oldest, free, undelivered, workers)
+
+    # ---- schedules
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """The schedules, by workflow."""
+        return [to_schedule(row) for row in await self._query("schedules")]
+
+    async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
+        """Put one row in the place of another."""
+        statement = swap(was, now)
+        return statement is not None and bool(await self._query(statement[0], *statement[1]))
 
     # ---- who may call a server
 

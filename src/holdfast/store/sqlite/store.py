@@ -33,6 +33,7 @@ from holdfast.store.base import (
     Listener,
     News,
     OpenStep,
+    ScheduleRow,
     Timer,
     WorkerRow,
 )
@@ -40,6 +41,7 @@ from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_o
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
 from . import ownership
@@ -428,6 +430,20 @@ class SqliteStore(GroupStore):
         if last > first:
             self._steps += round(found * (last - self._seen) / (last - first)) if self._seen else 0
         self._seen = last
+
+    # ---- schedules
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """The schedules, by workflow."""
+        return [to_schedule(row) for row in self._query("schedules", ())]
+
+    async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
+        """Put one row in the place of another."""
+        statement = swap(was, now)
+        if statement is None:
+            return False
+        name, values = statement
+        return bool(await self.job(lambda: self._db.execute(SQL[name], values).fetchall()))
 
     async def changed(self) -> bool:
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""

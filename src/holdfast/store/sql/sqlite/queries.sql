@@ -577,6 +577,27 @@ DELETE FROM queue_starts WHERE queue = ?1 AND time <= ?2;
 -- One more start.
 INSERT INTO queue_starts (queue, time) VALUES (?1, ?2);
 
+-- name: schedules
+-- The schedules, in the order of the fields of `ScheduleRow`.
+SELECT workflow, cron, timezone, missed, since, paused, keeper FROM schedules ORDER BY workflow;
+
+-- name: add_schedule
+-- A schedule where its workflow has none.
+INSERT INTO schedules (workflow, cron, timezone, missed, since, paused, keeper)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING RETURNING workflow;
+
+-- name: change_schedule
+-- A schedule as it is to be, where it is as it was believed to be.
+UPDATE schedules
+SET cron = ?8, timezone = ?9, missed = ?10, since = ?11, paused = ?12, keeper = ?13
+WHERE workflow = ?1 AND cron = ?2 AND timezone = ?3 AND missed = ?4 AND since = ?5
+  AND paused = ?6 AND keeper IS ?7 RETURNING workflow;
+
+-- name: drop_schedule
+-- A schedule away, where it is as it was believed to be.
+DELETE FROM schedules WHERE workflow = ?1 AND cron = ?2 AND timezone = ?3 AND missed = ?4 AND since = ?5
+  AND paused = ?6 AND keeper IS ?7 RETURNING workflow;
+
 -- ==== the schema's history
 
 -- name: tables
