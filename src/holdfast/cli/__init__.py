@@ -24,6 +24,7 @@ GROUPS = (
     "show",
     "why",
     "waiting",
+    "schedules",
     "top",
     "act",
     "check",
