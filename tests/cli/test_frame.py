@@ -34,6 +34,7 @@ COMMANDS = {
         "migrate",
         "key",
         "queues",
+        "schedules",
         "bench",
     ),
     *("token create", "token list", "token revoke"),
