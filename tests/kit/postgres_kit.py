@@ -24,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 TABLES = """SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
-WHERE schemaname = 'holdfast' AND tablename <> 'migrations'"", schedules"
+WHERE schemaname = 'holdfast' AND tablename <> 'migrations'"""
 _count = itertools.count(1)
 
 
