@@ -14,7 +14,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ import msgspec
 from . import ids, tracing
 from .clock import Clock
 from .codec import DEFAULT_LIMIT, UNTYPED, check_size, payload_type
+from .definition import seconds
 from .ends import Ends
 from .errors import (
     DefinitionError,
@@ -35,6 +37,7 @@ from .errors import (
 from .events import dump_json, load_json, new, reader
 from .handle import PAGE, Run, RunSummary, summary
 from .keys import Keys
+from .prune import BATCH, Pruned, prune
 from .schema import validate
 from .store.base import Hook, Status, Store, Timer
 from .store.succession import succeed
@@ -319,6 +322,38 @@ class App:
     async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
         """Pending timers, the earliest first."""
         return await self.store.timers(run=run, limit=limit)
+
+    async def prune(
+        self,
+        older_than: float | timedelta,
+        *,
+        status: Status | None = None,
+        workflow: str | None = None,
+        dry_run: bool = False,
+        batch: int = BATCH,
+        progress: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        """Remove runs that ended longer ago than this (seconds or a timedelta), and all that belongs to them.
+
+        It goes in portions of `batch` runs, each a short transaction, and leaves writers the store in between.
+        What somebody still needs stays, see `Pruned`; the rest is forgotten: its id may be taken again, and a
+        payload that is sent to it again is unknown. With `dry_run` nothing is removed, only counted.
+        Raises DefinitionError for a negative time, StoreError.
+
+        Example:
+            pruned = await app.prune(timedelta(days=30), status="completed")
+        """
+        now = self.store.clock.now()
+        age = min(seconds(older_than, "older_than"), now / 1e6)
+        return await prune(
+            self.store,
+            now - round(age * 1e6),
+            status=status,
+            workflow=workflow,
+            dry_run=dry_run,
+            batch=batch,
+            progress=progress,
+        )
 
     async def resume(self, token: str, payload: Any = None, *, delivery_id: str | None = None) -> Resumed:
         """Send a payload to the run that has a hook open under `token`; it is durable when this returns.

@@ -32,6 +32,8 @@ POINTS = (
     "worker.queue.ended",
     "worker.schedule.due",
     "worker.schedule.started",
+    "prune.commit.before",
+    "prune.commit.after",
     "child.start.before",
     "child.start.after",
     "child.end.heard",

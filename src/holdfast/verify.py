@@ -104,6 +104,10 @@ class Verification:
             settled = await self._read(log)
             self.events += log.count
             differences = [*log.differences, *log.check_chain(settled, self._exported.pop(head.run, ()))]
+            if settled is None and await self._store.head(head.run) is None:
+                self.runs -= 1
+                self.events -= log.count
+                return  # it was pruned meanwhile; rows that it left would be strays
             if settled is None:
                 self.unsettled.append(head.run)
             else:

@@ -32,6 +32,7 @@ COMMANDS = {
         "verify",
         "replay",
         "migrate",
+        "prune",
         "key",
         "queues",
         "schedules",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,6 +46,17 @@ def ending(codes: dict[int, str], examples: Sequence[str] = ()) -> str:
     ]
     parts.append("\b\n" + "\n".join(["Exit codes:", *lines]))
     return "\n\n".join(parts)
+
+
+def duration(text: str, option: str) -> float:
+    """'30d', '12h', '90min' as seconds; also with a space, as times are shown. Raises Problem."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?(w|d|h|min|s)", text.strip())
+    if found is None:
+        raise Problem(f"{option} {text}: expected a number and w, d, h, min or s, such as 30d or 12h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "min": 60, "s": 1}
 
 
 def attributes_of(texts: Sequence[str] | None) -> dict[str, str]:

@@ -36,6 +36,7 @@ from ..events import ENDS, Draft, Event
 from ..queues import Queue
 from ..schedules import Missed, Schedule
 from .queued import Queued, QueueRow, Taken, Waiting
+from .removal import Removal
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
 
 if TYPE_CHECKING:
@@ -569,6 +570,15 @@ class Store(abc.ABC):
         """Put `now` in the place of `was`, of the same workflow; False where something else stands there.
 
         None is no row: to add one, to take one away.
+        """
+
+    # ---- removing (`removal.py`)
+
+    @abc.abstractmethod
+    async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
+        """Remove those of these runs that ended before a time, and all that belongs to them, in one transaction.
+
+        Runs that somebody still needs are kept. With `dry` nothing is removed, and the answer says what would be.
         """
 
     async def changed(self) -> bool:

@@ -38,6 +38,7 @@ from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
 from .group import Answers, GroupStore, Item, Job
 from .memory_data import Data, Queues, Run, Stream
 from .queued import QueueRow, Taken, Waiting
+from .removal import Removal, choose, neighbours_of
 from .rules import Changes, Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
 from .streams import Found as StreamFound
@@ -551,6 +552,24 @@ class MemoryStore(GroupStore):
                 for worker in self._data.workers.values()
             ],
         )
+
+    # ---- removing
+
+    async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
+        """Remove runs that ended before a time, and all that belongs to them."""
+
+        def work() -> Removal:
+            candidates = self._data.candidates(runs, ended_before)
+            there = {name for name in neighbours_of(candidates) if name in self._data.runs}
+            going, kept = choose(candidates, there)
+            if not dry:
+                faults.point("prune.commit.before")
+                self._data.drop([candidate.run for candidate in going])
+            return Removal([c.run for c in going], sum(c.position for c in going), kept)
+
+        removal = await self.job(work)
+        faults.point("prune.commit.after")
+        return removal
 
 
 def _to_take_up(head: Head) -> bool:

@@ -11,6 +11,7 @@ from ..events import Event, name_of
 from ..queues import Queue
 from .base import AccessToken, Head, Hook, ScheduleRow, WorkerRow
 from .queued import Look, Queued, QueueRow, Taken, Usage, Waiting, answered, choose
+from .removal import Candidate
 from .streams import StreamHead
 
 if TYPE_CHECKING:
@@ -63,6 +64,37 @@ class Data:
         self.callers: dict[str, AccessToken] = {}
         self.schedules: dict[str, ScheduleRow] = {}
         self.handles: list[MemoryStore] = []
+
+    def candidates(self, names: Sequence[str], ended_before: int) -> list[Candidate]:
+        """What removing these runs takes to know, of those that ended before a time."""
+        found = []
+        for name in dict.fromkeys(names):
+            run = self.runs.get(name)
+            if run is None or run.head.ended is None or run.head.ended >= ended_before:
+                continue
+            parent = None if run.head.parent is None else self.runs.get(run.head.parent)
+            found.append(
+                Candidate(
+                    name,
+                    run.head.row,
+                    run.head.position,
+                    run.log[0].body,
+                    run.log[run.head.command - 1].body if run.head.command else None,
+                    bool(run.children),
+                    parent is not None and any(child == name for child, *_ in parent.children.values()),
+                )
+            )
+        return found
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Forget runs, and all that belongs to them."""
+        gone = set(names)
+        for name in gone:
+            del self.runs[name]
+        self.deliveries = {key: row for key, row in self.deliveries.items() if row[0] not in gone}
+        self.hooks = {place: hook for place, hook in self.hooks.items() if place[0] not in gone}
+        left = {token: [at for at in places if at[0] not in gone] for token, places in self.tokens.items()}
+        self.tokens = {token: places for token, places in left.items() if places}
 
 
 class Queues:

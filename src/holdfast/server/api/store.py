@@ -18,6 +18,7 @@ from ...errors import HoldfastError, InvalidAppend, LeaseLost, PayloadError, Run
 from ...events import load_json
 from ...store.base import Appended
 from ...store.http import wire
+from ...store.removal import Removal
 from ..access import Caller
 from ..refusal import Refused, status_of
 from ..service import Service
@@ -391,6 +392,16 @@ async def schedules(call: Call[wire.Done, None]) -> wire.ScheduleRows:
 async def swap_schedule(call: Call[wire.SwapSchedule, None]) -> wire.Swapped:
     """Put one schedule in the place of another, if it is still as the caller believes."""
     return wire.Swapped(await call.service.store.swap_schedule(call.body.was, call.body.now))
+
+
+# ---- removing -----------------------------------------------------------------------------------------------
+
+
+@operation("POST", "/v1/store/remove", scope="work", takes=wire.RemoveRuns, gives=Removal)
+async def remove(call: Call[wire.RemoveRuns, None]) -> Removal:
+    """Remove runs that have ended, and all that belongs to them; those that somebody still needs are kept."""
+    asked = call.body
+    return await call.service.store.remove(asked.runs, asked.ended_before, dry=asked.dry)
 
 
 # ---- being told ---------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from holdfast.store.base import (
 from holdfast.store.gauge import Gauge
 from holdfast.store.group import Answers, GroupStore, Item, Job, settle
 from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
 from . import wire
@@ -51,6 +52,7 @@ _read = {
         *(wire.Outcomes, wire.LogPage, wire.HeadOf, wire.Heads, wire.Hooks, wire.Timers, wire.OpenSteps),
         *(wire.Chain, wire.Strays, wire.Workers, wire.Claims, wire.Crashes, wire.Behind, wire.Done),
         *(
+            Removal,
             wire.StepsTaken,
             wire.QueueRows,
             wire.GaugeOf,
@@ -384,6 +386,12 @@ class HttpStore(GroupStore):
     async def gauge(self, since: int) -> Gauge:
         """What the server's store comes to at this moment."""
         return (await self._ask("gauge", wire.Since(since), wire.GaugeOf)).gauge
+
+    # ---- removing
+
+    async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
+        """Remove runs that ended before a time."""
+        return await self._ask("remove", wire.RemoveRuns(list(runs), ended_before, dry), Removal)
 
 
 _Row = tuple[bool, bytes]

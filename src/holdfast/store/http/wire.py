@@ -597,6 +597,14 @@ class Swapped(msgspec.Struct):
     done: bool
 
 
+class RemoveRuns(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Runs to be removed if they ended before a time (µs since 1970); with `dry`, only what would be."""
+
+    runs: list[str]
+    ended_before: int
+    dry: bool = False
+
+
 class Done(msgspec.Struct):
     """It is done, and there is nothing to say."""
 

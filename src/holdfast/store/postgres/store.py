@@ -40,6 +40,7 @@ from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import GroupStore, Item
 from holdfast.store.migrate import load_migrations
 from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
 from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
@@ -51,6 +52,7 @@ from .hearing import Hearing
 from .lookups import to_child, to_event, to_head, to_hook, to_worker
 from .presence import Sessions, prepare_watch
 from .queues import put_back, take, to_waiting
+from .removal import remove
 from .schema import prepare
 from .streams import to_chunk, to_stream
 from .text import escape, escape_some, unescape, unescape_some
@@ -426,6 +428,12 @@ class PostgresStore(GroupStore):
         """Put one row in the place of another."""
         statement = swap(was, now)
         return statement is not None and bool(await self._query(statement[0], *statement[1]))
+
+    # ---- removing
+
+    async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
+        """Remove runs that ended before a time; only their own rows are locked."""
+        return await remove(self._reading, runs, ended_before, dry=dry)
 
     # ---- who may call a server
 

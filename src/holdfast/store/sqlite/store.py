@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
+from holdfast import faults
 from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
@@ -41,6 +42,7 @@ from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_o
 from holdfast.store.group import Answers, GroupStore, Item
 from holdfast.store.peers import Peers
 from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
 from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
@@ -49,6 +51,7 @@ from .appends import GroupWriter
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
 from .lookups import to_child, to_head, to_hook, to_worker
 from .queues import put_back, put_back_all, take
+from .removal import remove
 from .streams import put_chunks, read_chunks, to_stream
 from .thread import WriterThread
 
@@ -444,6 +447,14 @@ class SqliteStore(GroupStore):
             return False
         name, values = statement
         return bool(await self.job(lambda: self._db.execute(SQL[name], values).fetchall()))
+
+    # ---- removing
+
+    async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
+        """Remove runs that ended before a time; in the thread, for it takes longer than a commit."""
+        removal = await self.job(lambda: remove(self._db, runs, ended_before, dry=dry), heavy=True)
+        faults.point("prune.commit.after")
+        return removal
 
     async def changed(self) -> bool:
         """Whether anything was committed since this was last asked, by whomever (2 µs)."""

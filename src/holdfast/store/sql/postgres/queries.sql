@@ -610,6 +610,36 @@ WHERE orphan LIMIT $1;
 DELETE FROM holdfast.children
 WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND key = $2 AND orphan;
 
+-- ==== removing
+
+-- name: leaving
+-- Of these runs, those that ended before a time: what names others of their chains, and who needs them. A run
+-- that continues says so in its last command. Held until they are gone; what a writer holds is left for later.
+SELECT run, id, position,
+    (SELECT body FROM holdfast.events
+     WHERE events.run = runs.id AND events.position = 1 AND strpos(body, '"previous":') > 0),
+    (SELECT body FROM holdfast.events
+     WHERE events.run = runs.id AND events.position = runs.command AND strpos(body, '"continued":') > 0),
+    EXISTS (SELECT FROM holdfast.children WHERE children.run = runs.id),
+    EXISTS (SELECT FROM holdfast.runs AS above JOIN holdfast.children ON children.run = above.id
+            WHERE above.run = runs.parent AND children.child = runs.run)
+FROM holdfast.runs WHERE run = ANY ($1::text[]) AND ended < $2 ORDER BY run FOR UPDATE OF runs SKIP LOCKED;
+
+-- name: present
+-- Which of these runs are there.
+SELECT run FROM holdfast.runs WHERE run = ANY ($1::text[]);
+
+-- name: remove_runs
+-- Runs, and all that belongs to them. Ended ones have neither steps nor timers, whatever happened.
+WITH events AS (DELETE FROM holdfast.events WHERE run = ANY ($1::bigint[])),
+    chunks AS (DELETE FROM holdfast.chunks WHERE run = ANY ($1::bigint[])),
+    streams AS (DELETE FROM holdfast.streams WHERE run = ANY ($1::bigint[])),
+    hooks AS (DELETE FROM holdfast.hooks WHERE run = ANY ($1::bigint[])),
+    deliveries AS (DELETE FROM holdfast.deliveries WHERE run = ANY ($1::bigint[])),
+    steps AS (DELETE FROM holdfast.steps WHERE run = ANY ($1::bigint[])),
+    timers AS (DELETE FROM holdfast.timers WHERE run = ANY ($1::bigint[]))
+DELETE FROM holdfast.runs WHERE id = ANY ($1::bigint[]);
+
 -- ==== who may call a server
 
 -- name: tokens

@@ -501,6 +501,62 @@ WHERE orphan LIMIT ?1;
 -- An orphan has been seen to.
 DELETE FROM children WHERE run = (SELECT row FROM runs WHERE run = ?1) AND key = ?2 AND orphan;
 
+-- ==== removing
+
+-- name: leaving
+-- Of these runs, those that ended before a time: what names others of their chains, and who needs them. A run
+-- that continues says so in its last command.
+SELECT run, row, position,
+    (SELECT CAST(body AS BLOB) FROM events
+     WHERE events.run = runs.row AND events.position = 1 AND instr(body, '"previous":')),
+    (SELECT CAST(body AS BLOB) FROM events
+     WHERE events.run = runs.row AND events.position = runs.command AND instr(body, '"continued":')),
+    EXISTS (SELECT 1 FROM children WHERE children.run = runs.row),
+    EXISTS (SELECT 1 FROM runs AS above JOIN children ON children.run = above.row
+            WHERE above.run = runs.parent AND children.child = runs.run)
+FROM runs WHERE run IN (SELECT value FROM json_each(?1)) AND ended < ?2;
+
+-- name: present
+-- Which of these runs are there.
+SELECT run FROM runs WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_chunks
+-- The chunks of runs that go.
+DELETE FROM chunks WHERE stream IN (
+    SELECT streams.row FROM streams WHERE streams.run IN (SELECT value FROM json_each(?1)));
+
+-- name: remove_streams
+-- Their streams.
+DELETE FROM streams WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_deliveries
+-- The payloads that they took under an id: found by their events, which have the same keys.
+DELETE FROM deliveries WHERE uniq IN (
+    SELECT events.uniq FROM events
+    WHERE events.run IN (SELECT value FROM json_each(?1)) AND events.type = 'hook_received'
+      AND events.uniq IS NOT NULL)
+  AND run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_events
+-- Their logs.
+DELETE FROM events WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_hooks
+-- Their hooks, which have closed.
+DELETE FROM hooks WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_steps
+-- Ended runs have none, whatever happened.
+DELETE FROM steps WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_timers
+-- Nor these.
+DELETE FROM timers WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: remove_runs
+-- Their rows.
+DELETE FROM runs WHERE row IN (SELECT value FROM json_each(?1));
+
 -- name: data_version
 -- A number that is another one after each commit of another connection.
 PRAGMA data_version;

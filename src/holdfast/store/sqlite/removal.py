@@ -1,0 +1,39 @@
+"""Removing runs: look-ups and deletes inside a group's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from holdfast import faults
+from holdfast.events import dump_json
+from holdfast.store.removal import Candidate, Removal, choose, neighbours_of
+
+from .connect import SQL
+
+_PARTS = ("chunks", "streams", "deliveries", "events", "hooks", "steps", "timers", "runs")
+"""The tables, in the order in which the rows of one are found by those of the next."""
+
+
+def remove(db: apsw.Connection, runs: Sequence[str], ended_before: int, *, dry: bool) -> Removal:
+    """Remove what may go."""
+    rows: list[Any] = db.execute(SQL["leaving"], (_names(runs), ended_before)).fetchall()
+    candidates = [
+        Candidate(run, row, position, created, end, bool(children), bool(parent))
+        for run, row, position, created, end, children, parent in rows
+    ]
+    named = neighbours_of(candidates)
+    there = {run for (run,) in db.execute(SQL["present"], (_names(named),))} if named else set()
+    going, kept = choose(candidates, there)
+    if going and not dry:
+        numbers = dump_json([candidate.row for candidate in going]).decode()
+        for part in _PARTS:
+            db.execute(SQL[f"remove_{part}"], (numbers,)).fetchall()
+        faults.point("prune.commit.before")
+    return Removal([c.run for c in going], sum(c.position for c in going), kept)
+
+
+def _names(runs: Sequence[str]) -> str:
+    return dump_json(list(runs)).decode()
