@@ -586,7 +586,7 @@ class Advance:
         if begun is None:
             self._out.append(self._started())
         else:
-            self.worker.taken_up(self.run_id, begun.data["worker"])
+            self.worker.taken_up(self.run_id, begun.data.get("worker", ""))
         self._take_up(open_steps)
         self.children.take_up(self._live.children, children, self._live.root)
         self.busy = False
