@@ -276,7 +276,7 @@ async def test_a_death_that_was_found_while_the_store_failed_is_not_forgotten(tm
         with pytest.raises(hf.StoreError):
             await worker._maintain.bury_dead()
         await worker._maintain.bury_dead()
-        assert said == [("wrk_dead", "orphan")]
+        assert said == [("wrk_dead", None)]
 
 
 async def test_parking_a_run_does_not_cancel_its_running_steps(url):

@@ -188,9 +188,10 @@ class Maintain:
             while self._dead:
                 # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
                 name, culprit = self._dead[0]
-                await worker.store.discharge(name, culprit)
                 if culprit is not None:
-                    await worker.judge_crash(culprit)
+                    await worker.judge_crash(name, culprit)
+                    self._dead[0] = (name, None)  # counted: not again, should the store fail now
+                await worker.store.discharge(name)
                 self._dead.popleft()
                 await self._claim_all()
                 worker.serving.take_soon()

@@ -333,13 +333,17 @@ class Worker:
             self.unsure()
         self.forget(advance, None, ended=False)
 
-    async def judge_crash(self, run_id: str) -> None:
-        """A worker died in a tick of this run: park it where that has happened too often."""
+    async def judge_crash(self, worker: str, run_id: str) -> None:
+        """A worker died in a tick of this run: count it, and park the run where that has happened too often.
+
+        Before the worker is discharged: a run that is free is taken by the next worker at once, and kills it.
+        """
         head = await self.store.head(run_id)
-        if head is not None and head.ended is None and head.crashes >= self.crash_limit:
-            message = (
-                f"its ticks killed {head.crashes} workers in a row; the last one at position {head.position}"
-            )
+        if head is None or head.owner != worker:
+            return  # it is not in its hands any more
+        count = await self.store.crashed(run_id)
+        if count >= self.crash_limit:
+            message = f"its ticks killed {count} workers in a row; the last one at position {head.position}"
             await self.store.park(run_id, json.dumps({"kind": "runaway", "message": message}))
 
     def record_late(self, run_id: str, draft: Draft) -> None:
