@@ -15,7 +15,6 @@ import msgspec
 from .clock import to_datetime, to_text
 from .codec import UNTYPED, check_size
 from .errors import PayloadError
-from .events import dump_json
 
 Kind = Literal["text", "bytes", "json", "end"]
 MAX_NAME, MAX_KEY = 255, 1024
@@ -70,6 +69,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     def to_json(self) -> bytes:
         """The exported form: one JSON line without its newline; bytes as base64."""
+        from .events import dump_json  # who only publishes needs none of the events
+
         line: dict[str, Any] = {"position": self.position, "kind": self.kind, "at": to_text(self.time)}
         if self.step:
             line |= {"step": self.step, "attempt": self.attempt}

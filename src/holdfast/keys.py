@@ -23,7 +23,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import ids
 from .errors import KeyMissing
 
 if TYPE_CHECKING:
@@ -92,11 +91,11 @@ class Keys:
     def line(name: str) -> str:
         """A new key as a line of a key file."""
         _check_name(name)
-        return f"{name} {base64.b64encode(ids.random_bytes(SIZE)).decode()}\n"
+        return f"{name} {base64.b64encode(_random(SIZE)).decode()}\n"
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Make bytes unreadable; `place` says where they belong. Gives the key's name, a colon, what is sealed."""
-        nonce = ids.random_bytes(NONCE)
+        nonce = _random(NONCE)
         sealed = self._keys[self._first].encrypt(nonce, plain, place.encode("utf-8", "surrogatepass"))
         return self._first.encode() + b":" + nonce + sealed
 
@@ -143,6 +142,12 @@ def keys_of_environment() -> Keys | None:
     """The keys of the file that $HOLDFAST_KEYS names, or None."""
     path = os.environ.get("HOLDFAST_KEYS")
     return Keys.load(path) if path else None
+
+
+def _random(count: int) -> bytes:
+    from . import ids  # brings hashlib, which the words for sealed values do without
+
+    return ids.random_bytes(count)
 
 
 def _check_name(name: str) -> None:

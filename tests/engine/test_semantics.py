@@ -310,7 +310,10 @@ async def gives_back() -> list[Any]:
     assert isinstance(hook, OpenHook)
     first, second = asyncio.create_task(hook.next()), asyncio.create_task(hook.next())
     await asyncio.sleep(0)
-    hook.receive("payload")  # as the engine does; and in the same turn its taker is cancelled
+    body = b'{"delivery":"d","payload":"payload"}'
+    hook.take(
+        Event("r", 3, "hook_received", hook.key, 0, body)
+    )  # as the engine does; and in the same turn its taker is cancelled
     first.cancel()
     return [await second, first.cancelled()]
 

@@ -14,7 +14,7 @@ from holdfast.testing import ManualClock
 bodies: list[int] = []
 
 
-@hf.step(retries=5, backoff=hf.Backoff(initial=60, jitter=0))
+@hf.step(name="others.fails-once", retries=5, backoff=hf.Backoff(initial=60, jitter=0))
 async def fails_once() -> int:
     bodies.append(hf.step_info().attempt)
     if hf.step_info().attempt == 1:
@@ -65,12 +65,12 @@ async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_
         run = await app.start(tries)
         await settled(worker)
         assert bodies == [1]
-        theirs = [new("step_started", key="fails_once#1", data={"attempt": 2, "worker": "wrk_other"})]
+        theirs = [new("step_started", key="others.fails-once#1", data={"attempt": 2, "worker": "wrk_other"})]
         clock.advance(60)  # the attempt that waits here is due, in the next turn: theirs comes before it
         if ended:
             error = {"type": "builtins:OSError", "message": "theirs"}
             data = {"attempt": 2, "error": error, "delay": 0, "due": clock.now()}
-            theirs.append(new("step_retried", key="fails_once#1", data=data))
+            theirs.append(new("step_retried", key="others.fails-once#1", data=data))
         await app.store.append(run.id, theirs)
         assert await run.result(timeout=20) == 3
     assert bodies == [1, 3]

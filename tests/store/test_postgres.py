@@ -296,6 +296,6 @@ def test_every_query_is_named_once_described_and_used():
     text = (folder / "sql/postgres/queries.sql").read_text()
     for block in text.split("-- name:")[1:]:
         assert block.splitlines()[1].startswith("-- "), block
-    source = "".join(path.read_text() for path in (folder / "postgres").glob("*.py"))
+    source = "".join(path.read_text() for path in folder.rglob("*.py"))
     unused = [name for name in load_queries("postgres") if f'"{name}"' not in source]
     assert unused == []

@@ -29,14 +29,14 @@ def slow(seconds: float) -> str:
     return "done"
 
 
-@hf.workflow
+@hf.workflow(name="stage.month")
 async def month(fails: int) -> str:
     tried = await flaky(fails)
     await hf.sleep(timedelta(days=30))
     return f"after {tried}"
 
 
-@hf.workflow
+@hf.workflow(name="stage.approval")
 async def approval() -> str:
     hook = hf.hook("approve", type=bool)
     await asyncio.sleep(3600)
@@ -47,7 +47,7 @@ async def approval() -> str:
         return "too late"
 
 
-@hf.workflow
+@hf.workflow(name="stage.impatient")
 async def impatient(seconds: float) -> str:
     async with asyncio.timeout(0.001):
         return await slow(seconds)

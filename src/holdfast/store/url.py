@@ -29,7 +29,8 @@ def open_store(url: str, *, clock: Clock | None = None, keys: Keys | None = None
 
 
 def _backend(url: str, clock: Clock | None) -> Store:
-    scheme = url.partition("://")[0]
+    scheme, told, _ = url.partition("://")
+    scheme = scheme if told else ""  # a bare word is none
     if scheme == "memory":
         from .memory import open_memory
 

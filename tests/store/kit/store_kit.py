@@ -102,7 +102,7 @@ async def begin(store: Store, run: str = "r", *steps: str, owner: str | None = N
 
 
 def worker(name: str = "wrk") -> WorkerRow:
-    return WorkerRow(name, 1, "host", 0)
+    return WorkerRow(name, 1, "host", 1)
 
 
 def types(events: Sequence[Event]) -> list[str]:

@@ -13,7 +13,10 @@ from holdfast.store.removal import Candidate, Removal, choose, neighbours_of
 
 from .connect import SQL
 
-_PARTS = ("chunks", "streams", "deliveries", "events", "hooks", "steps", "timers", "runs")
+_STATEMENTS = (
+    *("remove_chunks", "remove_streams", "remove_deliveries", "remove_events"),
+    *("remove_hooks", "remove_steps", "remove_timers", "remove_runs"),
+)
 """The tables, in the order in which the rows of one are found by those of the next."""
 
 
@@ -29,8 +32,8 @@ def remove(db: apsw.Connection, runs: Sequence[str], ended_before: int, *, dry: 
     going, kept = choose(candidates, there)
     if going and not dry:
         numbers = dump_json([candidate.row for candidate in going]).decode()
-        for part in _PARTS:
-            db.execute(SQL[f"remove_{part}"], (numbers,)).fetchall()
+        for statement in _STATEMENTS:
+            db.execute(SQL[statement], (numbers,)).fetchall()
         faults.point("prune.commit.before")
     return Removal([c.run for c in going], sum(c.position for c in going), kept)
 
