@@ -73,8 +73,9 @@ def test_following_goes_on_until_the_run_has_ended(told: Command) -> None:
             await store.write_stream("a-1", "words", [Part("text", b"late")])
             await store.append("a-1", [new("run_cancelled", data={"reason": "", "by": "terminate"})])
 
-    assert json.loads(process.stdout.readline())["position"] == 1
-    asyncio.run(write())
-    out, _ = process.communicate(timeout=20)
-    assert [json.loads(line)["position"] for line in out.splitlines()] == [2, 3, 4]
-    assert process.returncode == 0
+    with process:
+        assert json.loads(process.stdout.readline())["position"] == 1
+        asyncio.run(write())
+        out = process.stdout.read()  # not `communicate`: it does not know of what `readline` has buffered
+        assert [json.loads(line)["position"] for line in out.splitlines()] == [2, 3, 4]
+        assert process.wait(20) == 0

@@ -21,7 +21,7 @@ from .. import faults, ids, metrics
 from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
 from ..logs import About
-from ..store.base import Claim, News, Store
+from ..store.base import Append, Appended, Claim, News, Store
 from ..streams import BUFFER, LIMIT, Streams
 from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow, workflows
@@ -349,15 +349,13 @@ class Worker:
     def record_late(self, run_id: str, draft: Draft) -> None:
         """The outcome of a step whose run has ended or moved on: kept in the log, as a late fact."""
 
-        async def record() -> None:
-            try:
-                await self.store.append(run_id, [draft])
-            except HoldfastError as error:
+        def answered(answer: Appended | BaseException) -> None:
+            if isinstance(answer, HoldfastError):
                 self.log.debug(
-                    "%s: a late outcome was not recorded: %s", run_id, error, extra={"run": run_id}
+                    "%s: a late outcome was not recorded: %s", run_id, answer, extra={"run": run_id}
                 )
 
-        self.spawn(record())
+        self.store.submit(Append(run_id, [draft], None, self.store.next_batch(), answered))
 
     def deposed(self) -> None:
         """Others have declared this worker dead: let go of every run. What steps come to is still recorded."""
