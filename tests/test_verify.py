@@ -427,7 +427,7 @@ async def test_code_is_replayed_where_it_is_given(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(SHAPES[0], "fn", other_code)
     async with open_store(url) as store:
         assert [found async for found in Verification(store).run()] == []
-        (found,) = [found async for found in Verification(store, workflows=["plain"]).run()]
+        (found,) = [found async for found in Verification(store, workflows=["verify.plain"]).run()]
     assert found.position == 4
     assert "step_scheduled double#1" in found.what
     assert "step_scheduled double#1" in found.what.partition("today's code asks for")[2]
@@ -464,7 +464,7 @@ async def double(n: int) -> int:
     return 2 * n
 
 
-@hf.workflow
+@hf.workflow(name="verify.plain")
 async def plain(n: int) -> int:
     hf.set_attributes(n=str(n))
     return await double(n)
@@ -486,7 +486,7 @@ async def failing(n: int) -> None:
     await fails()
 
 
-@hf.workflow
+@hf.workflow(name="verify.waits")
 async def waits(n: int) -> None:
     try:
         await hf.hook("the one token")

@@ -14,7 +14,7 @@ from holdfast.testing import Stage, fault
 tries: list[int] = []
 
 
-@hf.step(retries=3, backoff=hf.Backoff(initial=60, jitter=0))
+@hf.step(name="stage.flaky", retries=3, backoff=hf.Backoff(initial=60, jitter=0))
 async def flaky(fails: int) -> int:
     attempt = hf.step_info().attempt
     tries.append(attempt)
@@ -129,7 +129,7 @@ def test_failures_are_those_of_a_real_run(durable: Stage) -> None:
     with pytest.raises(hf.RunFailed, match="not yet") as caught:
         durable.execute(month, 9)
     assert isinstance(caught.value.__cause__, OSError)
-    assert durable.runs[0].calls("flaky") == [{"fails": 9}]
+    assert durable.runs[0].calls("stage.flaky") == [{"fails": 9}]
 
 
 def test_a_run_that_another_process_replays_differently_is_found_out(durable: Stage) -> None:

@@ -81,7 +81,7 @@ def test_branches_that_open_no_chapter_are_told_apart() -> None:
 def test_the_main_task_says_nothing_of_itself() -> None:
     """An ordinary log does not grow: neither branch nor chapter where there is none."""
 
-    @hf.workflow
+    @hf.workflow(name="inside.plain")
     async def plain() -> None:
         await read("ana", 0)
         await hf.sleep(1)
@@ -169,7 +169,7 @@ def test_evicted_code_writes_nothing() -> None:
     """Its `with` blocks are left by the eviction; what they would write is what the replay still has to say."""
     touched: list[str] = []
 
-    @hf.workflow
+    @hf.workflow(name="inside.waits")
     async def waits() -> None:
         with hf.trail.chapter("outer") as chapter:
             try:
@@ -281,7 +281,7 @@ def test_a_note_that_was_accepted_is_accepted_on_replay_under_a_lower_limit() ->
 
 
 def test_an_exception_is_recorded_where_it_left_and_once() -> None:
-    @hf.workflow
+    @hf.workflow(name="inside.fails")
     async def fails() -> None:
         with hf.trail.chapter("outer"), hf.trail.chapter("inner"):
             raise ValueError("broken")
@@ -301,7 +301,7 @@ def test_an_exceptions_message_may_differ_on_replay_its_type_may_not() -> None:
     """A message may hold an address; as with a run's end, the type is what is matched."""
     errors: list[Exception] = [ValueError("<object at 0x1>")]
 
-    @hf.workflow
+    @hf.workflow(name="inside.fails")
     async def fails() -> None:
         with hf.trail.chapter("x"):
             raise errors[0]

@@ -80,7 +80,7 @@ class Rehearsal:
         self._steps: dict[str, None] = {}
         self._timers: dict[str, int] = {}
         self._hooks: dict[str, str] = {}
-        self._children: dict[str, None] = {}
+        self._children: dict[str, str] = {}
         self._outcomes: dict[str, tuple[int, Draft]] = {}
         self._left: list[tuple[str, Any]] = []
         self.played: dict[str, Rehearsal] = {}
@@ -393,14 +393,15 @@ class Rehearsal:
         return key in self._children and key not in self._steps
 
     def _end_child(self, key: str, data: dict[str, Any]) -> None:
-        run = self.execution.children[key].run
-        self._happen(new("child_ended", key=key, data={**data, "run": run}))
+        self._happen(new("child_ended", key=key, data={**data, "run": self._children[key]}))
 
     def _note_child(self, event: Event) -> None:
-        self._children[event.key] = None
+        self._children[event.key] = str(event.data["run"])
 
     def _note_child_cancelled(self, event: Event) -> None:
-        run = self.execution.children[event.key].run
+        if event.key not in self._children:
+            return  # it ended before it was told
+        run = self._children[event.key]
         data = {"status": "cancelled", "run": run, "reason": "its parent does not wait for it any more"}
         self._outcomes[event.key] = (self._clock, new("child_ended", key=event.key, data=data))
 
