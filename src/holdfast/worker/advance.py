@@ -100,7 +100,7 @@ class Advance:
         self._out: list[Draft] = []
         self._has_fact = False
         self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
-        self._attempts = Attempts(worker, run_id, self.outcome)
+        self._attempts = Attempts(worker, run_id, self.outcome, self._note, self.turn)
         self.children = Children(worker, run_id, self._child_ended)
         self._retry = _RETRY_FIRST
         self._resent = False
@@ -133,11 +133,12 @@ class Advance:
 
     def outcome(self, attempt: RunningStep, draft: Draft) -> None:
         """A step attempt of this process has ended."""
-        self._attempts.ended(attempt)
         if self.closed:
+            self._attempts.ended(attempt)
             self.worker.record_late(self.run_id, draft)
             return
         self._inbox.append(draft)
+        self._attempts.ended(attempt)
         self.turn()
 
     def _child_ended(self, draft: Draft) -> None:
@@ -153,7 +154,7 @@ class Advance:
         if kind == "timer":
             self._inbox.append(new("timer_fired", key=key))
         else:
-            self._inbox.append(self._attempts.due(key, int(kind.removeprefix("retry-"))))
+            self._note(self._attempts.due(key, int(kind.removeprefix("retry-"))))
         self.turn()
 
     @property
@@ -167,7 +168,7 @@ class Advance:
     @property
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
-        waiting = self._out or self._inbox or self._attempts.running or self._news
+        waiting = self._out or self._inbox or self._attempts.open or self._news
         return self.execution is not None and not (self.busy or self.children.busy or waiting)
 
     @property
@@ -272,7 +273,9 @@ class Advance:
         return self.execution
 
     def _collect(self, execution: Execution) -> None:
-        """Move what the code has asked for since, into the next append; a step starts in the same commit.
+        """Move what the code has asked for since, into the next append.
+
+        A step starts in the same commit, where there is a place for it.
 
         A step that nobody waits for any more is called off when the log says so: a fact that was delivered
         early may turn out to have another one before it, and then its view has never been.
@@ -282,8 +285,9 @@ class Advance:
             for draft in itertools.islice(asked, taken, None) if taken else asked:
                 self._out.append(draft)
                 if draft.type == "step_scheduled" and "queue" not in draft.data:
-                    data = {"attempt": 1, "worker": self.worker.id}
-                    self._out.append(new("step_started", key=draft.key, data=data))
+                    start = self._attempts.begin(draft.key)
+                    if start is not None:
+                        self._out.append(start)
             self._taken = len(asked)
         while execution.abandoned and not self._has_fact:
             self._note(self._attempts.abandon(execution.abandoned.pop()))
@@ -423,12 +427,15 @@ class Advance:
             key, data = draft.key, draft.data
             if type_ == "step_started":
                 if draft.unique in answer.doubles:
+                    attempts.others(key)
                     self._await_other(execution, key)
                 else:
                     self._note(attempts.started(calls.get(key), key, data["attempt"]))
             elif type_ == "step_scheduled":
                 if "queue" in data:
                     attempts.queued(key)
+                elif key not in attempts.begun:
+                    self._note(attempts.scheduled(key))
             elif type_ == "timer_started":
                 if key in execution.sleepers:
                     self.worker.agenda.add(data["due"], self.run_id, f"timer {key}")
@@ -599,6 +606,7 @@ class Advance:
         for key, timer in execution.sleepers.items():
             if ("timer_started", key) not in asked:
                 self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
+        self._attempts.let_go()
         self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
         cared_for = self._attempts.running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
         for call in list(execution.calls.values()):
@@ -642,6 +650,7 @@ class Advance:
         self._keep(self._out)
         self._out.clear()
         self._taken, self._has_fact = 0, False
+        self._attempts.let_go()
         if execution is not None:
             execution.bury()
 

@@ -1,4 +1,8 @@
-"""The step attempts of one run in this worker: those that run, and those that wait for their turn.
+"""The step attempts of one run in this worker: those that have begun, and those that wait for their turn.
+
+An attempt begins when there is a place for it (`places.py`): then the draft of its start goes into the run's next
+append, and its body runs when that is committed. Those without a place wait in line; those that failed wait for
+their back-off first.
 
 A step whose await was cancelled is nobody's any more, wherever it stands: a body that runs is interrupted, a
 retry that waits is called off, and a start that is being committed does not run. Either way the step gets an
@@ -9,6 +13,7 @@ recorded next, or None.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import failures, tracing
@@ -24,8 +29,20 @@ if TYPE_CHECKING:
 class Attempts:
     """What this worker does about the open steps of one run."""
 
-    def __init__(self, worker: Worker, run_id: str, outcome: Outcome) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        run_id: str,
+        outcome: Outcome,
+        begin: Callable[[Draft], None],
+        turn: Callable[[], None],
+    ) -> None:
         self.running: dict[str, RunningStep] = {}
+        self.begun: set[str] = set()  # steps whose attempt has a place: its start is recorded, or about to be
+        self.turn = turn
+        self._begin = begin
+        self._line: dict[str, Draft] = {}  # steps that wait for a place -> the start of their attempt
+        self._places = worker.places
         self._worker = worker
         self._run_id = run_id
         self._outcome = outcome
@@ -34,12 +51,51 @@ class Attempts:
         self.carrier: tracing.Carrier = {}
         self._queued: set[str] = set()  # steps that wait or run in a queue: others take them
 
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to do about an attempt, but to wait for a back-off or a queue."""
+        return bool(self.begun or self._line)
+
+    def begin(self, key: str) -> Draft | None:
+        """The start of a new step's first attempt, where there is a place for it."""
+        if not self._places.take(self):
+            return None
+        self.begun.add(key)
+        return new("step_started", key=key, data={"attempt": 1, "worker": self._worker.id})
+
+    def scheduled(self, key: str) -> Draft | None:
+        """A step is committed for which there was no place."""
+        if key in self._unwanted:
+            self._unwanted.discard(key)
+            return unwanted(key, 1)
+        return self._start(key, 1)
+
+    def granted(self) -> bool:
+        """There is a place for the first one in line; whether more wait."""
+        key = next(iter(self._line))
+        self.begun.add(key)
+        self._begin(self._line.pop(key))
+        return bool(self._line)
+
+    def others(self, key: str) -> None:
+        """Another worker has this attempt."""
+        self._leave(key)
+
+    def let_go(self) -> None:
+        """The log is read anew: what waits for a place, or has one and does not run, is looked for there."""
+        self._line.clear()
+        self._places.leave(self)
+        for key in self.begun - self.running.keys():
+            self._leave(key)
+
     def started(self, call: StepCall | None, key: str, attempt: int) -> Draft | None:
         """The start of an attempt is committed: run its body."""
         if call is None:
+            self._leave(key)
             return None
         if key in self._unwanted:
             self._unwanted.discard(key)
+            self._leave(key)
             return unwanted(key, attempt)
         self.running[key] = running = RunningStep(
             self._run_id, call, attempt, self._outcome, self._worker.streams
@@ -57,8 +113,10 @@ class Attempts:
 
     def ended(self, running: RunningStep) -> None:
         """A body has come to its end."""
-        if self.running.get(running.call.key) is running:
-            del self.running[running.call.key]
+        key = running.call.key
+        del self.running[key]
+        self.begun.discard(key)
+        self._places.ended(self)
 
     def retried(self, call: StepCall | None, key: str, attempt: int, due: int) -> Draft | None:
         """The record of a failed attempt is committed: begin the next one, `attempt`, at `due`."""
@@ -68,8 +126,8 @@ class Attempts:
         self._wait(key, attempt, due)
         return None
 
-    def due(self, key: str, attempt: int) -> Draft:
-        """The back-off is over: the record of the next start."""
+    def due(self, key: str, attempt: int) -> Draft | None:
+        """The back-off is over: the record of the next start, where there is a place for it."""
         self._waiting.pop(key, None)
         return self._start(key, attempt)
 
@@ -102,6 +160,11 @@ class Attempts:
         if key in self.running:
             self.running[key].cancel()
             return None
+        if key in self._line:
+            start = self._line.pop(key)
+            if not self._line:
+                self._places.leave(self)
+            return unwanted(key, start.data["attempt"])
         if key in self._queued:
             self._queued.discard(key)
             self._worker.spawn(self._worker.serving.call_off(self._run_id, key))
@@ -118,8 +181,21 @@ class Attempts:
         for running in self.running.values():
             running.cancel()
 
-    def _start(self, key: str, attempt: int, **more: Any) -> Draft:
-        return new("step_started", key=key, data={"attempt": attempt, "worker": self._worker.id, **more})
+    def _start(self, key: str, attempt: int, **more: Any) -> Draft | None:
+        """The start of an attempt, or None where it has to wait in line."""
+        draft = new("step_started", key=key, data={"attempt": attempt, "worker": self._worker.id, **more})
+        if self._places.take(self):
+            self.begun.add(key)
+            return draft
+        self._line[key] = draft
+        self._places.wait(self)
+        return None
+
+    def _leave(self, key: str) -> None:
+        """Give a place back that no body has used."""
+        if key in self.begun:
+            self.begun.discard(key)
+            self._places.free(self)
 
     def _wait(self, key: str, attempt: int, due: int) -> None:
         self._waiting[key] = attempt

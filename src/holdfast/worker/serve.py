@@ -187,9 +187,11 @@ class Serving:
         running = RunningStep(step.run, call, step.attempt + 1, self._outcome, worker.streams)
         running.carrier = carrier
         self.held[step.run, step.key] = running
+        worker.places.occupy()
         worker.executor.start(running)
 
     def _outcome(self, running: RunningStep, draft: Draft) -> None:
+        self._worker.places.ended(None)
         self._worker.spawn(self._finish(running, draft))
 
     async def _finish(self, running: RunningStep, draft: Draft) -> None:

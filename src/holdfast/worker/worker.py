@@ -29,6 +29,7 @@ from .advance import Advance
 from .agenda import Agenda
 from .execute import Executor
 from .maintain import Maintain
+from .places import Places
 from .presence import Presence
 from .schedule import Scheduling
 from .serve import Serving
@@ -94,6 +95,7 @@ class Worker:
         self.streams = Streams(store, chunk_limit=payload_limit, buffer=stream_buffer, limit=stream_limit)
         self.watch: Watch
         self.executor: Executor
+        self.places: Places
         self.agenda: Agenda
         self._tick_limit, self._exit_after = tick_limit, exit_after
         self._concurrency, self._keep = concurrency, keep
@@ -119,6 +121,7 @@ class Worker:
             self._presence = Presence(self.folder, self.id)
         self.watch = Watch(self._presence, limit=self._tick_limit, exit_after=self._exit_after)
         self.executor = Executor(self.clock, self._concurrency, self.payload_limit)
+        self.places = Places(self._concurrency, asyncio.get_running_loop().time)
         self.agenda = Agenda(self.clock, self._ring)
         self._unlisten = self.store.listen(self._hear)
         self._uncounted = [
