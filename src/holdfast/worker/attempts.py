@@ -42,6 +42,7 @@ class Attempts:
         self.turn = turn
         self._begin = begin
         self._line: dict[str, Draft] = {}  # steps that wait for a place -> the start of their attempt
+        self._fresh: set[str] = set()  # of these, those whose command is not committed yet
         self._places = worker.places
         self._worker = worker
         self._run_id = run_id
@@ -57,23 +58,28 @@ class Attempts:
         return bool(self.begun or self._line)
 
     def begin(self, key: str) -> Draft | None:
-        """The start of a new step's first attempt, where there is a place for it."""
-        if not self._places.take(self):
-            return None
-        self.begun.add(key)
-        return new("step_started", key=key, data={"attempt": 1, "worker": self._worker.id})
+        """The start of a new step's first attempt, where there is a place for it; else it waits in line."""
+        draft = new("step_started", key=key, data={"attempt": 1, "worker": self._worker.id})
+        if self._places.take(self):
+            self.begun.add(key)
+            return draft
+        self._fresh.add(key)
+        self._stand_in_line(draft)
+        return None
 
     def scheduled(self, key: str) -> Draft | None:
         """A step is committed for which there was no place."""
-        if key in self._unwanted:
+        self._fresh.discard(key)
+        if key in self._unwanted and key in self._line:
             self._unwanted.discard(key)
-            return unwanted(key, 1)
-        return self._start(key, 1)
+            return self.abandon(key)
+        return None
 
     def granted(self) -> bool:
         """There is a place for the first one in line; whether more wait."""
         key = next(iter(self._line))
         self.begun.add(key)
+        self._fresh.discard(key)
         self._begin(self._line.pop(key))
         return bool(self._line)
 
@@ -84,6 +90,7 @@ class Attempts:
     def let_go(self) -> None:
         """The log is read anew: what waits for a place, or has one and does not run, is looked for there."""
         self._line.clear()
+        self._fresh.clear()
         self._places.leave(self)
         for key in self.begun - self.running.keys():
             self._leave(key)
@@ -160,7 +167,7 @@ class Attempts:
         if key in self.running:
             self.running[key].cancel()
             return None
-        if key in self._line:
+        if key in self._line and key not in self._fresh:
             start = self._line.pop(key)
             if not self._line:
                 self._places.leave(self)
@@ -187,9 +194,12 @@ class Attempts:
         if self._places.take(self):
             self.begun.add(key)
             return draft
-        self._line[key] = draft
-        self._places.wait(self)
+        self._stand_in_line(draft)
         return None
+
+    def _stand_in_line(self, start: Draft) -> None:
+        self._line[start.key] = start
+        self._places.wait(self)
 
     def _leave(self, key: str) -> None:
         """Give a place back that no body has used."""
