@@ -121,8 +121,9 @@ class Attempts:
     def ended(self, running: RunningStep) -> None:
         """A body has come to its end."""
         key = running.call.key
-        del self.running[key]
-        self.begun.discard(key)
+        if self.running.get(key) is running:
+            del self.running[key]
+            self.begun.discard(key)
         self._places.ended(self)
 
     def retried(self, call: StepCall | None, key: str, attempt: int, due: int) -> Draft | None:
