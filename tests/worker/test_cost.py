@@ -115,11 +115,11 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         # A step of a sequence: BEGIN, the run's row, three events, a row of `steps` put and one taken, COMMIT.
         # Metrics count each commit: 186 bytecodes and 4 calls, of which a step in a crowd has its share. To
-        # ask whether somebody wants spans: 25 bytecodes a step.
-        ("sequence", Counted(4_560, 132, 8.3, 51)),
-        ("gather", Counted(3_850, 110, 5.5, 3)),
+        # ask whether somebody wants spans: 25 bytecodes a step. A place for each attempt: 105 bytecodes, 4 calls.
+        ("sequence", Counted(4_670, 136, 8.3, 51)),
+        ("gather", Counted(3_950, 112, 5.5, 3)),
         # Its starts (20 of 200 steps) and results are in it.
-        ("crowd", Counted(4_400, 123, 7.4, 12)),
+        ("crowd", Counted(4_520, 128, 7.4, 12)),
     ],
 )
 async def test_a_step_stays_within_its_budget(tmp_path: Path, shape: str, budget: Counted) -> None:
