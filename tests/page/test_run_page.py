@@ -64,6 +64,103 @@ async def test_a_payload_is_checked_where_it_is_typed_and_then_the_run_goes_on_l
         await expect(page.locator("#window path.mark")).to_have_count(1)
 
 
+async def sent(page, *, hold):
+    """Type a payload and send it, while `hold` keeps back what the browser would hear first."""
+    form = page.locator("form.payload")
+    await form.get_by_label("approved").check()
+    await form.get_by_label("by").fill("eve")
+    await page.route("**/runs/order-1*", hold)
+    await form.get_by_label("amount").fill("7")
+    await form.get_by_label("amount").press("Enter")
+    await expect(page.locator("h1 .status")).to_have_text("completed")
+
+
+async def test_the_form_goes_also_when_the_run_ends_before_its_answer_is_here(site, page):
+    async def after_the_news(route):
+        if route.request.method != "POST":
+            await route.fallback()
+            return
+        answer = await route.fetch()
+        await expect(page.locator("h1 .status")).to_have_text("completed")
+        await expect(page.locator("form.payload")).to_have_count(1)  # it is not known yet what became of it
+        await route.fulfill(response=answer)
+
+    async with site.app.worker():
+        await waiting_order(site)
+        await page.goto("/runs/order-1")
+        await sent(page, hold=after_the_news)
+        await expect(page.locator("form.payload")).to_have_count(0)
+        await expect(page.locator(".wait")).to_have_count(1)
+        await expect(page.locator("#toast")).to_contain_text("has the payload")
+
+
+async def test_the_form_goes_also_when_its_answer_is_here_before_the_news(site, page):
+    answered = asyncio.Event()
+
+    async def after_the_answer(route):
+        if "part=live" in route.request.url:
+            await answered.wait()
+        elif route.request.method == "POST":
+            await route.fulfill(response=await route.fetch())
+            answered.set()
+            return
+        await route.fallback()
+
+    async with site.app.worker():
+        await waiting_order(site)
+        await page.route("**/runs/order-1*", after_the_answer)
+        await page.goto("/runs/order-1")
+        await sent(page, hold=after_the_answer)
+        await expect(page.locator("form.payload")).to_have_count(0)
+        await expect(page.locator("#toast")).to_contain_text("has the payload")
+
+
+async def test_a_hook_takes_one_payload_after_the_other_from_its_form(site, page):
+    async with site.app.worker():
+        run = await site.app.start(flows.page_counts, run_id="counts-1")
+        await page.goto("/runs/counts-1")
+        area = page.get_by_label("Payload, as JSON")
+        for number in (1, 2):
+            await area.fill(str(number))
+            await area.press("Tab")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#toast")).to_contain_text("has the payload")
+            await expect(area).to_have_value("0")
+            await expect(area).to_be_focused()
+            await expect(page.locator(".wait-hook")).to_contain_text(f"it has had {number} payload")
+        await area.fill("3")
+        await area.press("Tab")
+        await page.keyboard.press("Enter")
+        assert await run.result() == [1, 2, 3]
+        await expect(page.locator("form.payload")).to_have_count(0)
+
+
+async def test_what_is_typed_for_a_hook_that_closes_stays_until_it_is_discarded(site, page):
+    async with site.app.worker():
+        run = await waiting_order(site)
+        await page.goto("/runs/order-1")
+        await expect(page.locator("#pulse.live")).to_be_visible()
+        await page.get_by_label("by").fill("half a sent")
+        await run.cancel("too late")
+        await expect(page.locator("h1 .status")).to_have_text("cancelled")
+        await expect(page.locator(".wait.over")).to_contain_text("what you typed was not sent")
+        await expect(page.get_by_label("by")).to_have_value("half a sent")
+        await page.get_by_role("button", name="Discard").click()
+        await expect(page.locator("form.payload")).to_have_count(0)
+
+
+async def test_a_removed_run_is_gone_from_its_page_too(site, page):
+    async with site.app.worker():
+        run = await site.app.start(flows.page_sleeps, 1, run_id="sleeps-1")
+        await page.goto("/runs/sleeps-1")
+        await run.wake()
+        await run.result()
+        await expect(page.locator("h1 .status")).to_have_text("completed")
+    await site.app.store.remove(["sleeps-1"], site.app.store.clock.now() + 1)
+    answer = await page.goto("/runs/sleeps-1")
+    assert answer.status == 404
+
+
 async def test_without_a_script_the_form_says_what_is_wrong_and_sends(site, chromium):
     async with site.app.worker():
         run = await waiting_order(site)

@@ -75,6 +75,12 @@ async def page_asks(question: str) -> Any:
     return await hf.hook(question)
 
 
+@hf.workflow
+async def page_counts() -> list[int]:
+    async with hf.hook("numbers", type=int) as numbers:
+        return [await numbers.next() for _ in range(3)]
+
+
 async def many_runs(store: Store, number: int) -> None:
     """Runs as a store holds them that has long been in use: most have ended."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ...errors import HoldfastError
 from ..service import Service
@@ -54,18 +55,20 @@ async def _rerun(request: Request, run_id: str, form: dict[str, list[str]]) -> R
 async def _payload(request: Request, run_id: str, form: dict[str, list[str]]) -> Response:
     log = await of_run.log_of(request, run_id)
     span = _hook(log, shell.only(form, "hook"))
+    delivery = shell.only(form, "delivery")
     try:
         payload = forms.read(span.schema, form, f"{span.name} payload")
     except forms.Wrong as error:
         if shell.wants_part(request):
-            return shell.page(
-                request, "_payload.html", status=422, run=run_id, hook=span, form=error.form, sent=True
-            )
+            values: dict[str, Any] = {"run": run_id, "hook": span, "form": error.form, "delivery": delivery}
+            return shell.page(request, "_payload.html", status=422, **values)
         return await of_run.show(request, wrong=(span.position, error.form))
-    delivery = shell.only(form, "delivery") or None
-    answer = await Service.of(request).app.resume(span.name, payload, delivery_id=delivery)
+    answer = await Service.of(request).app.resume(span.name, payload, delivery_id=delivery or None)
     already = "had it already" if answer.duplicate else "has the payload"
-    return _back(answer.run_id, f"The run {already}, at position {answer.position}")
+    done = f"The run {already}, at position {answer.position}"
+    if shell.wants_part(request):
+        return JSONResponse({"done": done, "news": await of_run.news(request, run_id)})
+    return _back(answer.run_id, done)
 
 
 def _hook(log: Log, place: str) -> Span:

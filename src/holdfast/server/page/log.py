@@ -120,9 +120,16 @@ class Logs:
 
     async def of(self, run_id: str) -> Log:
         """A run's log, read up to now."""
-        log = self._kept.pop(run_id, None) or Log(self._store, run_id)
+        log = self._kept.pop(run_id, None)
+        if log is None or (log.end is not None and await self._removed(log)):
+            log = Log(self._store, run_id)
         self._kept[run_id] = log
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         await log.advance()
         return log
+
+    async def _removed(self, log: Log) -> bool:
+        """Whether this run was taken out of the store, as ended ones are; another may have its id by now."""
+        head = await self._store.head(log.run_id)
+        return head is None or head.created != log.spans.start

@@ -74,7 +74,8 @@ async def _about(service: Service, log: Log, wrong: Wrong | None = None) -> dict
     """What the top of the page tells: the run, why it stands where it stands, and forms for its hooks."""
     store = service.store
     head = await store.head(log.run_id)
-    assert head is not None, "its log was read"
+    if head is None:
+        raise shell.Refused(404, f"the run {log.run_id!r} was removed")
     about = await seen(store, head, log.state, log.end)
     reasons, now = list(explain(about)), about.now
     waits = [_wait(log, reason, wrong) for reason in reasons]
@@ -100,7 +101,6 @@ def _wait(log: Log, reason: Reason, wrong: Wrong | None) -> dict[str, Any]:
     key = f"{reason.kind}-{span.position}" if span is not None else reason.kind + reason.text[:80]
     return {
         "reason": reason, "span": span, "form": form, "key": key, "rev": rev, "delivery": ids.delivery_id(),
-        "sent": form is not None and wrong is not None and form is wrong[1],
     }  # fmt: skip
 
 
@@ -246,18 +246,25 @@ async def _follow(request: Request, log: Log) -> AsyncIterator[bytes]:
         while True:
             await log.advance()
             head = await service.store.head(log.run_id)
-            assert head is not None, "runs are not deleted"
+            if head is None:
+                return  # `holdfast prune` has removed it; who asks again is told
             stands = (log.position, head.owner, head.parked)
             if stands != sent:
                 sent = stands
-                yield live.message("run", await _news(service, log, head))
+                yield live.message("run", await _news(service, log))
             else:
                 yield b": nothing\n\n"
             await changes.next()
 
 
-async def _news(service: Service, log: Log, head: Head) -> dict[str, Any]:
+async def news(request: Request, run_id: str) -> dict[str, Any]:
+    """How the run stands now, as those are told who follow it: for the answer to what changed it."""
+    return await _news(Service.of(request), await log_of(request, run_id))
+
+
+async def _news(service: Service, log: Log) -> dict[str, Any]:
     about = await _about(service, log)
+    head: Head = about["head"]
     return {
         "position": log.position,
         "spans": len(log.spans.rows),

@@ -75,30 +75,90 @@ document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-payload]");
   if (!form) return;
   event.preventDefault();
-  const sent = new URLSearchParams(new FormData(form));
-  const answer = await fetch(form.action, { method: "POST", body: sent, headers: { "X-Holdfast-Part": "1" } });
-  if (answer.status === 422) {
-    const holder = document.createElement("template");
-    holder.innerHTML = await answer.text();
-    const fresh = holder.content.firstElementChild;
-    form.replaceWith(fresh);
-    fresh.dataset.touched = "1";
-    ($("[aria-invalid]", fresh) ?? $("input, textarea, select", fresh))?.focus();
-    return;
-  }
+  form.dataset.sending = "";
+  const { ok, status, content } = await sent(form);
+  delete form.dataset.sending;
   for (const button of $$("button", form)) button.disabled = false;
-  if (answer.ok) {
-    delete form.dataset.touched;
-    form.reset();
-    toast(new URL(answer.url).searchParams.get("done") ?? "Sent");
-  } else {
-    toast(await answer.text());
-  }
+  if (ok) taken(form, content);
+  else if (status === 422) put(form, content);
+  else toast(content);
 });
+
+async function sent(form) {
+  const body = new URLSearchParams(new FormData(form));
+  try {
+    const answer = await fetch(form.action, { method: "POST", body, headers: { "X-Holdfast-Part": "1" } });
+    return { ok: answer.ok, status: answer.status, content: await (answer.ok ? answer.json() : answer.text()) };
+  } catch {
+    return { content: "No answer from the server. Send it again: the run takes it once." };
+  }
+}
+
+function put(form, html) {
+  const holder = document.createElement("template");
+  holder.innerHTML = html;
+  const fresh = holder.content.firstElementChild;
+  form.replaceWith(fresh);
+  fresh.dataset.touched = "1";
+  ($("[aria-invalid]", fresh) ?? $("input, textarea, select", fresh))?.focus();
+}
+
+// A form that was sent is done. If its hook is still open, the next payload has a form of its own.
+function taken(form, { done, news }) {
+  const old = form.closest(".wait");
+  const here = focused(old) || document.activeElement === document.body;
+  const { key } = old.dataset;
+  old.remove();
+  update(news);
+  settle();
+  toast(done);
+  if (here) ($$(".wait", waits).find((wait) => wait.dataset.key === key)?.querySelector(fields) ?? $("#content")).focus();
+}
+const fields = ".payload :is(input:not([type=hidden]), textarea, select)";
+
 document.addEventListener("input", (event) => {
   const form = event.target.closest("[data-payload]");
   if (form) form.dataset.touched = "1";
 });
+document.addEventListener("click", (event) => { if (event.target.closest("[data-discard]")) remove(event.target.closest(".wait")); });
+
+// ---- what it waits for: reasons keep their place; a form in which somebody types is left alone until it is not
+
+const waits = $("#waits");
+let told = null;
+
+const touched = (wait) => Boolean($("[data-touched]", wait));
+const focused = (wait) => wait.contains(document.activeElement);
+
+function settle() {
+  if (told === null) return;
+  const holder = document.createElement("template");
+  holder.innerHTML = told;
+  const fresh = [...holder.content.children];
+  for (const wait of [...waits.children]) {
+    if (fresh.some((next) => next.dataset.key === wait.dataset.key)) continue;
+    if (!touched(wait)) remove(wait);
+    else if (!$("[data-sending]", wait)) over(wait);
+  }
+  const kept = new Map([...waits.children].map((wait) => [wait.dataset.key, wait]));
+  fresh.forEach((next, place) => {
+    const wait = kept.get(next.dataset.key);
+    if (!wait) waits.insertBefore(next, waits.children[place] ?? null);
+    else if (wait.dataset.rev !== next.dataset.rev && !touched(wait) && !focused(wait)) wait.replaceWith(next);
+  });
+}
+function remove(wait) {
+  const here = focused(wait);
+  wait.remove();
+  if (here) $("#content").focus({ preventScroll: true });
+}
+function over(wait) {
+  if (wait.classList.contains("over")) return;
+  wait.classList.add("over");
+  const buttons = $(".buttons", wait);
+  if (buttons) buttons.innerHTML = '<p class="soft">It waits here no more; what you typed was not sent.</p> <button type="button" data-discard>Discard</button>';
+}
+waits.addEventListener("focusout", () => setTimeout(settle));
 
 // ---- live
 
@@ -108,35 +168,19 @@ let telling = 0;
 
 async function tell() {
   clearTimeout(telling);
-  const told = await text("part=trail");
-  if (!trail || !told) return;
-  trail.innerHTML = told;
+  const shown = await text("part=trail");
+  if (!trail || !shown) return;
+  trail.innerHTML = shown;
   root.classList.toggle("quiet", Boolean($("[data-quiet]", trail))); // nothing to tell: the timeline takes the room
 }
 
-// Reasons keep their place; a form in which somebody types is left alone.
-function merge(old, html) {
-  const holder = document.createElement("template");
-  holder.innerHTML = html;
-  const fresh = [...holder.content.children];
-  const kept = new Map([...old.children].map((child) => [child.dataset.key, child]));
-  for (const child of kept.values()) {
-    const next = fresh.find((other) => other.dataset.key === child.dataset.key);
-    const busy = $("[data-touched]", child) || child.contains(document.activeElement);
-    if (!next && busy) child.classList.add("over");
-    else if (!next) child.remove();
-  }
-  fresh.forEach((next, place) => {
-    const child = kept.get(next.dataset.key);
-    if (!child) old.insertBefore(next, old.children[place] ?? null);
-    else if (child.dataset.rev !== next.dataset.rev && !$("[data-touched]", child) && !child.contains(document.activeElement)) child.replaceWith(next);
-  });
-}
-
+// It comes by the stream, and with the answer to what was sent here: whichever is late tells nothing new.
 function update(news) {
+  if (news.position < position) return;
+  told = news.waits;
   const focused = $("#head").contains(document.activeElement);
   if (!focused || news.ended) $("#head").innerHTML = news.head;
-  merge($("#waits"), news.waits);
+  settle();
   for (const [view, number] of [["timeline", news.spans], ["events", news.position]]) {
     const count = $(`.views [data-view=${view}] b`);
     if (count) count.textContent = number.toLocaleString("en");
