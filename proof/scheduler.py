@@ -267,7 +267,7 @@ def _memory(worker: Hand) -> Any:
     execution, attempts = advance.execution, advance._attempts
     live = execution and (execution.fed, execution.count - len(execution.asked), execution.abandoned)  # type: ignore[attr-defined]
     stale = advance._stale and execution is not None  # without an execution the log is read anyway
-    flags = advance.busy, advance._early, advance._news, stale, advance._has_fact, advance._taken
+    flags = advance.busy, advance._wary, advance._news, stale, advance._has_fact, advance._taken
     drafts = [drafted(d) for d in advance._out], [drafted(d) for d in advance._inbox]
     steps = sorted(attempts.running), sorted(attempts._waiting.items()), sorted(attempts._unwanted)
     return clock.now(), agreed, alarms, running, live, advance.after, advance._time, flags, drafts, steps

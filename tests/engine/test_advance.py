@@ -20,6 +20,7 @@ from deciders import (
     gate,
     gated,
     keys,
+    land,
     live,
     log_of,
     serving,
@@ -68,7 +69,7 @@ async def test_a_retry_is_not_lost_where_facts_are_only_recorded(app: App) -> No
         await until_logged(app, run.id, "step_started", count=2)
         advance = live(worker, run.id)
         await both_in_the_inbox(advance, "plain", "flaky")
-        advance._early = False
+        advance._wary = 1
         advance.turn()
         assert await run.result(timeout=10) == ["plain", "flaky"]
     events = await log_of(app, run.id)
@@ -111,6 +112,34 @@ async def test_a_result_that_is_delivered_again_is_as_the_step_gave_it(app: App)
         advance.ring("retry-2 fails_for_an_hour#1")  # it was due all the same: StepEnded refuses the append
         gate("end").set()
         assert await run.result(timeout=10) == ["x", "changed"]
+    replay_run(await log_of(app, run.id))
+
+
+@hf.workflow
+async def a_hundred_steps() -> list[int]:
+    hf.hook("poked", type=int)
+    return [await free(number) for number in range(100)]
+
+
+async def test_a_run_that_payloads_interrupt_becomes_cautious(app: App) -> None:
+    """L-06: at every second append a payload lands between an early delivery and its commit. Such a refusal costs
+    a replay of the whole log: for as long as that pays, outcomes are recorded first, and delivered when read."""
+    appends = 0
+
+    def poke() -> None:
+        nonlocal appends
+        appends += 1
+        if appends > 1 and appends % 2:
+            land(app, "poked", appends, str(appends))
+
+    async with serving(app) as worker:
+        faults.arm("worker.append.before", poke)
+        try:
+            run = await app.start(a_hundred_steps)
+            assert await run.result(timeout=30) == list(range(100))
+        finally:
+            faults.disarm()
+        assert 1 <= worker.refusals <= 25  # 99 where it goes on as before
     replay_run(await log_of(app, run.id))
 
 

@@ -77,6 +77,10 @@ _OUR_FAULT = (CommandMissing, FenceMissing, InvalidAppend)
 _OTHERS = 1.0
 """Seconds between looks at an attempt that another worker has."""
 
+_CAUTION = 16
+"""A refused early delivery is paid for with a replay. Replaying this many events costs about as much as what being
+cautious costs an append (a commit more, and a read): so as many appends are cautious as make up for the replay."""
+
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
 """Seconds between sends of an append that the store could not answer."""
 
@@ -92,7 +96,7 @@ class Advance:
         self.after = 0
         self.closed = False
         self.busy = False  # an append is under way, or the log is being read
-        self._early = True
+        self._wary = 0  # appends that must find nothing beyond `after` until facts are delivered early again
         self._news = False
         self._stale = False
         self._time = 0
@@ -243,7 +247,7 @@ class Advance:
         while inbox and not execution.ended:
             if inbox[0].cls == "record":
                 self._out.append(inbox.popleft())
-            elif not self._early:
+            elif self._wary:
                 # Facts are only recorded then; records are this worker's own, it acts on their commit.
                 self._out.extend(draft for draft in inbox if draft.cls == "record")
                 self._inbox = deque(draft for draft in inbox if draft.cls != "record")
@@ -397,8 +401,8 @@ class Advance:
             self.turn()
             return
         execution.accepted(commands)
-        if not answer.missed and answer.first == self.after + 1:
-            self._early = True
+        if self._wary and not answer.missed and answer.first == self.after + 1:
+            self._wary -= 1
         self.after = max(self.after, answer.last)  # what is there already may stand before it
         for event in answer.missed:
             if not self._tick(execution.feed, event):
@@ -493,7 +497,7 @@ class Advance:
             created(stale)
             return
         if had_fact:
-            self._early = False
+            self._wary = max(1, stale.position // _CAUTION)
         self._reload()
 
     def _reload(self, keep: list[Draft] | None = None) -> None:

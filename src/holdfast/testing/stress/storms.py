@@ -40,6 +40,8 @@ from .report import Judge, Report
 
 LIMIT = 180.0
 """Seconds within which every run of a cycle must have ended."""
+PLACES = 1000
+"""Steps that each worker runs at once: a storm of the usual size is to be bound by its log, not by these."""
 _LOOK = 0.1
 """Seconds between two looks for hooks that have been opened."""
 _LEFT = 10.0
@@ -195,11 +197,11 @@ async def _served(app: App, url: str, count: int, folder: Path, report: Report) 
     """While workers serve: processes, or this one."""
     if count == 0:
         refusals = count_refusals()
-        async with app.worker():
+        async with app.worker(concurrency=PLACES):
             yield
         report.stale = dict(refusals.by_site)
         return
-    workers = Workers(Setting(url=url), count, folder)
+    workers = Workers(Setting(url=url, options={"concurrency": PLACES}), count, folder)
     async with workers:
         yield
     report.stale = dict(workers.stale)
