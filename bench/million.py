@@ -26,6 +26,7 @@ from rich.console import Console
 import holdfast as hf
 from holdfast.store import open_store
 from holdfast.store.queries import load_queries
+from holdfast.store.rows import RunFilter
 from holdfast.verify import Verification
 
 TEMPLATES = 100
@@ -167,7 +168,7 @@ async def compare(empty_url: str, full_url: str, rounds: int) -> None:
 
 async def verify_sample(url: str, size: int = 100) -> None:
     async with open_store(url) as store:
-        heads = await store.runs(workflow="finished", limit=size)
+        heads = await store.runs(RunFilter(workflow="finished"), limit=size)
         differences = [d for head in heads async for d in Verification(store, run_id=head.run).run()]
     print(f"  verify of {len(heads)} of the copies: {len(differences)} differences")
 

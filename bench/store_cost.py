@@ -21,7 +21,7 @@ import apsw
 
 from holdfast.events import new
 from holdfast.store import open_store
-from holdfast.store.base import WorkerRow
+from holdfast.store.rows import WorkerRow
 
 WORKER = WorkerRow("wrk_1", 1, "host", 0)
 PAYLOAD = {"result": {"amount": 1250, "currency": "EUR", "reference": "ch_000000000000"}}

@@ -29,8 +29,8 @@ except StoreError:  # its driver is not installed
     PostgresStore = object  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
-    from holdfast.store.base import News
     from holdfast.store.group import Answers, Item
+    from holdfast.store.messages import News
 
 T = TypeVar("T")
 

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Draft, Event, new
-from holdfast.store.base import Append, Appended, News, OpenStep
 from holdfast.store.group import GroupStore, Item
+from holdfast.store.messages import Append, Appended, News
+from holdfast.store.rows import OpenStep
 from holdfast.testing.simulation.world import START
 from holdfast.worker.advance import Advance
 from holdfast.worker.agenda import Agenda

@@ -36,7 +36,8 @@ from processes import RUN, Call, Client, Clock, Hand, Handle, answered, drafted
 from holdfast.engine.tick import Execution, tick
 from holdfast.errors import StoreError
 from holdfast.events import Event, new
-from holdfast.store.base import Append, News, Store
+from holdfast.store.base import Store
+from holdfast.store.messages import Append, News
 from holdfast.testing.simulation.loop import VirtualLoop
 from holdfast.workflow import Workflow
 

@@ -39,7 +39,8 @@ from .handle import PAGE, Run, RunSummary, summary
 from .keys import Keys
 from .prune import BATCH, Pruned, prune
 from .schema import validate
-from .store.base import Hook, Status, Store, Timer
+from .store.base import Store
+from .store.rows import Hook, RunFilter, Status, Timer
 from .store.succession import succeed
 from .store.url import open_store
 from .streams import Streams
@@ -285,26 +286,9 @@ class App:
         Example:
             async for run in app.runs(status="running", workflow="fulfil"): ...
         """
-        before: tuple[int, str] | None = None
-        left = limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
-            page = await self.store.runs(
-                status=status,
-                workflow=workflow,
-                attributes=attributes,
-                parked=parked,
-                parent=parent,
-                root=root,
-                before=before,
-                limit=size,
-            )
-            for head in page:
-                yield summary(head)
-            if len(page) < size:
-                return
-            before = (page[-1].created, page[-1].run)
-            left = None if left is None else left - size
+        which = RunFilter(status, workflow, attributes, parked, parent, root)
+        async for head in self.store.all_runs(which, limit=limit, page=PAGE):
+            yield summary(head)
 
     async def hooks(
         self, *, run: str | None = None, token: str | None = None, open_only: bool = True

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from .events import Event
-from .store.base import News, Store
+from .store.base import Store
+from .store.messages import News
 
 _LOOK_AGAIN = 5.0
 """Seconds after which a waiter looks by itself, for a notice that was lost."""

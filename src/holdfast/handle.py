@@ -18,7 +18,8 @@ from .codec import UNTYPED, PayloadType
 from .ends import Ends
 from .errors import RunCancelled, RunEnded, RunFailed, RunNotFound
 from .events import ENDS, Event, fold, new, reader
-from .store.base import Head, Status, Store
+from .store.base import Store
+from .store.rows import Head, Status
 from .store.succession import continued_as, last_of, succeed
 from .streams import StreamReader, Streams
 from .workflow import Workflow, workflows

@@ -15,7 +15,7 @@ import msgspec
 
 from .errors import HoldfastError
 from .events import ENDS, TYPES, Draft, Event, RunState, fold, new, numbered, token_of
-from .store.base import Head, Hook
+from .store.rows import Head, Hook
 from .store.rules import command_of, extend_chain
 
 _LATE = frozenset({"step_completed", "step_failed", "hook_refused"})

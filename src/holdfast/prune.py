@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from .store.base import Head, Status, Store
+from .store.base import Store
 from .store.removal import Reason, Removal
+from .store.rows import Head, RunFilter, Status
 
 BATCH = 100
 """Runs of one transaction."""
@@ -59,8 +60,9 @@ async def prune(
     Raises StoreError.
     """
     pass_ = _Pass(store, ended_before, dry_run)
+    which = RunFilter(status, workflow)
     before: tuple[int, str] | None = (ended_before, "")
-    while page := await store.runs(status=status, workflow=workflow, before=before, limit=max(1, batch)):
+    while page := await store.runs(which, before=before, limit=max(1, batch)):
         old = [head for head in page if head.ended is not None and head.ended < ended_before]
         for portion in _portions(old):
             await pass_.take([head.run for head in portion])

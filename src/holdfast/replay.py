@@ -27,8 +27,6 @@ from .keys import is_sealed
 from .store.base import Store
 from .workflow import Workflow, workflows
 
-_PAGE = 200
-
 
 class Replayed(msgspec.Struct, frozen=True):
     """What a replay came to. `divergence` is where code and log disagree, or None.
@@ -121,12 +119,9 @@ async def replay_store(
             raise RunNotFound(f"no run {run_id!r} in {store.url}")
         yield check_run(events)
         return
-    before: tuple[int, str] | None = None
-    while page := await store.runs(before=before, limit=_PAGE):
-        for head in page:
-            if head.workflow in known:
-                yield check_run(await store.read(head.run))
-        before = (page[-1].created, page[-1].run)
+    async for head in store.all_runs():
+        if head.workflow in known:
+            yield check_run(await store.read(head.run))
 
 
 def workflow_name(events: Sequence[Event]) -> str:

@@ -26,7 +26,8 @@ from .chunks import END, Chunk, Part, part_of
 from .codec import DEFAULT_LIMIT
 from .errors import KeyMissing, PayloadError, RunNotFound, SchemaUnknown, StepEnded, StoreBroken, StoreError
 from .ids import BatchIds
-from .store.base import News, Store
+from .store.base import Store
+from .store.messages import News
 from .store.streams import PAGE_BYTES, PAGE_CHUNKS, Author, StreamHead
 
 T = TypeVar("T")

@@ -28,7 +28,8 @@ import msgspec
 
 from .errors import HoldfastError, StoreError
 from .logcheck import Difference, ExportedHead, LogCheck, Projections
-from .store.base import Head, Hook, Store
+from .store.base import Store
+from .store.rows import Head, Hook
 from .streamcheck import check_streams
 
 PAGE = 1000
@@ -82,12 +83,9 @@ class Verification:
                 async for difference in self._check(head):
                     yield difference
         else:
-            before = None
-            while page := await self._store.runs(before=before, limit=100):
-                for head in page:
-                    async for difference in self._check(head):
-                        yield difference
-                before = (page[-1].created, page[-1].run)
+            async for head in self._store.all_runs():
+                async for difference in self._check(head):
+                    yield difference
             for stray in await self._store.strays():
                 yield Difference("", 0, f"{stray} belong to no run: a run's row was taken away")
         for run_id, heads in self._exported.items():

@@ -13,7 +13,8 @@ import msgspec
 
 from .events import ENDS, ChildState, Event, RunState, StepState, fold
 from .phrases import ago, clean, due, error_line, instant, quoted, span
-from .store.base import Head, Store, WorkerRow
+from .store.base import Store
+from .store.rows import Head, WorkerRow
 
 _PAGE = 500
 _CHILDREN = 20

@@ -9,7 +9,7 @@ from cli_kit import Command
 import holdfast as hf
 from holdfast.clock import from_text
 from holdfast.store import open_store
-from holdfast.store.base import ScheduleRow
+from holdfast.store.rows import ScheduleRow
 
 STORE = "sqlite:///office.db"
 DUE = from_text("2026-03-27T08:00:00Z")

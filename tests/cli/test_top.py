@@ -18,7 +18,7 @@ from cli_kit import Command
 
 import holdfast as hf
 from holdfast.store import open_store
-from holdfast.store.base import WorkerRow
+from holdfast.store.rows import WorkerRow
 
 URL = "sqlite:///.holdfast/holdfast.db"
 

@@ -15,7 +15,8 @@ from holdfast.client import App
 from holdfast.engine.tick import Execution
 from holdfast.errors import StaleLog, StoreError
 from holdfast.events import Draft, Event, new
-from holdfast.store.base import Append, Appended, Store
+from holdfast.store.base import Store
+from holdfast.store.messages import Append, Appended
 from holdfast.worker.advance import Advance
 from holdfast.worker.worker import Worker
 from holdfast.workflow import Workflow

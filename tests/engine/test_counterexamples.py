@@ -44,8 +44,8 @@ from holdfast.engine.tick import replay, tick
 from holdfast.errors import CommandMissing, ReplayDivergence, StaleLog
 from holdfast.events import Event, new
 from holdfast.replay import replay_run
-from holdfast.store.base import Appended
 from holdfast.store.memory import MemoryStore
+from holdfast.store.messages import Appended
 from holdfast.testing import ManualClock, Rehearsal
 from holdfast.verify import Verification
 

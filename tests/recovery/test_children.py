@@ -11,6 +11,7 @@ from worker_kit import assert_one_end, log_of, of_type, told
 
 import holdfast as hf
 from holdfast.faults import POINTS
+from holdfast.store.rows import RunFilter
 from holdfast.verify import Verification
 from holdfast.workflow import workflows
 
@@ -31,8 +32,8 @@ async def test_kill_9_between_a_parent_and_its_children(children, point, passing
         assert [await run.result(20) for run in runs] == [6, 6]
         for run in runs:
             assert await app.run(f"{run.id}-detached").result(20) == 4
-            await told(app.store, lambda run=run: app.store.runs(root=run.id), all_ended)
-            rows = await app.store.runs(root=run.id)
+            await told(app.store, lambda run=run: app.store.runs(RunFilter(root=run.id)), all_ended)
+            rows = await app.store.runs(RunFilter(root=run.id))
             assert sorted(row.status for row in rows) == ["cancelled"] + 5 * ["completed"]
             events = await log_of(app, run.id)
             assert_one_end(events)

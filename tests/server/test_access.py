@@ -9,7 +9,7 @@ import holdfast as hf
 from holdfast.errors import AccessDenied
 from holdfast.server import tokens
 from holdfast.store import open_store
-from holdfast.store.base import WorkerRow
+from holdfast.store.rows import WorkerRow
 
 RUN = {"workflow": "w", "run_id": "r"}
 

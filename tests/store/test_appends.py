@@ -32,6 +32,7 @@ from holdfast.errors import (
 )
 from holdfast.events import new
 from holdfast.store import Appended
+from holdfast.store.rows import RunFilter
 
 
 def outcome(result):
@@ -412,7 +413,7 @@ async def test_names_and_payloads_of_every_kind_come_back_as_they_were(place, st
         log = await assert_sound(store, name)
         assert log[4].data["result"] == values
         assert log[-1].data["payload"] == ["nul \0 in", "\ud800 alone"]
-        assert (await store.runs(attributes={name: name}))[0].run == name
+        assert (await store.runs(RunFilter(attributes={name: name})))[0].run == name
         assert [hook.run for hook in await store.hooks(token=name)] == [name]
 
 

@@ -5,6 +5,7 @@ from store_kit import assert_sound, created, running, worker
 
 from holdfast.errors import CommandMissing
 from holdfast.events import new
+from holdfast.store.rows import RunFilter
 from holdfast.verify import Verification
 
 ODD = 'o\'dd "name"/é#1'
@@ -130,11 +131,7 @@ async def test_runs_are_listed_by_parent_and_by_root(place, store, clock):
         await store.append(f"g{number}", [child_of(f"c{number}", top)], after=0)
 
     async def every(**query):
-        found, before = [], None
-        while page := await store.runs(before=before, limit=1, **query):
-            found += [head.run for head in page]
-            before = (page[-1].created, page[-1].run)
-        return found
+        return [head.run async for head in store.all_runs(RunFilter(**query), page=1)]
 
     assert await every(parent=top) == ["c2", "c1", "c0"]
     assert await every(root=top) == ["g2", "c2", "g1", "c1", "g0", "c0", top]

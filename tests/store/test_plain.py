@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from holdfast.events import Draft, new
-from holdfast.store.base import Append, Head
+from holdfast.store.messages import Append
+from holdfast.store.rows import Head
 from holdfast.store.rules import AHEAD, Found, judge_in_full, judge_plainly
 
 NOW = 1_000

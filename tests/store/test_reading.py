@@ -6,6 +6,7 @@ import pytest
 from store_kit import SECOND, assert_sound, begin, created, ended, noted, opened, running, timer, woken
 
 from holdfast.events import Event
+from holdfast.store.rows import RunFilter
 
 
 async def test_readers_with_a_cursor_never_see_a_hole(place, store):
@@ -65,15 +66,11 @@ async def test_unknown_runs_are_empty(store):
     assert await store.open_steps("nobody") == []
     assert await store.timers(run="nobody") == []
     assert await store.hooks(run="nobody") == []
-    assert await store.runs(workflow="nobody") == []
+    assert await store.runs(RunFilter(workflow="nobody")) == []
 
 
 async def pages(store, limit, **filters):
-    found, before = [], None
-    while page := await store.runs(limit=limit, before=before, **filters):
-        found += [head.run for head in page]
-        before = (page[-1].created, page[-1].run)
-    return found
+    return [head.run async for head in store.all_runs(RunFilter(**filters), page=limit)]
 
 
 async def test_runs_are_listed_newest_first_by_page(store, clock):
@@ -129,10 +126,7 @@ async def test_runs_are_found_by_status_workflow_attributes_and_parking(store, c
                         and parked in (None, head.parked is not None)
                         and all(head.attributes.get(k) == v for k, v in (attributes or {}).items())
                     ]
-                    found = await store.runs(
-                        status=status, workflow=workflow, parked=parked, attributes=attributes
-                    )
-                    assert found == expected
+                    assert await store.runs(RunFilter(status, workflow, attributes, parked)) == expected
 
 
 async def test_timers_are_listed_the_earliest_first(store, clock):

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 from store_kit import worker
 
-from holdfast.store.base import ScheduleRow
+from holdfast.store.rows import ScheduleRow
 
 ROW = ScheduleRow('it\'s "ours" ✓', "0 9 * * *", "Europe/Berlin", "latest", 1_700_000_000_000_000)
 

@@ -20,7 +20,7 @@ from store_kit import (
 )
 
 from holdfast.errors import RunNotFound, StoreError
-from holdfast.store.base import WorkerRow
+from holdfast.store.rows import WorkerRow
 
 
 async def claimed(store, name, *workflows, **options):

@@ -8,6 +8,7 @@ from worker_kit import assert_one_end, log_of, logged, of_type, told, types
 import holdfast as hf
 from holdfast.errors import StoreError
 from holdfast.ids import child_id
+from holdfast.store.rows import RunFilter
 from holdfast.verify import Verification
 from holdfast.workflow import workflows
 
@@ -305,8 +306,10 @@ async def test_another_worker_executes_a_child_that_this_one_does_not_know(app, 
         monkeypatch.setattr(here, "definition", lambda name: None if name == leaf.name else serves(name))
         run = await app.start(elsewhere, run_id="elsewhere")
         await logged(app, "elsewhere", "child_started")
-        await told(app.store, lambda: app.store.runs(parent="elsewhere"), lambda rows: len(rows) == 1)
-        [child] = await app.store.runs(parent="elsewhere")
+        await told(
+            app.store, lambda: app.store.runs(RunFilter(parent="elsewhere")), lambda rows: len(rows) == 1
+        )
+        [child] = await app.store.runs(RunFilter(parent="elsewhere"))
         assert child.status == "pending"
         async with hf.connect(app.store.url) as other, other.worker() as there:
             assert await run.result(20) == 16

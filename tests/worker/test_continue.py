@@ -9,6 +9,7 @@ from worker_kit import assert_one_end, log_of, of_type, told
 import holdfast as hf
 from holdfast.engine.tick import tick
 from holdfast.events import new
+from holdfast.store.rows import RunFilter
 from holdfast.store.succession import succeed
 from holdfast.verify import Verification
 from holdfast.workflow import workflows
@@ -194,7 +195,9 @@ async def test_a_parent_waits_for_the_last_of_a_chain(working):
     run = await working.start(gives_up, run_id="gives-up")
     await told(working.store, lambda: working.store.hooks(token="collect"), bool)
     await working.resume("collect", 1)
-    await told(working.store, lambda: working.store.runs(parent="gives-up"), lambda rows: len(rows) == 2)
+    await told(
+        working.store, lambda: working.store.runs(RunFilter(parent="gives-up")), lambda rows: len(rows) == 2
+    )
     await working.resume("give up")
     assert await run.result(20) == "gave up"
     rows = [r async for r in working.runs(parent="gives-up")]

@@ -14,7 +14,7 @@ import holdfast as hf
 from holdfast import faults
 from holdfast.codec import digest
 from holdfast.events import new
-from holdfast.store.base import Append
+from holdfast.store.messages import Append
 from holdfast.testing import ManualClock
 
 bodies: list[str] = []

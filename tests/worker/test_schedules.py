@@ -12,7 +12,7 @@ import holdfast as hf
 from holdfast import faults
 from holdfast.clock import from_datetime
 from holdfast.keys import Keys
-from holdfast.store.base import ScheduleRow
+from holdfast.store.rows import ScheduleRow
 from holdfast.testing import ManualClock
 from holdfast.verify import Verification
 from holdfast.worker.schedule import run_id_of

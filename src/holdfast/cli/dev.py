@@ -25,7 +25,7 @@ from .problem import Problem
 
 if TYPE_CHECKING:
     from ..client import App
-    from ..store.base import News
+    from ..store.messages import News
 
 _PATIENCE = 2.0
 """Seconds that running steps have to finish when the code changes; they are tried again by the new worker."""

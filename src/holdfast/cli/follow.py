@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from ..events import ENDS, Event
-from ..store.base import News, Store
+from ..store.base import Store
+from ..store.messages import News
 
 PAGE = 500
 POLL = 0.5

@@ -16,9 +16,10 @@ from .options import DEFAULT_STORE, AsJson, Attributes, Limit, RunId, StoreUrl, 
 
 if TYPE_CHECKING:
     from ..events import Event
-    from ..store.base import Head, Store
+    from ..store.base import Store
+    from ..store.rows import Head, RunFilter
 
-_PAGE = 200
+
 _NO_STORE = {2: "cannot: there is no such store"}
 _NO_RUN = {2: "cannot: there is no such store or run"}
 _CLASS_STYLES = {"fact": "cyan", "command": "bold", "record": "dim"}
@@ -57,49 +58,33 @@ def runs(
     as_json: AsJson = False,
 ) -> int:
     """List runs, newest first."""
-    chosen = {
-        "status": status,
-        "workflow": workflow,
-        "attributes": attributes_of(attribute) or None,
-        "parked": True if parked else None,
-        "parent": parent,
-        "root": root,
-    }
-    return asyncio.run(_runs(store, chosen, limit, as_json))
+    from ..store.rows import RunFilter
+
+    attributes = attributes_of(attribute) or None
+    which = RunFilter(status, workflow, attributes, True if parked else None, parent, root)
+    return asyncio.run(_runs(store, which, limit, as_json))
 
 
-async def _runs(url: str, chosen: dict[str, Any], limit: int, as_json: bool) -> int:
+async def _runs(url: str, which: RunFilter, limit: int, as_json: bool) -> int:
+    from ..store.rows import ALL
     from .stores import existing
 
     async with existing(url) as store:
         if as_json:
-            async for head in all_runs(store, limit, chosen):
+            async for head in store.all_runs(which, limit=limit or None):
                 output.data_json(run_as_json(head))
             return 0
         now = store.clock.now()
-        heads = [head async for head in all_runs(store, limit + 1 if limit else 0, chosen)]
+        heads = [head async for head in store.all_runs(which, limit=limit + 1 if limit else None)]
         shown = heads[:limit] if limit else heads
         rows = [_run_row(head, now) for head in shown]
         if rows:
             output.table(["RUN", "STATUS", "CREATED", "TOOK", "WORKFLOW", "ATTRIBUTES"], rows)
         else:
-            output.note("no runs" + (" like that" if any(chosen.values()) else f" in {url} yet"))
+            output.note("no runs" + (" like that" if which != ALL else f" in {url} yet"))
         if len(heads) > len(shown):
             output.note(f"the newest {limit}; --limit 0 lists all")
     return 0
-
-
-async def all_runs(store: Store, limit: int = 0, chosen: dict[str, Any] | None = None) -> AsyncIterator[Head]:
-    """Runs, newest first, page by page; at most `limit`, or all."""
-    before, left = None, limit or sys.maxsize
-    while left > 0:
-        size = min(_PAGE, left)
-        page = await store.runs(before=before, limit=size, **(chosen or {}))
-        for head in page:
-            yield head
-        if len(page) < size:
-            return
-        before, left = (page[-1].created, page[-1].run), left - size
 
 
 def _run_row(head: Head, now: int) -> list[str]:

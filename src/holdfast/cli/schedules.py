@@ -14,7 +14,7 @@ from .options import DEFAULT_STORE, AsJson, StoreUrl, ending
 from .problem import NO, Problem, did_you_mean
 
 if TYPE_CHECKING:
-    from ..store.base import ScheduleRow
+    from ..store.rows import ScheduleRow
 
 _Act = Annotated[
     str | None,

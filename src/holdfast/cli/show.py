@@ -12,7 +12,7 @@ from .options import DEFAULT_STORE, AsJson, RunId, StoreUrl, ending
 
 if TYPE_CHECKING:
     from ..events import ChildState, Event, HookState, RunState, StepState
-    from ..store.base import Head
+    from ..store.rows import Head
 
 
 @command(LOOK, ending({0: "shown", 2: "cannot: there is no such store or run"}, ["show order-1"]))

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..store.base import Head, Store
+from ..store.base import Store
+from ..store.rows import Head
 from ..store.url import open_store
 from .problem import Problem, did_you_mean
 

@@ -13,7 +13,8 @@ from .frame import LOOK, command
 from .options import DEFAULT_STORE, AsJson, Limit, StoreUrl, ending
 
 if TYPE_CHECKING:
-    from ..store.base import Hook, Store
+    from ..store.base import Store
+    from ..store.rows import Hook
 
 _PAGE = 200
 _NO_RUN = {2: "cannot: there is no such store or run"}

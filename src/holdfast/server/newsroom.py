@@ -21,8 +21,9 @@ from typing import Any
 import msgspec
 
 from ..errors import HoldfastError
-from ..store.base import News, Store
+from ..store.base import Store
 from ..store.http.wire import news_row
+from ..store.messages import News
 
 log = logging.getLogger("holdfast.server")
 

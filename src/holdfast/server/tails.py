@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from ..events import ENDS, Event
-from ..store.base import News, Store
+from ..store.base import Store
+from ..store.messages import News
 
 KEPT = 512
 """Events that a tail holds for readers that are not quite there."""

@@ -12,7 +12,8 @@ import secrets
 from hashlib import sha256
 
 from ..errors import PayloadError
-from ..store.base import AccessToken, Store
+from ..store.base import Store
+from ..store.rows import AccessToken
 
 SCOPES = ("read", "write", "work")
 """Each may do what those before it may. read: look; write: start, resume, cancel; work: be a worker."""

@@ -23,228 +23,34 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-import msgspec
+from typing import Self
 
 from ..chunks import Chunk, Part
 from ..clock import Clock, SystemClock
 from ..errors import RunNotFound, StoreBroken, StoreError
 from ..events import ENDS, Draft, Event
 from ..queues import Queue
-from ..schedules import Missed, Schedule
-from .queued import Queued, QueueRow, Taken, Waiting
+from .gauge import Gauge
+from .messages import Append, Appended, Listener, News
+from .queued import QueueRow, Taken, Waiting
 from .removal import Removal
+from .rows import (
+    ALL,
+    AccessToken,
+    Child,
+    Claim,
+    Head,
+    Hook,
+    OpenStep,
+    RunFilter,
+    ScheduleRow,
+    Timer,
+    WorkerRow,
+)
 from .streams import PAGE_CHUNKS, Author, StreamHead, Written
-
-if TYPE_CHECKING:
-    from .gauge import Gauge
-
-Status = Literal["pending", "running", "completed", "failed", "cancelled"]
-
-
-class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The answer to an append.
-
-    `first` and `last` are the positions it was given. `missed` are the facts that its writer has not read:
-    those between `after` and `first`, and those that the append itself caused (`hook_refused`, right behind
-    it); law L5 says they are delivered next. `duplicates` are the positions of facts that were there already;
-    where all were, `first` and `last` point at those. `doubles` are the unique keys of those duplicates, so
-    that a worker sees which attempt another one has claimed.
-    """
-
-    first: int
-    last: int
-    missed: list[Event] = []
-    duplicates: list[int] = []
-    run: str = ""
-    doubles: list[str] = []
-
-
-class Head(msgspec.Struct, gc=False):
-    """A run's row: what its log comes to. `chain` is the hash over the whole log (law L13)."""
-
-    run: str
-    workflow: str = ""
-    status: Status = "pending"
-    position: int = 0
-    time: int = 0
-    chain: bytes = b""
-    command: int = 0
-    fact: int = 0
-    delivered: int = 0
-    steps: int = 0
-    timers: int = 0
-    children: int = 0
-    created: int = 0
-    ended: int | None = None
-    attributes: dict[str, str] = {}
-    owner: str | None = None
-    parked: str | None = None
-    crashes: int = 0
-    parent: str | None = None
-    root: str | None = None
-    row: int = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether a worker has something to do or to hold for it (law L14)."""
-        return self.ended is None and self.parked is None and (self.to_load or self.timers > 0)
-
-    @property
-    def to_load(self) -> bool:
-        """Whether there is more to do than to wait for a timer."""
-        return self.status == "pending" or self.fact > self.delivered or self.steps > 0 or self.children > 0
-
-
-class Append(msgspec.Struct):
-    """One append on its way: `answer` is called once, on the loop, with the result or the error.
-
-    `after` is the fence (law L4), None for facts and records from outside. `batch` is made before the first
-    send and stays the same when it is sent again (law L12). `owner` becomes the run's owner where the append
-    creates the run. With `token`, run and key are looked up in the transaction (a payload for a hook).
-    """
-
-    run: str
-    drafts: Sequence[Draft]
-    after: int | None
-    batch: str
-    answer: Callable[[Appended | BaseException], None]
-    owner: str | None = None
-    token: str | None = None
-
-
-class Hook(msgspec.Struct, frozen=True):
-    """A hook as people see it. `status`: open, closed, run_ended, continued (its run goes on as another)."""
-
-    token: str
-    run: str
-    key: str
-    status: str
-    opened: int
-    schema: dict[str, Any] | None = None
-    metadata: Any = None
-
-
-class Timer(msgspec.Struct, frozen=True):
-    """A pending timer; `due` in microseconds since 1970."""
-
-    run: str
-    key: str
-    due: int
-
-
-class OpenStep(msgspec.Struct, frozen=True):
-    """A step that still owes an outcome; `due`, where set, is when its next attempt may start.
-
-    One with a `queue` is not its run's worker's to run: whoever serves the queue takes it.
-    """
-
-    run: str
-    key: str
-    attempt: int
-    due: int | None
-    queue: str | None = None
-
-
-class Child(msgspec.Struct, frozen=True):
-    """A child run of which its parent, `run`, has not heard the end.
-
-    `position` is that of its `child_started` in the parent's log. `status`: open, cancelling (its parent does
-    not wait for it any more), detached (it is to be started, and then goes its own way). `ended`: whether a
-    run with its id is there and has ended.
-    """
-
-    run: str
-    key: str
-    child: str
-    position: int
-    status: str
-    ended: bool
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A run that a worker has been given; `due` is its earliest timer, `ready` whether to load it now."""
-
-    run: str
-    workflow: str
-    due: int | None
-    ready: bool
-
-
-class WorkerRow(msgspec.Struct, frozen=True):
-    """A worker that is, or was, alive: its lease ends at `expires` (microseconds since 1970).
-
-    `counters` is what it says of itself with each sign of life: `refusals` of its appends so far, step attempts
-    that are `running` in its process.
-    """
-
-    id: str
-    pid: int
-    host: str
-    expires: int
-    counters: dict[str, int] = {}
-
-
-class AccessToken(msgspec.Struct, frozen=True):
-    """What a store keeps of a caller's token: never the token itself, but the hash of its secret half."""
-
-    id: str
-    scope: str
-    hash: bytes
-    created: int
-    note: str = ""
-
-
-class ScheduleRow(msgspec.Struct, frozen=True):
-    """A workflow's schedule as the store has it, which is what runs are started by.
-
-    Every due time up to `since` has been seen to. `keeper` is a worker whose code declares the schedule.
-    """
-
-    workflow: str
-    cron: str
-    timezone: str
-    missed: Missed
-    since: int
-    paused: bool = False
-    keeper: str | None = None
-
-    @property
-    def schedule(self) -> Schedule:
-        """The schedule alone."""
-        return Schedule(self.cron, self.timezone, self.missed)
-
-
-class News(msgspec.Struct, frozen=True):
-    """What a commit changed, for those who wait: told in process at once, to other processes after it.
-
-    `stream` names the stream that has grown, `queue` the queue in which there may be steps to take ("": any);
-    such news say nothing about the run's log.
-    """
-
-    run: str
-    owner: str | None
-    fact: bool
-    ended: bool
-    ready: bool
-    stream: str | None = None
-    queue: str | None = None
-
-
-SOME_QUEUE = News("", None, False, False, False, queue="")
-"""There may be steps to take, in whatever queue: places have come free."""
-
-
-def news_of_queues(run: str, queued: Mapping[str, Queued]) -> list[News]:
-    """That steps wait in queues."""
-    names = sorted({step.queue for step in queued.values()})
-    return [News(run, None, False, False, False, queue=name) for name in names]
-
-
-Listener = Callable[[Sequence[News]], None]
 
 
 class Store(abc.ABC):
@@ -345,31 +151,31 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
+        self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
-        """A page of runs, newest first. `before` is (created, run) of the last row of the page before.
+        """A page of runs, newest first. `before` is (created, run) of the last row of the page before."""
 
-        `parent`: its child runs; `root`: that run and all below it.
-        """
+    async def all_runs(
+        self,
+        which: RunFilter = ALL,
+        *,
+        before: tuple[int, str] | None = None,
+        limit: int | None = None,
+        page: int = 100,
+    ) -> AsyncIterator[Head]:
+        """Runs, newest first, asked for page by page: runs that start meanwhile do not shift the pages."""
+        left = sys.maxsize if limit is None else limit
+        while left > 0 and (heads := await self.runs(which, before=before, limit=min(page, left))):
+            for head in heads:
+                yield head
+            before, left = (heads[-1].created, heads[-1].run), left - len(heads)
 
     async def tally(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each (workflow, status); (workflow, 'parked') counts besides."""
         counted: dict[tuple[str, str], int] = {}
-        before: tuple[int, str] | None = None
-        while page := await self.runs(before=before, limit=1000):
-            for head in page:
-                for word in (head.status, "parked") if head.parked is not None else (head.status,):
-                    counted[head.workflow, word] = counted.get((head.workflow, word), 0) + 1
-            before = (page[-1].created, page[-1].run)
+        async for head in self.all_runs(page=1000):
+            for word in (head.status, "parked") if head.parked is not None else (head.status,):
+                counted[head.workflow, word] = counted.get((head.workflow, word), 0) + 1
         return counted
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .base import Head, WorkerRow
+from .rows import Head, WorkerRow
 
 MOST = 10_000
 """Rows that one part of a look reads at most."""

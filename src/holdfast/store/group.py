@@ -27,7 +27,8 @@ from ..codec import digest as digest_of
 from ..errors import HoldfastError, StoreError
 from ..events import Draft, new
 from ..ids import BatchIds
-from .base import Append, Appended, News, Store
+from .base import Store
+from .messages import Append, Appended, News
 from .streams import Author, Write, Written
 
 T = TypeVar("T")

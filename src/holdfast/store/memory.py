@@ -17,28 +17,26 @@ from ..clock import Clock
 from ..errors import HoldfastError, LeaseLost, RunNotFound
 from ..events import Event, dump_json, load_json, token_of
 from ..queues import Queue
-from .base import (
-    SOME_QUEUE,
+from .base import Store
+from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
+from .group import Answers, GroupStore, Item, Job
+from .memory_data import Data, Queues, Run, Stream
+from .messages import SOME_QUEUE, Append, Appended, News, news_of_queues
+from .queued import QueueRow, Taken, Waiting
+from .removal import Removal, choose, neighbours_of
+from .rows import (
+    ALL,
     AccessToken,
-    Append,
-    Appended,
     Child,
     Claim,
     Head,
     Hook,
-    News,
     OpenStep,
+    RunFilter,
     ScheduleRow,
-    Store,
     Timer,
     WorkerRow,
-    news_of_queues,
 )
-from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
-from .group import Answers, GroupStore, Item, Job
-from .memory_data import Data, Queues, Run, Stream
-from .queued import QueueRow, Taken, Waiting
-from .removal import Removal, choose, neighbours_of
 from .rules import Changes, Found, HookChange, Verdict, copy_of, judge, resolve, wanted
 from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
 from .streams import Found as StreamFound
@@ -247,28 +245,13 @@ class MemoryStore(GroupStore):
         return None if run is None else copy_of(run.head)
 
     async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
+        self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """A page of runs, newest first."""
         found = [
             copy_of(run.head)
             for run in self._data.runs.values()
-            if (status is None or run.head.status == status)
-            and (workflow is None or run.head.workflow == workflow)
-            and (parked is None or (run.head.parked is not None) == parked)
-            and (parent is None or run.head.parent == parent)
-            and (root is None or root in (run.head.root, run.head.run))
-            and all(run.head.attributes.get(k) == v for k, v in (attributes or {}).items())
-            and (before is None or (run.head.created, run.head.run) < before)
+            if which.takes(run.head) and (before is None or (run.head.created, run.head.run) < before)
         ]
         found.sort(key=lambda head: (head.created, head.run), reverse=True)
         return found[:limit]

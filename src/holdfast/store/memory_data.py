@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..chunks import Chunk
 from ..events import Event, name_of
 from ..queues import Queue
-from .base import AccessToken, Head, Hook, ScheduleRow, WorkerRow
 from .queued import Look, Queued, QueueRow, Taken, Usage, Waiting, answered, choose
 from .removal import Candidate
+from .rows import AccessToken, Head, Hook, ScheduleRow, WorkerRow
 from .streams import StreamHead
 
 if TYPE_CHECKING:

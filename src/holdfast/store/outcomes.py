@@ -21,8 +21,9 @@ from holdfast.errors import (
 )
 from holdfast.events import ENDS, Draft, Event, new, numbered, token_of
 
-from .base import Append, Appended, Head
+from .messages import Append, Appended
 from .queued import Queued
+from .rows import Head
 from .verdict import (
     OUTCOMES,
     RESTS_ON,

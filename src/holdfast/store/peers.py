@@ -26,7 +26,7 @@ from pathlib import Path
 
 import msgspec
 
-from .base import News
+from .messages import News
 
 LARGEST = 60_000
 """Bytes of a datagram; more news than fit go in several."""

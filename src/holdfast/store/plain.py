@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TypeAlias
 
-from .base import Append, Appended
+from .messages import Append, Appended
 from .outcomes import AHEAD
 from .verdict import Changes, Found, Row, Verdict, copy_of
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from .rows import RunFilter
+
 _MARK = "-- name:"
 
 
@@ -30,3 +32,16 @@ def parse_queries(text: str) -> dict[str, str]:
         kept = [line for line in lines if line.strip() and not line.lstrip().startswith("--")]
         queries[name] = "\n".join(kept)
     return queries
+
+
+def listing(which: RunFilter) -> str:
+    """The name of the statement that lists these runs: that of the index which leaves the fewest to look at."""
+    if which.parent is not None:
+        return "list_runs_by_parent"
+    if which.root is not None:
+        return "list_runs_by_root"
+    if which.parked:
+        return "list_parked"
+    if which.status is not None:
+        return "list_runs_by_status"
+    return "list_runs" if which.workflow is None else "list_runs_by_workflow"

@@ -25,9 +25,10 @@ from holdfast.errors import (
 )
 from holdfast.events import Draft, Event, new
 
-from .base import Append, Appended, Head
+from .messages import Append, Appended
 from .outcomes import AHEAD, Writing, facts_of, no_hook
 from .plain import judge_plainly
+from .rows import Head
 from .verdict import (
     FROM_MEMORY,
     Changes,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .base import ScheduleRow
+from .rows import ScheduleRow
 
 
 def swap(was: ScheduleRow | None, now: ScheduleRow | None) -> tuple[str, tuple[Any, ...]] | None:

@@ -28,7 +28,9 @@ from ..chunks import Chunk, Part
 from ..errors import StaleLog
 from ..events import Draft, Event, dump_json, load_json, token_of
 from ..keys import CHUNK_PREFIX, MARK, PREFIX, Keys, is_sealed
-from .base import Append, Appended, Hook, Listener, News, Store
+from .base import Store
+from .messages import Append, Appended, Listener, News
+from .rows import Hook
 from .streams import Written
 
 SEALED = frozenset({"args", "content", "error", "metadata", "payload", "raw", "reason", "title", "value"})

@@ -16,8 +16,9 @@ import msgspec
 from holdfast.errors import HoldfastError
 from holdfast.events import Draft, Event
 
-from .base import Appended, Head
+from .messages import Appended
 from .queued import Queued
+from .rows import Head
 
 
 class Found(msgspec.Struct, gc=False):

@@ -21,7 +21,7 @@ from ..client import App
 from ..errors import HoldfastError
 from ..events import Event
 from ..replay import check_run, workflow_name
-from ..store.base import News
+from ..store.messages import News
 from ..workflow import workflows
 from .elsewhere import Task, elsewhere
 

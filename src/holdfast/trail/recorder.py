@@ -33,7 +33,9 @@ import msgspec
 
 from ..clock import from_datetime
 from ..errors import HoldfastError, RunNotFound
-from ..store.base import Head, News, Store
+from ..store.base import Store
+from ..store.messages import News
+from ..store.rows import Head
 from .entry import Entry
 from .folder import TrailFolder
 from .model import Summary
@@ -262,13 +264,10 @@ class Recorder:
         return found
 
     async def _heads(self, since: int) -> AsyncIterator[Head]:
-        before: tuple[int, str] | None = None
-        while page := await self.store.runs(before=before, limit=_PAGE):
-            for head in page:
-                if head.created < since:
-                    return
-                yield head
-            before = (page[-1].created, page[-1].run)
+        async for head in self.store.all_runs(page=_PAGE):
+            if head.created < since:
+                return
+            yield head
 
     async def _apart(self, work: Callable[[], T]) -> T:
         """Do something with the disk, in the recorder's own thread."""

@@ -48,7 +48,8 @@ from ..errors import (
 from ..events import ENDS, Draft, Event, new
 from ..keys import is_sealed
 from ..logs import About
-from ..store.base import Append, Appended, News, OpenStep
+from ..store.messages import Append, Appended, News
+from ..store.rows import OpenStep
 from ..workflow import Workflow
 from .attempts import Attempts
 from .children import Children

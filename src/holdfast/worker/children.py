@@ -31,7 +31,8 @@ from .. import faults, ids, tracing
 from ..engine.children import ChildCall
 from ..errors import HoldfastError, KeyMissing, RunEnded, RunNotFound, StaleLog, StoreError
 from ..events import Draft, Event, dump_json, new, reader
-from ..store.base import Child, Store
+from ..store.base import Store
+from ..store.rows import Child
 from ..store.succession import last_of, succeed
 
 if TYPE_CHECKING:

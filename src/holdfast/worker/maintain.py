@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, LeaseLost, StoreError
-from ..store.base import WorkerRow
+from ..store.rows import WorkerRow
 from .children import see_to_orphans
 from .presence import Others
 

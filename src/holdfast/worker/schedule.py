@@ -29,7 +29,7 @@ from ..clock import to_datetime
 from ..errors import DefinitionError, HoldfastError, StaleLog
 from ..events import Draft, new
 from ..schedules import Schedule
-from ..store.base import ScheduleRow
+from ..store.rows import ScheduleRow
 from ..workflow import Workflow
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from ..errors import (
 )
 from ..events import Draft, name_of, new
 from ..queues import Queue, declared
-from ..store.base import Appended, News
+from ..store.messages import Appended, News
 from ..store.queued import Waiting
 from ..workflow import Step, steps
 from .attempts import lost, unwanted

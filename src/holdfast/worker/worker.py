@@ -21,7 +21,9 @@ from .. import faults, ids, metrics
 from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
 from ..logs import About
-from ..store.base import Append, Appended, Claim, News, Store
+from ..store.base import Store
+from ..store.messages import Append, Appended, News
+from ..store.rows import Claim
 from ..streams import BUFFER, LIMIT, Streams
 from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow, workflows

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.events import Draft, Event, fold, new
 from holdfast.store import Store
-from holdfast.store.base import WorkerRow
+from holdfast.store.rows import WorkerRow
 from holdfast.store.rules import extend_chain
 
 SECOND = 1_000_000

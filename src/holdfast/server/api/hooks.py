@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ...errors import DeliveryConflict, HookNotFound, PayloadError
 from ...events import dump_json
-from ...store.base import Hook, Timer
+from ...store.rows import Hook, Timer
 from ..refusal import Refused
 from . import cursor
 from .operation import Call, operation

@@ -27,8 +27,8 @@ from ...errors import (
 from ...events import Event, dump_json
 from ...handle import RunSummary, summary
 from ...logcheck import Difference
-from ...store.base import Head, Status
 from ...store.http import wire
+from ...store.rows import Head, RunFilter, Status
 from ...verify import Verification
 from ..refusal import Refused
 from ..service import Service
@@ -116,10 +116,7 @@ async def list_runs(call: Call[None, ListQuery]) -> RunPage:
     """List runs, newest first. The cursor is stable: runs that start meanwhile do not shift it."""
     asked = call.query
     heads = await call.service.store.runs(
-        status=asked.status,
-        workflow=asked.workflow,
-        attributes=_attributes(asked.attribute) or None,
-        parked=asked.parked,
+        RunFilter(asked.status, asked.workflow, _attributes(asked.attribute) or None, asked.parked),
         before=None if asked.cursor is None else cursor.read(asked.cursor, tuple[int, str]),
         limit=asked.limit,
     )

@@ -16,8 +16,8 @@ from starlette.responses import StreamingResponse
 from ...chunks import Part, check_name
 from ...errors import HoldfastError, InvalidAppend, LeaseLost, PayloadError, RunNotFound
 from ...events import load_json
-from ...store.base import Appended
 from ...store.http import wire
+from ...store.messages import Appended
 from ...store.removal import Removal
 from ..access import Caller
 from ..refusal import Refused, status_of
@@ -165,10 +165,9 @@ async def head(call: Call[wire.OfRun, None]) -> wire.HeadOf:
 @operation("POST", "/v1/store/runs", scope="read", takes=wire.ListRuns, gives=wire.Heads)
 async def runs(call: Call[wire.ListRuns, None]) -> wire.Heads:
     """A page of runs, newest first."""
-    before = call.body.before
-    wanted = msgspec.structs.asdict(call.body)
-    wanted["before"] = before and (before.created, before.run)
-    return wire.Heads(await call.service.store.runs(**wanted))
+    asked = call.body
+    before = None if asked.before is None else (asked.before.created, asked.before.run)
+    return wire.Heads(await call.service.store.runs(asked.which, before=before, limit=asked.limit))
 
 
 @operation("POST", "/v1/store/hooks", scope="read", takes=wire.ListHooks, gives=wire.Hooks)

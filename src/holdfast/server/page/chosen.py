@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, cast
 
 import msgspec
 
-from ...store.base import Head, Status, Store
+from ...store.base import Store
+from ...store.rows import Head, RunFilter
 from .shell import query
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "parked")
@@ -78,27 +78,20 @@ class Chosen(msgspec.Struct, frozen=True):
         return (int(created), run) if created.isdigit() and len(created) < 19 and run else None
 
     @property
-    def filters(self) -> dict[str, Any]:
+    def filter(self) -> RunFilter:
         """What the store itself can narrow down."""
         parked = self.status == "parked"
-        return {
-            "status": cast(Status, self.status) if self.status and not parked else None,
-            "workflow": self.workflow or None,
-            "attributes": self.attributes or None,
-            "parked": True if parked else None,
-            "parent": self.parent or None,
-        }
+        return RunFilter(
+            None if parked else self.status or None,
+            self.workflow or None,
+            self.attributes or None,
+            True if parked else None,
+            self.parent or None,
+        )
 
     def fits(self, head: Head) -> bool:
         """Whether a run belongs into this list."""
-        wanted = head.parked is not None if self.status == "parked" else self.status in ("", head.status)
-        return (
-            wanted
-            and self.workflow in ("", head.workflow)
-            and self.parent in ("", head.parent)
-            and all(head.attributes.get(name) == value for name, value in self.attributes.items())
-            and self.names(head)
-        )
+        return self.filter.takes(head) and self.names(head)
 
     def names(self, head: Head) -> bool:
         """Whether the run's id has all the parts that were asked for."""
@@ -124,7 +117,7 @@ async def page_of(store: Store, chosen: Chosen, size: int = PAGE) -> Page:
     cursor, seen = chosen.cursor, 0
     chunk = _CHUNK if chosen.parts else size + 1
     while seen < _SCANNED:
-        rows = await store.runs(before=cursor, limit=chunk, **chosen.filters)
+        rows = await store.runs(chosen.filter, before=cursor, limit=chunk)
         for head in rows:
             seen += 1
             cursor = (head.created, head.run)
@@ -143,13 +136,10 @@ async def every(store: Store, chosen: Chosen) -> AsyncIterator[Head]:
     for status in ("pending", "running"):
         if chosen.status not in ("", "parked", status):
             continue
-        before: tuple[int, str] | None = None
-        while rows := await store.runs(before=before, limit=_CHUNK, **{**chosen.filters, "status": status}):
-            for head in rows:
-                if chosen.names(head):
-                    yield head
-            before = (rows[-1].created, rows[-1].run)
-            await asyncio.sleep(0)
+        which = msgspec.structs.replace(chosen.filter, status=status)
+        async for head in store.all_runs(which, page=_CHUNK):
+            if chosen.names(head):
+                yield head
 
 
 def _cursor(head: Head) -> str:

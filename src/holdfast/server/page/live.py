@@ -10,7 +10,8 @@ from typing import Any, Self
 from starlette.responses import StreamingResponse
 
 from ...events import dump_json
-from ...store.base import News, Store
+from ...store.base import Store
+from ...store.messages import News
 
 PACE = 0.3
 """Seconds between two messages, at least: bursts of commits become one."""

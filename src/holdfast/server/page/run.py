@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ... import ids
-from ...store.base import Head
+from ...store.rows import Head
 from ...trail.export import outline
 from ...trail.export.text import line
 from ...why import Reason, explain, seen

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 
 from holdfast.errors import HoldfastError, StoreError
-from holdfast.store.base import News
+from holdfast.store.messages import News
 
 from .calls import Calls
 from .wire import NewsRow, decoder

@@ -17,23 +17,23 @@ from holdfast.clock import Alarm, Clock, SystemClock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event
 from holdfast.queues import Queue
-from holdfast.store.base import (
-    SOME_QUEUE,
+from holdfast.store.gauge import Gauge
+from holdfast.store.group import Answers, GroupStore, Item, Job, settle
+from holdfast.store.messages import SOME_QUEUE, Listener, News
+from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
+from holdfast.store.rows import (
+    ALL,
     Child,
     Claim,
     Head,
     Hook,
-    Listener,
-    News,
     OpenStep,
+    RunFilter,
     ScheduleRow,
     Timer,
     WorkerRow,
 )
-from holdfast.store.gauge import Gauge
-from holdfast.store.group import Answers, GroupStore, Item, Job, settle
-from holdfast.store.queued import QueueRow, Taken, Waiting
-from holdfast.store.removal import Removal
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
 from . import wire
@@ -205,22 +205,10 @@ class HttpStore(GroupStore):
         return (await self._ask("head", wire.OfRun(run_id), wire.HeadOf)).head
 
     async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
+        self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """A page of runs, newest first."""
-        wanted = None if attributes is None else dict(attributes)
-        question = wire.ListRuns(
-            status, workflow, wanted, parked, parent, root, before and wire.RunPlace(*before), limit
-        )
+        question = wire.ListRuns(which, before and wire.RunPlace(*before), limit)
         return (await self._ask("runs", question, wire.Heads)).heads
 
     async def hooks(

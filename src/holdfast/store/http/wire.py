@@ -18,21 +18,21 @@ from holdfast.chunks import Chunk, Kind, Part
 from holdfast.errors import HoldfastError, InvalidAppend, PayloadError, StoreError
 from holdfast.events import Draft, Event, load_json, new
 from holdfast.queues import Queue
-from holdfast.store.base import (
-    Append,
-    Appended,
+from holdfast.store.gauge import Gauge
+from holdfast.store.messages import Append, Appended, News
+from holdfast.store.queued import QueueRow, Waiting
+from holdfast.store.rows import (
+    ALL,
     Child,
     Claim,
     Head,
     Hook,
-    News,
     OpenStep,
+    RunFilter,
     ScheduleRow,
     Timer,
     WorkerRow,
 )
-from holdfast.store.gauge import Gauge
-from holdfast.store.queued import QueueRow, Waiting
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
 T = TypeVar("T")
@@ -384,12 +384,7 @@ class RunPlace(msgspec.Struct, frozen=True, array_like=True):
 class ListRuns(msgspec.Struct, frozen=True, omit_defaults=True):
     """A page of runs, newest first; `before` is (created, run) of the last one of the page before."""
 
-    status: str | None = None
-    workflow: str | None = None
-    attributes: dict[str, str] | None = None
-    parked: bool | None = None
-    parent: str | None = None
-    root: str | None = None
+    which: RunFilter = ALL
     before: RunPlace | None = None
     limit: int = 100
 

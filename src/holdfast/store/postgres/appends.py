@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 from holdfast import faults
 from holdfast.clock import Clock
-from holdfast.store.base import Append, Appended, News
 from holdfast.store.group import Answers
+from holdfast.store.messages import Append, Appended, News
 from holdfast.store.rules import FROM_MEMORY, Found, judge, judge_in_full, judge_plainly, resolve
 from holdfast.store.streams import Write
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.store.base import SOME_QUEUE, News
+from holdfast.store.messages import SOME_QUEUE, News
 
 from .connect import Connection, Line
 from .text import escape, escape_some, unescape, unescape_some

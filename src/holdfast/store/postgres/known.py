@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from holdfast.events import Draft, Event, token_of
-from holdfast.store.base import Append, Appended, Head
+from holdfast.store.messages import Append, Appended
+from holdfast.store.rows import Head
 from holdfast.store.rules import Changes, Found, Verdict, wanted
 
 

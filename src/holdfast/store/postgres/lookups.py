@@ -13,7 +13,8 @@ from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.events import Event, load_json
-from holdfast.store.base import Append, Child, Head, Hook, WorkerRow
+from holdfast.store.messages import Append
+from holdfast.store.rows import Child, Head, Hook, WorkerRow
 from holdfast.store.rules import resolve, wanted
 from holdfast.store.streams import Author, Write
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from holdfast.errors import LeaseLost, RunNotFound
 from holdfast.events import dump_json
-from holdfast.store.base import Claim, WorkerRow
+from holdfast.store.rows import Claim, WorkerRow
 
 from .connect import SQL, Connection, Line
 from .lookups import lock_number

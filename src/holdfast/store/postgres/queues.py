@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from holdfast.errors import LeaseLost
 from holdfast.queues import Queue
-from holdfast.store.base import SOME_QUEUE
+from holdfast.store.messages import SOME_QUEUE
 from holdfast.store.queued import Taken, Usage, Waiting, choose
 
 from .connect import SQL, Connection, Line

@@ -23,24 +23,26 @@ from holdfast.clock import Clock
 from holdfast.errors import StoreError
 from holdfast.events import Event
 from holdfast.queues import Queue
-from holdfast.store.base import (
+from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
+from holdfast.store.group import GroupStore, Item
+from holdfast.store.messages import Append, Listener
+from holdfast.store.migrate import load_migrations
+from holdfast.store.queries import listing
+from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
+from holdfast.store.rows import (
+    ALL,
     AccessToken,
-    Append,
     Child,
     Claim,
     Head,
     Hook,
-    Listener,
     OpenStep,
+    RunFilter,
     ScheduleRow,
     Timer,
     WorkerRow,
 )
-from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
-from holdfast.store.group import GroupStore, Item
-from holdfast.store.migrate import load_migrations
-from holdfast.store.queued import QueueRow, Taken, Waiting
-from holdfast.store.removal import Removal
 from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
@@ -201,33 +203,14 @@ class PostgresStore(GroupStore):
         return {unescape(row[0]): row for row in rows}
 
     async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
+        self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """A page of runs, newest first."""
         created, run = before or (_LATEST, "")
-        wanted = attribute_items(dict(attributes)) if attributes else None
-        if parent is not None:
-            query = "list_runs_by_parent"
-        elif root is not None:
-            query = "list_runs_by_root"
-        elif parked:
-            query = "list_parked"
-        elif status is not None:
-            query = "list_runs_by_status"
-        else:
-            query = "list_runs" if workflow is None else "list_runs_by_workflow"
+        wanted = attribute_items(dict(which.attributes)) if which.attributes else None
         rows = await self._query(
-            query, created, escape(run), wanted, parked, status, escape_some(workflow), escape_some(parent),
-            escape_some(root), limit,
+            listing(which), created, escape(run), wanted, which.parked, which.status, escape_some(which.workflow),
+            escape_some(which.parent), escape_some(which.root), limit,
         )  # fmt: skip
         return [to_head(row) for row in rows]
 

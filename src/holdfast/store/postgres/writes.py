@@ -10,8 +10,9 @@ from typing import Any
 
 from holdfast import ids
 from holdfast.events import dump_json, load_json, name_of, token_of
-from holdfast.store.base import Append, Appended, Head, News, news_of_queues
+from holdfast.store.messages import Append, Appended, News, news_of_queues
 from holdfast.store.queued import Queued
+from holdfast.store.rows import Head
 from holdfast.store.rules import Verdict
 
 from .text import escape, escape_some

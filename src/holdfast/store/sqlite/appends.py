@@ -29,8 +29,9 @@ from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.errors import PayloadError
 from holdfast.events import dump_json, name_of, token_of
-from holdfast.store.base import Append, Appended, Head, News, news_of_queues
 from holdfast.store.group import Answers, Item, Job
+from holdfast.store.messages import Append, Appended, News, news_of_queues
+from holdfast.store.rows import Head
 from holdfast.store.rules import (
     FROM_MEMORY,
     Changes,

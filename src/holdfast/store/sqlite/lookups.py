@@ -8,7 +8,8 @@ from typing import Any
 import apsw
 
 from holdfast.events import Draft, Event, dump_json, load_json, token_of
-from holdfast.store.base import Append, Child, Head, Hook, WorkerRow
+from holdfast.store.messages import Append
+from holdfast.store.rows import Child, Head, Hook, WorkerRow
 from holdfast.store.rules import Found, wanted
 
 from .connect import SQL

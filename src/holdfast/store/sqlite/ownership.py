@@ -13,7 +13,8 @@ import apsw
 
 from holdfast.errors import LeaseLost, RunNotFound
 from holdfast.events import dump_json
-from holdfast.store.base import Claim, News, WorkerRow
+from holdfast.store.messages import News
+from holdfast.store.rows import Claim, WorkerRow
 
 from .connect import SQL
 

@@ -10,7 +10,7 @@ import apsw
 from holdfast.errors import LeaseLost
 from holdfast.events import dump_json
 from holdfast.queues import Queue
-from holdfast.store.base import SOME_QUEUE, News
+from holdfast.store.messages import SOME_QUEUE, News
 from holdfast.store.queued import Look, Taken, Usage, Waiting, answered, choose
 
 from .connect import SQL

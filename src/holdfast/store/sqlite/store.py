@@ -24,25 +24,26 @@ from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.events import Event, dump_json
 from holdfast.queues import Queue
-from holdfast.store.base import (
+from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_of
+from holdfast.store.group import Answers, GroupStore, Item
+from holdfast.store.messages import Append, Listener, News
+from holdfast.store.peers import Peers
+from holdfast.store.queries import listing
+from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal
+from holdfast.store.rows import (
+    ALL,
     AccessToken,
-    Append,
     Child,
     Claim,
     Head,
     Hook,
-    Listener,
-    News,
     OpenStep,
+    RunFilter,
     ScheduleRow,
     Timer,
     WorkerRow,
 )
-from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_of
-from holdfast.store.group import Answers, GroupStore, Item
-from holdfast.store.peers import Peers
-from holdfast.store.queued import QueueRow, Taken, Waiting
-from holdfast.store.removal import Removal
 from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
@@ -199,41 +200,22 @@ class SqliteStore(GroupStore):
         return to_head(rows[0]) if rows else None
 
     async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 100,
+        self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """A page of runs, newest first."""
         created, run = before or (_LATEST, "")
         values = {
-            "status": status,
-            "workflow": workflow,
-            "attributes": dump_json(dict(attributes)).decode() if attributes else None,
-            "parked": parked,
-            "parent": parent,
-            "root": root,
+            "status": which.status,
+            "workflow": which.workflow,
+            "attributes": dump_json(dict(which.attributes)).decode() if which.attributes else None,
+            "parked": which.parked,
+            "parent": which.parent,
+            "root": which.root,
             "created": created,
             "run": run,
             "limit": limit,
         }
-        if parent is not None:
-            query = "list_runs_by_parent"
-        elif root is not None:
-            query = "list_runs_by_root"
-        elif parked:
-            query = "list_parked"
-        elif status is not None:
-            query = "list_runs_by_status"
-        else:
-            query = "list_runs" if workflow is None else "list_runs_by_workflow"
-        return [to_head(row) for row in self._query(query, values)]
+        return [to_head(row) for row in self._query(listing(which), values)]
 
     async def hooks(
         self,

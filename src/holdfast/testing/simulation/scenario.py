@@ -23,7 +23,7 @@ import msgspec
 from ...client import App
 from ...errors import HoldfastError, HookNotFound, RunEnded, StoreError
 from ...events import fold
-from ...store.base import Hook
+from ...store.rows import Hook
 from ...workflow import Workflow
 from . import invariants
 from .faults import QUIET, Profile, profile

@@ -15,10 +15,11 @@ from ...chunks import Chunk
 from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
-from ...store.base import Append, Claim, Head, Hook, News, OpenStep, Timer, WorkerRow
 from ...store.group import Item, news_of_jobs
 from ...store.memory import MemoryStore
 from ...store.memory_data import Data
+from ...store.messages import Append, News
+from ...store.rows import ALL, Claim, Head, Hook, OpenStep, RunFilter, Timer, WorkerRow
 from ...store.streams import PAGE_CHUNKS, StreamHead
 from .invariants import check_places
 
@@ -148,10 +149,10 @@ class SimulatedStore(MemoryStore):
         """The run's row, or None."""
         return await self._ask("head", lambda: super(SimulatedStore, self).head(run_id))
 
-    async def runs(self, **query: Any) -> list[Head]:
+    async def runs(self, which: RunFilter = ALL, **page: Any) -> list[Head]:
         """A page of runs."""
         ask = super().runs
-        return await self._ask("runs", lambda: ask(**query))
+        return await self._ask("runs", lambda: ask(which, **page))
 
     async def hooks(self, **query: Any) -> list[Hook]:
         """A page of hooks."""

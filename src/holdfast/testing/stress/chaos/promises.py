@@ -106,21 +106,18 @@ async def check(store: Store, report: ChaosReport, told: Told, effects: dict[str
     statuses: Counter[str] = Counter()
     seen: set[str] = set()
     parents: dict[str, list[str]] = defaultdict(list)
-    before = None
-    while page := await store.runs(before=before, limit=100):
-        for head in page:
-            log = await store.read(head.run)
-            if head.parent is None:
-                seen.add(head.run)
-            else:
-                parents[head.parent].append(head.run)
-            statuses[head.status] += 1
-            for event in log:
-                if event.type == "hook_received":
-                    places[event.data["delivery"]].append((head.run, event.position))
-            _check_run(report, head.run, head.parked, log)
-            _check_effects(report, head.run, log, effects)
-        before = (page[-1].created, page[-1].run)
+    async for head in store.all_runs():
+        log = await store.read(head.run)
+        if head.parent is None:
+            seen.add(head.run)
+        else:
+            parents[head.parent].append(head.run)
+        statuses[head.status] += 1
+        for event in log:
+            if event.type == "hook_received":
+                places[event.data["delivery"]].append((head.run, event.position))
+        _check_run(report, head.run, head.parked, log)
+        _check_effects(report, head.run, log, effects)
     report.runs = dict(statuses)
     if report.replayed < statuses.total() and not report.problems:
         report.problems.append(f"only {report.replayed} of {statuses.total()} runs were replayed")
