@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from ..workflow import hook, run_info, step, workflow
 
@@ -108,5 +107,6 @@ async def waits(_number: int) -> int:
     return await hook(f"holdfast.bench:{run_info().run_id}", type=int)
 
 
-def now() -> float:
-    return time.perf_counter()
+@workflow(name="holdfast.bench.parent")
+async def parent(count: int) -> int:
+    return sum(await asyncio.gather(*(sequential(1) for _ in range(count))))

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from ..client import App, connect
 from . import flows
 from .floor import Floor, floor_of
-from .shapes import Sample, Shape
+from .place import Place, opened, store_of
+from .shape import Commits, Sample, Shape
 
-WARM = 6
+WARM = 3
 """Runs of 200 steps before anything is timed: code, caches and the store's log are warm then."""
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A shape at one size on one store. Times are in milliseconds; `run` is the last one that was timed."""
+    """A shape at one size on one store. Times are in milliseconds; `run` is the last one that was timed.
+
+    Of streams, `first_ms` is the time to the first byte and `slurp_ms` from there to the last. `overhead_ms` is
+    what is left without the floor; `ratio` the time by the floor's.
+    """
 
     shape: str
     size: int
@@ -30,84 +35,89 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     ms: float
     min_ms: float
     max_ms: float
+    first_ms: float | None = None
+    slurp_ms: float | None = None
     floor_ms: float | None = None
+    overhead_ms: float | None = None
     ratio: float | None = None
     floor: str | None = None
     amount: float | None = None
     unit: str | None = None
 
 
+class Order(NamedTuple):
+    """A shape at one size, timed so often."""
+
+    shape: Shape
+    size: int
+    samples: int
+
+
 async def measure(
-    url: str, shapes: Sequence[Shape], *, quick: bool = False, done: Callable[[], object] = lambda: None
+    store: str, orders: Sequence[Order], *, warm: int = WARM, done: Callable[[], object] = lambda: None
 ) -> AsyncIterator[Figure]:
-    """The figures of these shapes on a store, one after the other; `done` is called after each sample.
+    """The figures of these orders on a store, one after the other; `done` is called after each sample.
 
-    With `quick`, a third of the samples.
+    `store` is a URL, or one of `KINDS`. In memory, shapes that need other processes are left out.
     """
-    floor = floor_of(url)
-    try:
-        async with connect(url) as app, app.worker():
-            for _ in range(1 if quick else WARM):
-                await (await app.start(flows.sequential, 200)).result()
-            for shape in shapes:
-                for size in shape.sizes:
-                    yield await _figure(app, url, shape, size, floor, samples_of(shape, quick), done)
-    finally:
-        if floor is not None:
-            floor.close()
+    async with store_of(store) as where:
+        floor = await floor_of(where)
+        try:
+            async with opened(where) as place:
+                for _ in range(warm):
+                    await (await place.app.start(flows.sequential, 200)).result()
+                for order in orders:
+                    if not order.shape.apart or where.kind != "memory":
+                        yield await _figure(place, order, floor, done)
+        finally:
+            if floor is not None:
+                await floor.close()
 
 
-def samples_of(shape: Shape, quick: bool) -> int:
-    """How often a shape is timed."""
-    return max(1, shape.samples // 3) if quick else shape.samples
-
-
-async def _figure(
-    app: App,
-    url: str,
-    shape: Shape,
-    size: int,
-    floor: Floor | None,
-    samples: int,
-    done: Callable[[], object],
-) -> Figure:
+async def _figure(place: Place, order: Order, floor: Floor | None, done: Callable[[], object]) -> Figure:
+    shape, size, samples = order
     taken: list[Sample] = []
     raw: list[float] = []
-    commits = 0 if shape.commits is None or floor is None else shape.commits(size)
-    first = await shape.go(app, size) if samples > 1 else None  # not counted: it tells the size of a commit
-    each = 330 if first is None else await _bytes_of(app, first.run) // max(1, commits)
+    least = shape.floor(size) if shape.floor is not None and floor is not None else Commits(0)
+    each = least.size
+    if samples > 1:
+        await shape.go(place, size)  # not counted: the first one is slow
     for _ in range(samples):
-        if commits and floor is not None:
-            raw.append(floor.run(commits, each))
-        taken.append(await shape.go(app, size))
+        taken.append(await shape.go(place, size))
+        if floor is not None and least.number:
+            each = await _log_of(place, taken[-1]) // least.number if each is None else each
+            raw.append(await floor.run(least.number, each))
         done()
+    return _counted(order, place.where.kind, taken, raw, f"{least.number} commits of {each} bytes")
+
+
+def _counted(order: Order, store: str, taken: Sequence[Sample], raw: Sequence[float], floor: str) -> Figure:
     times = [1e3 * sample.seconds for sample in taken]
+    middle, low = statistics.median(times), 1e3 * statistics.median(raw) if raw else None
     amounts = [sample.amount for sample in taken if sample.amount is not None]
+    firsts = [1e3 * sample.first for sample in taken if sample.first is not None]
+    slurps = [1e3 * (sample.seconds - sample.first) for sample in taken if sample.first is not None]
     return Figure(
-        shape.name,
-        size,
-        name_of(url),
+        order.shape.name,
+        order.size,
+        store,
         taken[-1].run,
-        samples,
-        statistics.median(times),
+        len(taken),
+        middle,
         min(times),
         max(times),
-        floor_ms=1e3 * statistics.median(raw) if raw else None,
+        first_ms=statistics.median(firsts) if firsts else None,
+        slurp_ms=statistics.median(slurps) if slurps else None,
+        floor_ms=low,
+        overhead_ms=None if low is None else middle - low,
         ratio=statistics.median(t.seconds / r for t, r in zip(taken, raw, strict=True)) if raw else None,
-        floor=f"{commits} commits of {each} bytes" if raw else None,
+        floor=floor if raw else None,
         amount=statistics.median(amounts) if amounts else None,
-        unit=shape.unit or None,
+        unit=order.shape.unit or None,
     )
 
 
-async def _bytes_of(app: App, run_id: str) -> int:
-    """What a run's log holds, about: the columns of its events."""
-    if not run_id:
-        return 0
-    events = await app.store.read(run_id)
-    return sum(len(e.type) + 2 * len(e.key) + len(e.body) + 40 for e in events)
-
-
-def name_of(url: str) -> str:
-    """The kind of a store: what its URL begins with."""
-    return url.partition(":")[0]
+async def _log_of(place: Place, sample: Sample) -> int:
+    """The bytes that the logs of a sample hold, about: the columns of their events."""
+    events = await place.app.store.read(sample.run)
+    return sample.runs * sum(len(e.type) + 2 * len(e.key) + len(e.body) + 40 for e in events)

@@ -9,7 +9,13 @@ from html import escape
 
 from .measure import Figure
 
-HEADINGS = ("shape", "store", "ms", "min", "max", "samples", "floor ms", "× floor", "", "run")
+HEADINGS = (
+    "shape", "store", "ms", "min", "max", "n", "first", "slurp", "floor", "over", "× floor", "", "run",
+)  # fmt: skip
+"""Of a row of the table. Milliseconds: the median, the extremes of `n` samples; to the first byte and from there
+to the last; the floor, and what is over it."""
+GIVE_WAY = ("slurp", "over", "floor", "max", "min", "n", "first")
+"""Columns in the order in which a narrow terminal leaves them out."""
 
 
 def title_of(figure: Figure) -> str:
@@ -27,11 +33,42 @@ def cells(figure: Figure, fastest: bool) -> tuple[str, ...]:
         _number(figure.min_ms),
         _number(figure.max_ms),
         str(figure.samples),
-        "" if figure.floor_ms is None else _number(figure.floor_ms),
+        _number(figure.first_ms),
+        _number(figure.slurp_ms),
+        _number(figure.floor_ms),
+        _number(figure.overhead_ms),
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
         amount,
         figure.run,
     )
+
+
+def by_shape(figures: Iterable[Figure]) -> list[Figure]:
+    """The stores of each shape side by side, in the order in which the shapes were first measured."""
+    groups: dict[tuple[str, int], list[Figure]] = {}
+    for figure in figures:
+        groups.setdefault((figure.shape, figure.size), []).append(figure)
+    return [figure for group in groups.values() for figure in group]
+
+
+def table(figures: Sequence[Figure], width: int | None) -> list[str]:
+    """The lines of the table. Columns with nothing in them are left out, others where `width` is too little."""
+    best = fastest_of(figures)
+    rows = [HEADINGS, *(cells(figure, figure in best) for figure in by_shape(figures))]
+    columns = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows[1:])]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(HEADINGS))]
+    for name in GIVE_WAY:
+        if width is None or sum(widths[number] + 2 for number in columns) - 2 <= width:
+            break
+        columns = [number for number in columns if HEADINGS[number] != name]
+    left = (0, 1, len(HEADINGS) - 1)
+    return [
+        "  ".join(
+            row[number].ljust(widths[number]) if number in left else row[number].rjust(widths[number])
+            for number in columns
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def fastest_of(figures: Iterable[Figure]) -> set[Figure]:
@@ -51,13 +88,13 @@ def page(figures: Sequence[Figure]) -> str:
     """A self-contained page of HTML: the plots, and the table."""
     best = fastest_of(figures)
     groups: dict[str, list[Figure]] = {}
-    for figure in figures:
+    for figure in by_shape(figures):
         groups.setdefault(figure.shape, []).append(figure)
     plots = "\n".join(_plot(shape, rows) for shape, rows in groups.items())
     head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(figure, figure in best)) + "</tr>"
-        for figure in figures
+        for figure in by_shape(figures)
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Holdfast: figures</title>
@@ -70,9 +107,10 @@ svg text {{ font: 12px system-ui, sans-serif; fill: #222 }}
  tr:nth-child(even) {{ background: #222 }} }}
 </style>
 <h1>Holdfast: figures</h1>
-<p>{escape(machine())}. Every commit is durable (SQLite: WAL, synchronous=FULL, one fdatasync each). The floor is
-the same number of raw durable commits of the same bytes in the same file system, taken in turns with the shape.
-Figures of one page are comparable with each other only.</p>
+<p>{escape(machine())}. Every commit is durable (SQLite: WAL, synchronous=FULL, one fdatasync each; PostgreSQL: as
+its server is set). Bars are medians in milliseconds, red lines go from the least to the most, grey bars are the
+floor: the least number of raw durable commits of the same bytes on the same store, taken in turns with the shape.
+* is the fastest store of a shape. Figures of one page are comparable with each other only.</p>
 {plots}
 <h2>All figures</h2>
 <table><thead><tr>{head}</tr></thead><tbody>
@@ -107,5 +145,7 @@ def _plot(shape: str, figures: Sequence[Figure]) -> str:
     )
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -1,97 +1,81 @@
-"""The shapes: what is timed, at which sizes, and how many commits it may cost at least (its floor)."""
+"""The shapes: runs and steps, hooks and timers, and what a process costs that waits; then all of them by name."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ..client import App
 from ..engine.tick import replay as replay_log
 from ..workflow import Workflow
-from . import flows
+from . import apart, flows, streams
+from .shape import Commits, Sample, Shape, now
+
+if TYPE_CHECKING:
+    from .place import Place
 
 
-class Sample(NamedTuple):
-    """One go: `seconds`, the run it can be looked up by, and what is counted by the second or in bytes."""
-
-    seconds: float
-    run: str
-    amount: float | None = None
-
-
-class Shape(NamedTuple):
-    """`go(app, size)` is timed `samples` times; `commits(size)` is its floor, `unit` what `amount` counts."""
-
-    name: str
-    about: str
-    sizes: tuple[int, ...]
-    go: Callable[[App, int], Awaitable[Sample]]
-    commits: Callable[[int], int] | None = None
-    samples: int = 15
-    unit: str = ""
-
-
-def _timed(workflow: Workflow[..., Any]) -> Callable[[App, int], Awaitable[Sample]]:
-    async def go(app: App, size: int) -> Sample:
-        begun = flows.now()
-        run = await app.start(workflow, size)
+def _timed(workflow: Workflow[..., Any]) -> Callable[[Place, int], Awaitable[Sample]]:
+    async def go(place: Place, size: int) -> Sample:
+        begun = now()
+        run = await place.app.start(workflow, size)
         await run.result()
-        return Sample(flows.now() - begun, run.id)
+        return Sample(now() - begun, run.id)
 
     return go
 
 
-async def _first_step(app: App, _size: int) -> Sample:
+async def _first_step(place: Place, _size: int) -> Sample:
     """From the start of a run to the first line of its first step."""
     flows.heard.began.clear()
-    begun = flows.now()
-    run = await app.start(flows.first, 1)
+    begun = now()
+    run = await place.app.start(flows.first, 1)
     await flows.heard.began.wait()
-    taken = flows.now() - begun
+    taken = now() - begun
     await run.result()
     return Sample(taken, run.id)
 
 
-async def _many(app: App, size: int) -> Sample:
-    begun = flows.now()
-    runs = await asyncio.gather(*(app.start(flows.sequential, 10) for _ in range(size)))
+async def _many(place: Place, size: int) -> Sample:
+    begun = now()
+    runs = await asyncio.gather(*(place.app.start(flows.sequential, 10) for _ in range(size)))
     await asyncio.gather(*(run.result() for run in runs))
-    taken = flows.now() - begun
-    return Sample(taken, runs[0].id, 10 * size / taken)
+    taken = now() - begun
+    return Sample(taken, runs[0].id, size, amount=10 * size / taken)
 
 
-async def _long(app: App, size: int) -> Sample:
+async def _long(place: Place, size: int) -> Sample:
     """The last hundred steps of a long run against its first hundred."""
-    begun = flows.now()
-    run = await app.start(flows.sequential, size)
+    begun = now()
+    run = await place.app.start(flows.sequential, size)
     await run.result()
-    taken = flows.now() - begun
+    taken = now() - begun
     times = [event.time async for event in run.events() if event.type == "step_completed"]
     part = min(100, size // 2)
     first, last = times[part] - times[0], times[-1] - times[-1 - part]
-    return Sample(taken, run.id, last / first)
+    return Sample(taken, run.id, amount=last / first)
 
 
-async def _hook(app: App, size: int) -> Sample:
-    """From a payload that is sent to the first line of the next step: two commits."""
-    run = await app.start(flows.payloads, size)
+async def _hook(place: Place, size: int) -> Sample:
+    """From a payload that is sent to the first line of the next step, two commits: the mean of `size`."""
+    run = await place.app.start(flows.payloads, size)
     taken = 0.0
     for number in range(size):
         flows.heard.began.clear()
-        begun = flows.now()
-        await app.resume(f"holdfast.bench:{run.id}", number)
+        begun = now()
+        await place.app.resume(f"holdfast.bench:{run.id}", number)
         await flows.heard.began.wait()
-        taken += flows.now() - begun
+        taken += now() - begun
     await run.result()
-    return Sample(taken, run.id)
+    return Sample(taken / size, run.id)
 
 
-async def _timer(app: App, size: int) -> Sample:
-    """How much later than due timers fire: the sum over `size` sleeps."""
-    run = await app.start(flows.sleeps, size)
+async def _timer(place: Place, size: int) -> Sample:
+    """How much later than due timers fire: the mean over `size` sleeps."""
+    run = await place.app.start(flows.sleeps, size)
     await run.result()
     due, late = {}, 0
     async for event in run.events():
@@ -99,38 +83,39 @@ async def _timer(app: App, size: int) -> Sample:
             due[event.key] = event.data["due"]
         elif event.type == "timer_fired":
             late += event.time - due[event.key]
-    return Sample(late / 1e6, run.id)
+    return Sample(late / 1e6 / size, run.id)
 
 
-async def _replay(app: App, size: int) -> Sample:
+async def _replay(place: Place, size: int) -> Sample:
     """Read the log of a run of `size` steps, and run its code against it."""
-    run = await app.start(flows.sequential, size)
+    run = await place.app.start(flows.sequential, size)
     await run.result()
-    begun = flows.now()
-    events = await app.store.read(run.id)
+    begun = now()
+    events = await place.app.store.read(run.id)
     replay_log(flows.sequential, events).bury()
-    taken = flows.now() - begun
-    return Sample(taken, run.id, len(events) / taken)
+    taken = now() - begun
+    return Sample(taken, run.id, amount=len(events) / taken)
 
 
-async def _idle(_app: App, size: int) -> Sample:
+async def _idle(_place: Place, size: int) -> Sample:
     """What a worker with nothing to do takes of one core, over `size` seconds."""
-    used, begun = sum(os.times()[:2]), flows.now()
+    used, begun = time.process_time(), now()
     await asyncio.sleep(size)
-    taken = flows.now() - begun
-    return Sample(sum(os.times()[:2]) - used, "", 100 * (sum(os.times()[:2]) - used) / taken)
+    taken = now() - begun
+    used = time.process_time() - used
+    return Sample(used, "", amount=100 * used / taken)
 
 
-async def _memory(app: App, size: int) -> Sample:
+async def _memory(place: Place, size: int) -> Sample:
     """What a run that waits for a payload keeps in memory."""
     gc.collect()
-    before, begun = _resident(), flows.now()
-    runs = await asyncio.gather(*(app.start(flows.waits, number) for number in range(size)))
-    taken = flows.now() - begun
+    before, begun = _resident(), now()
+    runs = await asyncio.gather(*(place.app.start(flows.waits, number) for number in range(size)))
+    taken = now() - begun
     held = _resident() - before
-    await asyncio.gather(*(app.resume(f"holdfast.bench:{run.id}", 1) for run in runs))
+    await asyncio.gather(*(place.app.resume(f"holdfast.bench:{run.id}", 1) for run in runs))
     await asyncio.gather(*(run.result() for run in runs))
-    return Sample(taken, runs[0].id, held / size)
+    return Sample(taken, runs[0].id, size, amount=held / size)
 
 
 def _resident() -> int:
@@ -141,41 +126,69 @@ def _resident() -> int:
         return 0
 
 
-def _each(size: int) -> int:
-    return size + 1
+async def _children(place: Place, size: int) -> Sample:
+    begun = now()
+    run = await place.app.start(flows.parent, size)
+    await run.result()
+    return Sample(now() - begun, run.id, 1 + size)
 
 
-def _three(size: int) -> int:
-    return 3 if size > 1 else 2
+def _each(size: int) -> Commits:
+    """The start, and one for each step."""
+    return Commits(size + 1)
 
+
+def _three(size: int) -> Commits:
+    """The start, the first results, the last."""
+    return Commits(3 if size > 1 else 2)
+
+
+_RUNS = (
+    Shape("none", "a run without steps", (0,), _timed(flows.none), lambda _: Commits(1), 20),
+    Shape(
+        "sequential", "steps, one after the other", (1, 10, 50), _timed(flows.sequential), _each, 15,
+        more=(25, 1020),
+    ),
+    Shape("gather", "steps, all at once", (10, 50), _timed(flows.gather), _three, more=(25, 100)),
+    Shape("race", "steps of which the first wins", (10,), _timed(flows.race), _three, more=(25, 50)),
+    Shape(
+        "sequential-10kb", "steps of 10 KB in sequence", (10,), _timed(flows.sequential_large), _each,
+        more=(25, 50),
+    ),
+    Shape(
+        "gather-10kb", "steps of 10 KB at once", (10,), _timed(flows.gather_large), _three, more=(25, 50),
+    ),
+    Shape("children", "child runs at once, a step each", (10,), _children, _three, 5, more=(50,)),
+    Shape(
+        "first-step", "from start to the first step's body", (1,), _first_step, lambda _: Commits(1, 330), 15,
+    ),
+)  # fmt: skip
+
+_WAITS = (
+    Shape(
+        "hook", "from a payload to the next step's body", (20,), _hook, lambda _: Commits(2, 330), 5,
+    ),
+    Shape("timer", "how late timers fire", (10,), _timer, None, 3),
+)  # fmt: skip
+
+_CROWDS = (
+    Shape(
+        "many", "runs of ten steps at once", (200,), _many, lambda _: Commits(11), 3, "steps/s",
+        more=(1000, 10_000),
+    ),
+    Shape(
+        "long", "one long run; its last steps against its first", (1000,), _long, _each, 1, "last/first",
+        more=(100, 5000, 20_000),
+    ),
+    Shape(
+        "replay", "the log of a run read and replayed", (1000,), _replay, None, 3, "events/s",
+        more=(5000, 20_000),
+    ),
+    Shape("idle", "a worker without work", (3,), _idle, None, 1, "% of a core", more=(20,)),
+    Shape("memory", "runs that wait for a payload", (1000,), _memory, None, 1, "bytes/run", more=(10_000,)),
+)  # fmt: skip
 
 SHAPES: dict[str, Shape] = {
-    shape.name: shape
-    for shape in (
-        Shape("none", "a run without steps", (0,), _timed(flows.none), lambda _: 1, 30),
-        Shape(
-            "sequential", "steps, one after the other", (1, 10, 25, 50), _timed(flows.sequential), _each, 30
-        ),
-        Shape("gather", "steps, all at once", (10, 25, 50, 100), _timed(flows.gather), _three),
-        Shape("race", "steps of which the first wins", (10, 25, 50), _timed(flows.race), _three, 10),
-        Shape("sequential-10kb", "steps of 10 KB in sequence", (10,), _timed(flows.sequential_large), _each),
-        Shape("gather-10kb", "steps of 10 KB at once", (10, 50), _timed(flows.gather_large), _three),
-        Shape("first-step", "from start to the first step's body", (1,), _first_step, lambda _: 1, 20),
-        Shape("hook", "from a payload to the next step's body", (20,), _hook, lambda size: 2 * size, 5),
-        Shape("timer", "how late timers fire", (10,), _timer, None, 3),
-        Shape("many", "runs of ten steps at once", (200, 1000), _many, None, 3, "steps/s"),
-        Shape(
-            "long",
-            "one long run; its last steps against its first",
-            (1000, 5000),
-            _long,
-            _each,
-            1,
-            "last/first",
-        ),
-        Shape("replay", "the log of a run read and replayed", (1000, 5000), _replay, None, 3, "events/s"),
-        Shape("idle", "a worker without work", (5,), _idle, None, 1, "% of a core"),
-        Shape("memory", "runs that wait for a payload", (1000,), _memory, None, 1, "bytes/run"),
-    )
+    shape.name: shape for shape in (*_RUNS, *_WAITS, *apart.SHAPES, *streams.SHAPES, *_CROWDS)
 }
 """Every shape by name, in the order in which they are measured."""

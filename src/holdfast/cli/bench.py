@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from .options import AsJson, ending
 from .problem import Problem, did_you_mean
 
 if TYPE_CHECKING:
-    from ..bench import Figure, Shape
+    from ..bench import Figure, Order
 
 
 @command(
@@ -31,25 +31,31 @@ if TYPE_CHECKING:
         },
         [
             "bench",
-            "bench sequential many",
-            "bench sequential --store memory:// --store sqlite:///bench.db",
+            "bench sequential many:1000",
+            "bench gather stream --store sqlite --store postgres --html figures.html",
         ],
     ),
 )
 def bench(
     shapes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SHAPE…]", help="What to measure (everything); `--list` names them."),
+        typer.Argument(
+            metavar="[SHAPE[:SIZE]…]",
+            help="What to measure (what --list marks); at one size, or its usual ones.",
+        ),
     ] = None,
     store: Annotated[
         list[str] | None,
         typer.Option(
             "--store",
             metavar="URL",
-            help="Where; several times to compare. Its runs stay there. Without it: an SQLite file in the "
-            "current folder that is thrown away.",
+            help="Where; several times to compare. Its runs stay there. Or memory, sqlite, postgres, http: one "
+            "that is made in the current folder and thrown away (sqlite).",
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every shape at every size; some take minutes.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A third of the samples.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots, too.")
@@ -57,52 +63,57 @@ def bench(
     names: Annotated[bool, typer.Option("--list", help="Name the shapes and what they are.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Measure runs, steps, hooks and timers, each beside its floor.
+    """Measure runs, steps, hooks, timers and streams, each beside its floor: a minute or two.
 
-    The floor is the same number of raw durable commits of the same bytes on the same disk, taken in turns with
+    The floor is the same number of raw durable commits of the same bytes on the same store, taken in turns with
     the shape. Times of one call are comparable with each other only.
     """
     from ..bench import SHAPES
 
     if names:
         for shape in SHAPES.values():
-            output.data(f"{shape.name:16} {shape.about}")
+            sizes = " ".join(map(str, shape.sizes)) or "-"
+            more = f" (--all: {' '.join(map(str, shape.more))})" if shape.more else ""
+            output.data(f"{shape.name:16} {shape.about}: {sizes}{more}")
         return 0
-    chosen = []
-    for name in shapes or SHAPES:
-        if name not in SHAPES:
-            raise Problem(
-                f"no such shape {name!r}", hint=did_you_mean(name, SHAPES) or "holdfast bench --list"
-            )
-        chosen.append(SHAPES[name])
+    words = shapes or [name for name, shape in SHAPES.items() if shape.sizes or every]
+    orders = [order for word in words for order in _orders(word, every=every, quick=quick)]
+    logging.getLogger("holdfast").setLevel(logging.ERROR)  # of workers that it kills itself
     figures: list[Figure] = []
     try:
-        with _stores(store) as urls:
-            asyncio.run(_bench(urls, chosen, figures, quick=quick, as_json=as_json))
+        asyncio.run(_bench(store or ["sqlite"], orders, figures, quick=quick, as_json=as_json))
     finally:
         _report(figures, html, as_json=as_json)
     return 0
 
 
-@contextlib.contextmanager
-def _stores(given: Sequence[str] | None) -> Iterator[list[str]]:
-    if given:
-        yield list(given)
-        return
-    # In the current folder, for the temporary one is often in memory, which has no floor.
-    with tempfile.TemporaryDirectory(prefix=".holdfast-bench-", dir=".") as folder:
-        yield [f"sqlite:///{folder}/bench.db"]
+def _orders(word: str, *, every: bool, quick: bool) -> list[Order]:
+    """What a word asks for: a shape's name, and perhaps its size."""
+    from ..bench import SHAPES, Order
+
+    name, colon, size = word.partition(":")
+    if name not in SHAPES:
+        raise Problem(f"no such shape {name!r}", hint=did_you_mean(name, SHAPES) or "holdfast bench --list")
+    shape = SHAPES[name]
+    if colon and not (size.isascii() and size.isdecimal()):
+        raise Problem(
+            f"{word!r}: expected a number behind the colon", hint=f"{name}:{(shape.sizes or shape.more)[0]}"
+        )
+    sizes = (
+        [int(size)] if colon else sorted({*shape.sizes, *(shape.more if every or not shape.sizes else ())})
+    )
+    samples = max(1, shape.samples // 3) if quick else shape.samples
+    return [Order(shape, size, 1 if size >= 1000 else samples) for size in sizes]
 
 
 async def _bench(
-    urls: Sequence[str], shapes: Sequence[Shape], figures: list[Figure], *, quick: bool, as_json: bool
+    stores: Sequence[str], orders: Sequence[Order], figures: list[Figure], *, quick: bool, as_json: bool
 ) -> None:
-    from ..bench.measure import measure, samples_of
+    from ..bench.measure import WARM, measure
 
-    total = len(urls) * sum(len(shape.sizes) * samples_of(shape, quick) for shape in shapes)
-    with _progress(total) as done:
-        for url in urls:
-            async for figure in measure(url, shapes, quick=quick, done=done):
+    with _progress(len(stores) * sum(order.samples for order in orders)) as done:
+        for store in stores:
+            async for figure in measure(store, orders, warm=1 if quick else WARM, done=done):
                 figures.append(figure)
                 if as_json:
                     output.data_json(figure)
@@ -121,18 +132,11 @@ def _report(figures: Sequence[Figure], html: Path | None, *, as_json: bool) -> N
 
 
 def _show(figures: Sequence[Figure]) -> None:
-    from ..bench.report import HEADINGS, cells, fastest_of, machine
+    from ..bench.report import machine, table
 
-    best = fastest_of(figures)
-    rows = [HEADINGS, *(cells(figure, figure in best) for figure in figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    for row in rows:
-        words = [
-            cell.ljust(width) if column in (0, 1, 8, 9) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        output.data("  ".join(words).rstrip())
-    output.note(f"{machine()}; every commit is durable; * the fastest store of a shape")
+    for line in table(figures, output.terminal_width()):
+        output.data(line)
+    output.note(f"ms: the median of n; {machine()}; every commit is durable; * the fastest store of a shape")
 
 
 @contextlib.contextmanager
