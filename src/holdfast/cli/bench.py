@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         [
             "bench",
             "bench sequential many:1000",
-            "bench gather stream --store sqlite --store postgres --html figures.html",
+            "bench gather --store sqlite --store postgres --html out.html",
         ],
     ),
 )
