@@ -11,9 +11,9 @@ import statistics
 
 import postgres_kit
 import pytest
-from recovery_flows import ERRAND, errand, holds
+from recovery_flows import ERRAND, answers, errand, holds, kills_its_process
 from recovery_kit import Children, wait_until
-from worker_kit import assert_one_end, log_of, logged, of_type
+from worker_kit import assert_one_end, log_of, logged, of_type, parked, types
 
 import holdfast as hf
 
@@ -94,6 +94,35 @@ async def test_a_lost_connection_is_no_death(machines, tmp_path):
         assert await run.result(10) == 1, "its first attempt"
         assert first.leave() == second.leave() == 0
         assert "is gone" not in first.said() + second.said()
+
+
+async def test_a_run_that_kills_workers_on_two_machines_in_turn_is_parked(machines):
+    """Whoever frees it cannot see the dead worker's file: it is counted where the file is, when that is read.
+
+    Each machine starts its worker again when the other one's has died. The last file is read one death too late.
+    """
+    async with hf.connect(machines.url) as app:
+        live = {name: machines.worker("lease=60", machine=name) for name in ("m-0", "m-1")}
+        await asyncio.to_thread(all_present, machines.url, 2)
+        killer = await app.start(kills_its_process, "strike", run_id="killer")
+        other = await app.start(answers, "other", run_id="other")
+        await logged(app, killer.id, "hook_opened")
+        await logged(app, other.id, "hook_opened")
+        await app.resume("strike")
+        for worker in live.values():
+            assert await asyncio.to_thread(worker.process.wait, 20) == 9, worker.said()
+        for name in ("m-0", "m-1"):
+            live[name] = machines.worker("lease=60", machine=name)
+            assert await asyncio.to_thread(live[name].process.wait, 20) == 9, live[name].said()
+        live = {name: machines.worker("lease=60", machine=name) for name in live}
+        reason = await parked(app, killer.id)
+        assert reason["kind"] == "runaway"
+        assert "killed 3 workers" in reason["message"] or "killed 4" in reason["message"]
+        await app.resume("other", 7)
+        assert await other.result(10) == 7
+        assert types(await log_of(app, killer.id))[-1] == "hook_received", "nothing was written in its name"
+        for worker in live.values():
+            assert await asyncio.to_thread(worker.leave) == 0, worker.said()
 
 
 @pytest.fixture(scope="module")

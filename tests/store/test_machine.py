@@ -208,9 +208,9 @@ class SideBySide(RuleBasedStateMachine):
     def release(self, name, run, mark):
         self.both(lambda store: store.release(name, {run: mark}))
 
-    @rule(name=st.sampled_from(["w1", "w2"]), culprit=st.sampled_from([None, *RUNS]))
-    def discharge(self, name, culprit):
-        self.both(lambda store: store.discharge(name, culprit))
+    @rule(name=st.sampled_from(["w1", "w2"]))
+    def discharge(self, name):
+        self.both(lambda store: store.discharge(name))
 
     @rule(run=st.sampled_from((*RUNS, "nobody")), reason=st.sampled_from([None, "{}"]))
     def park(self, run, reason):

@@ -94,17 +94,20 @@ async def test_workers_are_listed_with_their_leases(place, store):
     assert rows == [WorkerRow("w1", 1, "host", 7), WorkerRow("w2", 2, "host", 6)]
 
 
-async def test_discharging_a_worker_frees_its_runs_and_counts_the_crash(store):
-    """L-17, H-07: others take its runs over; the run whose tick it died in is counted."""
+async def test_discharging_a_worker_frees_its_runs(store):
+    """L-17, H-07: others take its runs over, and are told how often those have killed a worker."""
     for run in ("r1", "r2", "r3"):
         await store.append(run, [created()], after=0, owner="w1" if run != "r3" else "w2")
     await store.enlist(worker("w1"))
-    await store.discharge("w1", culprit="r2")
+    await store.crashed("r2")
+    await store.discharge("w1")
     heads = {head.run: head for head in await store.runs()}
     assert {run: head.owner for run, head in heads.items()} == {"r1": None, "r2": None, "r3": "w2"}
     assert {run: head.crashes for run, head in heads.items()} == {"r1": 0, "r2": 1, "r3": 0}
     await store.enlist(worker("w2"))
-    assert await claimed(store, "w2") == ["r1", "r2"]
+    claims = await store.claim("w2", ["w"])
+    assert {claim.run: claim.crashes for claim in claims} == {"r1": 0, "r2": 1}
+    assert {claim.run: claim.crashes for claim in await store.owned("w2")} == {"r1": 0, "r2": 1, "r3": 0}
 
 
 async def test_what_a_worker_owns_can_be_asked_for(store):

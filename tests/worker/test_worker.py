@@ -264,19 +264,19 @@ async def test_a_death_that_was_found_while_the_store_failed_is_not_forgotten(tm
         os.close(dead._fd)
         discharge, said = app.store.discharge, []
 
-        async def failing(name, culprit=None):
+        async def failing(name):
             app.store.discharge = counting
             raise hf.StoreError("the disk is full")
 
-        async def counting(name, culprit=None):
-            said.append((name, culprit))
-            await discharge(name, culprit)
+        async def counting(name):
+            said.append(name)
+            await discharge(name)
 
         app.store.discharge = failing
         with pytest.raises(hf.StoreError):
             await worker._maintain.bury_dead()
         await worker._maintain.bury_dead()
-        assert said == [("wrk_dead", None)]
+        assert said == ["wrk_dead"]
 
 
 async def test_parking_a_run_does_not_cancel_its_running_steps(url):

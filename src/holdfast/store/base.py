@@ -288,18 +288,21 @@ class Store(abc.ABC):
         a lease that has run out: whoever looks for the dead finds it.
         """
 
+    async def attend(self, worker: str) -> None:  # noqa: B027 - a store whose server cannot tell does nothing
+        """From now on the store's server tells others of this worker's death. Asked before its first claim."""
+
     async def next_death(self, worker: str) -> str:
         """Wait for the death of another worker, as the store's server tells it; gives that one's id.
 
-        While a worker asks, it is itself one whose death is told to the others. Called again and again; a store
-        whose server cannot tell waits for ever, and leases tell instead.
+        Whoever asks attends too, until its question is cancelled. Called again and again; a store whose server
+        cannot tell waits for ever, and leases tell instead.
         """
         never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         return await never
 
     @abc.abstractmethod
-    async def discharge(self, worker: str, culprit: str | None = None) -> None:
-        """A worker is gone: free its runs. `culprit` is the run whose tick it died in: counted as a crash."""
+    async def discharge(self, worker: str) -> None:
+        """A worker is gone: free its runs."""
 
     @abc.abstractmethod
     async def claim(

@@ -330,7 +330,7 @@ class MemoryStore(GroupStore):
         owners = {run.head.owner for run in runs if run.head.owner is not None} - known.keys()
         return [*known.values(), *(WorkerRow(owner, 0, "", 0) for owner in sorted(owners))]
 
-    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+    async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
 
         def work() -> list[News]:
@@ -338,7 +338,6 @@ class MemoryStore(GroupStore):
             heads = [run.head for run in self._data.runs.values() if run.head.owner == worker]
             for head in heads:
                 head.owner = None
-                head.crashes += head.run == culprit
             held = [(step.run, step.key) for step in self._queues.held(worker)]
             return _freed(heads) + [SOME_QUEUE] * self._queues.put_back(worker, held)
 
@@ -362,8 +361,7 @@ class MemoryStore(GroupStore):
                     head.owner = worker
                     if parked:
                         head.parked = None
-                    due = min(run.timers.values(), default=None)
-                    claims.append(Claim(head.run, head.workflow, due, parked or head.to_load))
+                    claims.append(_claim(run, ready=parked or head.to_load))
             return claims
 
         return await self.job(work)
@@ -371,7 +369,7 @@ class MemoryStore(GroupStore):
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         return [
-            Claim(run.head.run, run.head.workflow, min(run.timers.values(), default=None), run.head.to_load)
+            _claim(run, ready=run.head.to_load)
             for run in self._data.runs.values()
             if run.head.owner == worker and run.head.ended is None
         ]
@@ -560,6 +558,11 @@ def _to_take_up(head: Head) -> bool:
     if head.parked is None or head.ended is not None:
         return False
     return bool(load_json(head.parked.encode()).get("kind") != "runaway")
+
+
+def _claim(run: Run, *, ready: bool) -> Claim:
+    due = min(run.timers.values(), default=None)
+    return Claim(run.head.run, run.head.workflow, due, ready, run.head.crashes)
 
 
 def _freed(heads: Sequence[Head]) -> list[News]:

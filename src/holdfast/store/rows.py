@@ -127,12 +127,16 @@ class Child(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A run that a worker has been given; `due` is its earliest timer, `ready` whether to load it now."""
+    """A run that a worker has been given; `due` is its earliest timer, `ready` whether to load it now.
+
+    `crashes` counts the ticks in a row that killed their worker or did not come back.
+    """
 
     run: str
     workflow: str
     due: int | None
     ready: bool
+    crashes: int = 0
 
 
 class WorkerRow(msgspec.Struct, frozen=True):

@@ -212,6 +212,7 @@ for _name in [
     *SealedStore.__abstractmethods__,
     "strays",
     "changed",
+    "attend",
     "next_death",
     "work_waits",
     "tokens",

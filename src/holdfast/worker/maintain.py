@@ -44,6 +44,7 @@ class Maintain:
     async def start(self) -> None:
         """Enlist, take what is free, and keep looking."""
         await self._enlist()
+        await self._worker.store.attend(self._worker.id)
         await self.bury_dead()
         await self._bury_expired()
         await self._claim_all(parked=True)
@@ -216,6 +217,7 @@ class Maintain:
             )
             worker.deposed()
             await self._enlist()
+            await worker.store.attend(worker.id)
             self._mourn()
 
     async def _bury_expired(self) -> None:

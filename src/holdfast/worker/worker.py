@@ -269,6 +269,9 @@ class Worker:
     def take(self, claim: Claim) -> None:
         """A run that the store has given to this worker."""
         faults.point("worker.claim.after")
+        if claim.crashes >= self.crash_limit:  # counted when somebody else had it already
+            self.spawn(self._park_killer(claim.run, claim.crashes))
+            return
         self._owned[claim.run] = 0
         self._claimed.add(claim.run)
         if claim.ready:
@@ -342,13 +345,21 @@ class Worker:
         """A worker died in a tick of this run: count it, and park the run where that has happened too often.
 
         Before the worker is discharged: a run that is free is taken by the next worker at once, and kills it.
+        Where another machine was quicker (it learns of the death from the store's server, and cannot see the
+        culprit), the run is somebody else's now: it is counted all the same, and the next one to get it parks it.
         """
         head = await self.store.head(run_id)
-        if head is None or head.owner != worker:
-            return  # it is not in its hands any more
+        if head is None or head.ended is not None or head.parked is not None:
+            return
         count = await self.store.crashed(run_id)
-        if count >= self.crash_limit:
+        if count >= self.crash_limit and head.owner in (worker, None):
+            await self._park_killer(run_id, count)
+
+    async def _park_killer(self, run_id: str, count: int) -> None:
+        head = await self.store.head(run_id)
+        if head is not None:
             message = f"its ticks killed {count} workers in a row; the last one at position {head.position}"
+            self.log.error("%s is parked: %s", run_id, message, extra={"run": run_id})
             await self.store.park(run_id, json.dumps({"kind": "runaway", "message": message}))
 
     def record_late(self, run_id: str, draft: Draft) -> None:

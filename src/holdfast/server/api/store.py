@@ -253,7 +253,7 @@ async def workers(call: Call[wire.Done, None]) -> wire.Workers:
 @operation("POST", "/v1/store/discharge", scope="work", takes=wire.Discharge, gives=wire.Done)
 async def discharge(call: Call[wire.Discharge, None]) -> wire.Done:
     """A worker is gone: its runs are free."""
-    await call.service.store.discharge(call.body.worker, call.body.culprit)
+    await call.service.store.discharge(call.body.worker)
     call.service.news.discharged(call.body.worker)
     return wire.Done()
 

@@ -295,9 +295,9 @@ class HttpStore(GroupStore):
         """All workers that have not left."""
         return (await self._ask("workers", wire.Done(), wire.Workers)).workers
 
-    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+    async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
-        await self._ask("discharge", wire.Discharge(worker, culprit), wire.Done)
+        await self._ask("discharge", wire.Discharge(worker), wire.Done)
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False

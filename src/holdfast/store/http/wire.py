@@ -489,11 +489,10 @@ class Workers(msgspec.Struct):
     workers: list[WorkerRow]
 
 
-class Discharge(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker is gone; `culprit` is the run whose tick it died in."""
+class Discharge(msgspec.Struct, frozen=True):
+    """A worker is gone."""
 
     worker: str
-    culprit: str | None = None
 
 
 class ClaimRuns(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from holdfast.store.rows import Claim, WorkerRow
 from .connect import SQL, Connection, Line
 from .lookups import lock_number
 from .queues import put_back_all
-from .text import escape, escape_some, unescape
+from .text import escape, unescape
 
 
 async def enlist(line: Line, worker: WorkerRow, *, known: bool) -> None:
@@ -27,13 +27,13 @@ async def enlist(line: Line, worker: WorkerRow, *, known: bool) -> None:
         raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
 
 
-async def discharge(line: Line, worker: str, culprit: str | None) -> None:
+async def discharge(line: Line, worker: str) -> None:
     """Remove a worker and free its runs."""
 
     async def work(db: Connection) -> None:
         await db.execute(SQL["begin"])
         await db.fetch(SQL["drop_worker"], escape(worker))
-        await db.fetch(SQL["free_runs"], escape(worker), escape_some(culprit))
+        await db.fetch(SQL["free_runs"], escape(worker))
         await put_back_all(db, worker)
         await db.execute(SQL["commit"])
 
@@ -58,8 +58,8 @@ async def claim(
         rows = await db.fetch(SQL["claim_parked" if parked else "claim"], id, names, limit)
         await db.execute(SQL["commit"])
         return [
-            Claim(unescape(run), unescape(workflow), due, ready)
-            for _, run, workflow, ready, due in sorted(rows, key=lambda row: row[0])
+            Claim(unescape(run), unescape(workflow), due, ready, crashes)
+            for _, run, workflow, ready, due, crashes in sorted(rows, key=lambda row: row[0])
         ]
 
     return await line.run(work, resend=False)

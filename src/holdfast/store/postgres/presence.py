@@ -58,14 +58,19 @@ class Sessions:
         for worker in self._present:
             await self._attend(connection, worker)
 
+    async def attend(self, worker: str) -> None:
+        """The worker is present by the reading connection; see the contract."""
+        if worker not in self._present:
+            self._present[worker] = 0
+            await self._reading.run(lambda db: self._attend(db, worker))
+            await self._reading.fetch("say", HERE)
+
     async def next_death(self, worker: str) -> str:
         """Wait until a worker is gone; see the contract. Who asks is present until its question is cancelled."""
         try:
-            if worker not in self._present:
-                self._present[worker] = 0
+            await self.attend(worker)
+            if worker not in self._watches:
                 self._watches[worker] = self._connect()
-                await self._reading.run(lambda db: self._attend(db, worker))
-                await self._reading.fetch("say", HERE)
             return await self._watch(worker, self._watches[worker])
         except asyncio.CancelledError:
             self._present.pop(worker, None)

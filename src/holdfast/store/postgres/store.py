@@ -304,13 +304,17 @@ class PostgresStore(GroupStore):
         """All workers that have not left."""
         return [to_worker(*row) for row in await self._query("workers")]
 
+    async def attend(self, worker: str) -> None:
+        """Be present by this store's session at the server."""
+        await self._sessions.attend(worker)
+
     async def next_death(self, worker: str) -> str:
         """Wait for the death of another worker."""
         return await self._sessions.next_death(worker)
 
-    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+    async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
-        await ownership.discharge(self._reading, worker, culprit)
+        await ownership.discharge(self._reading, worker)
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
@@ -338,7 +342,10 @@ class PostgresStore(GroupStore):
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         rows = await self._query("owned", escape(worker))
-        return [Claim(unescape(run), unescape(workflow), due, ready) for run, workflow, due, ready in rows]
+        return [
+            Claim(unescape(run), unescape(workflow), due, ready, crashes)
+            for run, workflow, due, ready, crashes in rows
+        ]
 
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""

@@ -31,10 +31,10 @@ def enlist(db: apsw.Connection, worker: WorkerRow, *, known: bool) -> None:
     db.execute(SQL["put_worker"], values).fetchall()
 
 
-def discharge(db: apsw.Connection, worker: str, culprit: str | None) -> list[News]:
+def discharge(db: apsw.Connection, worker: str) -> list[News]:
     """Remove a worker and free its runs."""
     db.execute(SQL["drop_worker"], (worker,)).fetchall()
-    return _freed(db.execute(SQL["free_runs"], (worker, culprit)))
+    return _freed(db.execute(SQL["free_runs"], (worker,)))
 
 
 def claim(
@@ -46,7 +46,7 @@ def claim(
     query = SQL["claim_parked" if parked else "claim"]
     names = dump_json(list(workflows)).decode()
     rows: list[Any] = sorted(db.execute(query, (worker, names, limit)).fetchall())
-    return [Claim(run, workflow, due, bool(ready)) for _, run, workflow, ready, due in rows]
+    return [Claim(run, workflow, due, bool(ready), crashes) for _, run, workflow, ready, due, crashes in rows]
 
 
 def release(db: apsw.Connection, worker: str, marks: Mapping[str, int]) -> list[News]:

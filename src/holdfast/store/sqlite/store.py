@@ -321,11 +321,11 @@ class SqliteStore(GroupStore):
         """All workers that have not left."""
         return [to_worker(*row) for row in self._query("workers", ())]
 
-    async def discharge(self, worker: str, culprit: str | None = None) -> None:
+    async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
 
         def work() -> list[News]:
-            return ownership.discharge(self._db, worker, culprit) + put_back_all(self._db, worker)
+            return ownership.discharge(self._db, worker) + put_back_all(self._db, worker)
 
         self.announce(await self.job(work))
 
@@ -353,7 +353,9 @@ class SqliteStore(GroupStore):
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         rows = self._query("owned", (worker,))
-        return [Claim(run, workflow, due, bool(ready)) for run, workflow, ready, due in rows]
+        return [
+            Claim(run, workflow, due, bool(ready), crashes) for run, workflow, ready, due, crashes in rows
+        ]
 
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""

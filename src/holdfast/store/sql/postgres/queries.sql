@@ -493,12 +493,12 @@ SELECT pg_cancel_backend(s.pid) FROM unnest($1::integer[]) AS s (pid);
 DELETE FROM holdfast.workers WHERE id = $1;
 
 -- name: free_runs
--- Free the runs of a worker that is gone, and count a crash of the one whose tick it died in. Behind the
--- statement that removes the worker, so that it sees the worker's last claim.
+-- Free the runs of a worker that is gone. Behind the statement that removes the worker, so that it sees the
+-- worker's last claim.
 WITH held AS (
     SELECT id FROM holdfast.runs WHERE owner = $1 ORDER BY run FOR NO KEY UPDATE
 ), freed AS (
-    UPDATE holdfast.runs SET owner = NULL, crashes = crashes + (run = coalesce($2, ''))::integer
+    UPDATE holdfast.runs SET owner = NULL
     FROM held WHERE runs.id = held.id
     RETURNING runs.run, runs.ready AS free
 ), parts AS (
@@ -541,7 +541,7 @@ UPDATE holdfast.runs SET owner = $1 WHERE id IN (
             ORDER BY id LIMIT $3) AS free)
     ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
-    (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id);
+    (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id), crashes;
 
 -- name: claim_parked
 -- Take up parked runs, the oldest first; but not what killed or blocked its workers.
@@ -550,7 +550,7 @@ UPDATE holdfast.runs SET owner = $1, parked = NULL WHERE id IN (
     WHERE parked IS NOT NULL AND ended IS NULL AND owner IS NULL
       AND coalesce(parked::json ->> 'kind', '') <> 'runaway' AND workflow = ANY ($2::text[])
     ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING id, run, workflow, true, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id);
+RETURNING id, run, workflow, true, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id), crashes;
 
 -- name: release
 -- Free runs again, each with the position up to which its worker delivered every fact.
@@ -583,7 +583,7 @@ UPDATE holdfast.runs SET crashes = crashes + 1 WHERE run = $1 RETURNING crashes;
 -- name: owned
 -- The live runs of a worker.
 SELECT run, workflow, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id),
-    status = 'pending' OR fact > delivered OR steps > 0 OR children > 0
+    status = 'pending' OR fact > delivered OR steps > 0 OR children > 0, crashes
 FROM holdfast.runs WHERE owner = $1 AND ended IS NULL ORDER BY id;
 
 -- name: behind

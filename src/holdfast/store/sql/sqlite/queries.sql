@@ -433,8 +433,8 @@ ORDER BY id;
 DELETE FROM workers WHERE id = ?1;
 
 -- name: free_runs
--- Free the runs of a worker that is gone, and count a crash of the one whose tick it died in.
-UPDATE runs SET owner = NULL, crashes = crashes + (run = coalesce(?2, '')) WHERE owner = ?1
+-- Free the runs of a worker that is gone.
+UPDATE runs SET owner = NULL WHERE owner = ?1
 RETURNING run, ready;
 
 -- name: claim
@@ -446,7 +446,7 @@ UPDATE runs SET owner = ?1 WHERE row IN (
         WHERE free.workflow = named.value AND free.owner IS NULL AND free.ready ORDER BY row LIMIT ?3)
     ORDER BY candidate.row LIMIT ?3)
 RETURNING row, run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
-    (SELECT min(due) FROM timers WHERE timers.run = runs.row);
+    (SELECT min(due) FROM timers WHERE timers.run = runs.row), crashes;
 
 -- name: claim_parked
 -- Take up parked runs, the oldest first; but not what killed or blocked its workers.
@@ -456,7 +456,7 @@ UPDATE runs SET owner = ?1, parked = NULL WHERE row IN (
       AND coalesce(json_extract(parked, '$.kind'), '') <> 'runaway'
       AND workflow IN (SELECT value FROM json_each(?2))
     ORDER BY row LIMIT ?3)
-RETURNING row, run, workflow, 1, (SELECT min(due) FROM timers WHERE timers.run = runs.row);
+RETURNING row, run, workflow, 1, (SELECT min(due) FROM timers WHERE timers.run = runs.row), crashes;
 
 -- name: release
 -- Free a run again, with the position up to which its worker delivered every fact.
@@ -475,7 +475,7 @@ UPDATE runs SET crashes = crashes + 1 WHERE run = ?1 RETURNING crashes;
 -- name: owned
 -- The live runs of a worker.
 SELECT run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
-    (SELECT min(due) FROM timers WHERE timers.run = runs.row)
+    (SELECT min(due) FROM timers WHERE timers.run = runs.row), crashes
 FROM runs WHERE owner = ?1 AND ended IS NULL ORDER BY row;
 
 -- name: behind
