@@ -74,6 +74,7 @@ async def test_a_lost_connection_is_no_death(machines, tmp_path):
     gate = tmp_path / "gate"
     async with hf.connect(machines.url) as app:
         first, second = (machines.worker("lease=60", machine=f"m-{n}") for n in range(2))
+        assert first.line() == second.line() == "ready"
         await asyncio.to_thread(all_present, machines.url, 2)
         run = await app.start(holds, str(machines.effects), str(gate), run_id="held")
         await logged(app, run.id, "step_started")
@@ -149,6 +150,7 @@ async def test_a_restarted_server_takes_nobody_for_dead(server, own_server_machi
     machines = own_server_machines
     async with hf.connect(machines.url) as app:
         children = [machines.worker("lease=60", machine=f"m-{n}") for n in range(3)]
+        assert [child.line() for child in children] == ["ready"] * 3
         await asyncio.to_thread(all_present, machines.url, 3)
         before = {row.id for row in await app.store.workers()}
         await asyncio.to_thread(server.stop, signal.SIGQUIT)
