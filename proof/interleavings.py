@@ -40,11 +40,12 @@ from scheduler import Tried, World, explore, replay
 import holdfast as hf
 from holdfast.engine.tick import tick
 from holdfast.events import fold
+from holdfast.runtime import _attempt
 from holdfast.store import memory, outcomes, rules
 from holdfast.store.sqlite import appends
 from holdfast.store.verdict import Found, copy_of
 from holdfast.verify import Verification
-from holdfast.workflow import Workflow, _attempt, workflows
+from holdfast.workflow import Workflow, workflows
 
 # ---- the workflows; each returns the payloads that it has read
 

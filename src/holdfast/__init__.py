@@ -40,14 +40,7 @@ from .errors import (
     StreamEnded,
     TooManyEvents,
 )
-from .publish import Stream, stream
-from .queues import Queue, queue
-from .webhooks import Request, Response, Signature, webhook
-from .workflow import (
-    ChildRun,
-    Hook,
-    RunInfo,
-    StepInfo,
+from .inside import (
     continue_as_new,
     heartbeat,
     hook,
@@ -57,11 +50,14 @@ from .workflow import (
     run_info,
     set_attributes,
     sleep,
-    step,
     step_info,
     uuid4,
-    workflow,
 )
+from .publish import Stream, stream
+from .queues import Queue, queue
+from .runtime import ChildRun, Hook, RunInfo, StepInfo
+from .webhooks import Request, Response, Signature, webhook
+from .workflow import step, workflow
 
 if TYPE_CHECKING:
     from . import trail

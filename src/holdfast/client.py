@@ -37,6 +37,7 @@ from .errors import (
 from .events import dump_json, load_json, new, reader
 from .handle import PAGE, Run, RunSummary, summary
 from .keys import Keys
+from .labels import check_attributes, check_run_id
 from .prune import BATCH, Pruned, prune
 from .schema import validate
 from .store.base import Store
@@ -45,7 +46,7 @@ from .store.succession import succeed
 from .store.url import open_store
 from .streams import Streams
 from .worker import Worker
-from .workflow import Workflow, check_attributes, check_run_id, workflows
+from .workflow import Workflow, workflows
 
 if TYPE_CHECKING:
     from .trail.folder import TrailFolder

@@ -25,7 +25,9 @@ import msgspec
 
 from .chunks import Chunk, check_name
 from .errors import DefinitionError, NotDeterministic
-from .workflow import Attempt, _attempt, here, step, step_info
+from .inside import step_info
+from .runtime import Attempt, attempt_here, here
+from .workflow import step
 
 _WRITERS = 10
 """Attempts for a write by workflow code: it fails for reasons of the store only."""
@@ -60,19 +62,19 @@ class Stream(msgspec.Struct, frozen=True):
         if here.runtime is not None:
             await here.runtime.step(_write, (self, chunk, key), {})
         else:
-            await self._attempt().writer(self.run, self.name).write(chunk, key)
+            await self.attempt_here().writer(self.run, self.name).write(chunk, key)
 
     async def end(self) -> None:
         """Set the end mark, behind which nothing comes; all is durable when this returns."""
         if here.runtime is not None:
             await here.runtime.step(_end, (self,), {})
         else:
-            await self._attempt().writer(self.run, self.name).end()
+            await self.attempt_here().writer(self.run, self.name).end()
 
     async def flush(self) -> None:
         """Wait until all that this step has written here is durable."""
         if here.runtime is None:
-            await self._attempt().writer(self.run, self.name).flush()
+            await self.attempt_here().writer(self.run, self.name).flush()
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,21 +98,21 @@ class Stream(msgspec.Struct, frozen=True):
                 f"stream {self.name!r} cannot be read in workflow code, for a replay would find more of it "
                 "there: read it in a step"
             )
-        return self._attempt().read(self.run, self.name, after, latest=latest)
+        return self.attempt_here().read(self.run, self.name, after, latest=latest)
 
     # ---- the same from a step that is a plain function
 
     def write_sync(self, chunk: Any, *, key: str | None = None) -> None:
         """`write`, in a sync step."""
-        self._attempt().wait(lambda: self.write(chunk, key=key))
+        self.attempt_here().wait(lambda: self.write(chunk, key=key))
 
     def end_sync(self) -> None:
         """`end`, in a sync step."""
-        self._attempt().wait(self.end)
+        self.attempt_here().wait(self.end)
 
     def flush_sync(self) -> None:
         """`flush`, in a sync step."""
-        self._attempt().wait(self.flush)
+        self.attempt_here().wait(self.flush)
 
     def __enter__(self) -> Self:
         return self
@@ -120,15 +122,15 @@ class Stream(msgspec.Struct, frozen=True):
             self.end_sync()
 
     def __iter__(self) -> Iterator[Chunk]:
-        attempt, chunks = self._attempt(), self.read()
+        attempt, chunks = self.attempt_here(), self.read()
         while True:
             try:
                 yield attempt.wait(lambda: anext(chunks))
             except StopAsyncIteration:
                 return
 
-    def _attempt(self) -> Attempt:
-        attempt = _attempt.get()
+    def attempt_here(self) -> Attempt:
+        attempt = attempt_here.get()
         if attempt is None:
             raise DefinitionError(
                 f"stream {self.name!r} can be used here in a step or in workflow code only: "
@@ -146,7 +148,7 @@ def stream(name: str) -> Stream:
     check_name(name, "stream name")
     if here.runtime is not None:
         return Stream(name, here.runtime.info().run_id)
-    attempt = _attempt.get()
+    attempt = attempt_here.get()
     if attempt is None:
         raise DefinitionError(
             "hf.stream() works in workflow code and in steps only: elsewhere use app.run(…).stream(name)"

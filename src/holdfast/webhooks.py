@@ -20,7 +20,7 @@ import msgspec
 
 from .errors import DefinitionError, PayloadError
 from .publish import Stream
-from .workflow import Hook, _inside
+from .runtime import Hook, inside
 
 Scheme = Literal["github", "stripe", "standard-webhooks"]
 SCHEMES: tuple[Scheme, ...] = ("github", "stripe", "standard-webhooks")
@@ -215,7 +215,7 @@ def webhook(
     if verify is not None and not isinstance(verify, Signature):
         raise DefinitionError(f"webhook verify: expected a Signature, got {verify!r:.80}")
     terms = msgspec.to_builtins(Terms("", respond, verify))
-    return _inside("hf.webhook()").webhook(Request, {**_schema(), "webhook": terms}, metadata)
+    return inside("hf.webhook()").webhook(Request, {**_schema(), "webhook": terms}, metadata)
 
 
 @functools.cache

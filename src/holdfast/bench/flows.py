@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ..workflow import hook, run_info, step, workflow
+from ..inside import hook, run_info
+from ..workflow import step, workflow
 
 LARGE = "x" * 10_000
 """The payload of the shapes that carry one."""

@@ -10,7 +10,8 @@ import msgspec
 from .. import failures
 from ..errors import RunCancelled, RunExists
 from ..events import Event, dump_json, load_json, reader
-from ..workflow import ChildRun, Workflow
+from ..runtime import ChildRun
+from ..workflow import Workflow
 
 
 class ChildCall:

@@ -25,21 +25,10 @@ from ..codec import UNTYPED, PayloadType, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, Event, check_noted, dump_json, new, numbered
 from ..ids import child_id, is_webhook_token, webhook_token
+from ..labels import check_attributes, check_run_id
+from ..runtime import ChildOptions, ContinueAsNew, Hook, RunInfo, chapter_here, here
 from ..schema import json_schema
-from ..workflow import (
-    ChildOptions,
-    ContinueAsNew,
-    Hook,
-    RunInfo,
-    Step,
-    Workflow,
-    chapter_here,
-    check_attributes,
-    check_run_id,
-    here,
-    steps,
-    workflows,
-)
+from ..workflow import Step, Workflow, steps, workflows
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
 from .children import ChildCall

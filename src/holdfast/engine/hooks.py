@@ -16,7 +16,7 @@ import msgspec
 from ..codec import PayloadType
 from ..errors import HookNotFound, HookTaken, PayloadError
 from ..events import Event, reader
-from ..workflow import Hook
+from ..runtime import Hook
 
 if TYPE_CHECKING:
     from .context import RunContext

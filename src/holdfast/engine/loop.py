@@ -30,7 +30,7 @@ from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
 from ..errors import NotDeterministic
-from ..workflow import Runtime, here
+from ..runtime import Runtime, here
 from . import guard
 
 log = logging.getLogger("holdfast.workflow")

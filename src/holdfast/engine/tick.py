@@ -24,8 +24,9 @@ from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
 from ..events import ENDS, Draft, Event, load_json, new, numbered, reader, token_of
 from ..ids import successor_id
+from ..runtime import ContinueAsNew
 from ..webhooks import PUBLIC_URL
-from ..workflow import ContinueAsNew, Workflow
+from ..workflow import Workflow
 from .children import settle
 from .context import RunContext
 from .history import commands_of, diverged, match

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..clock import from_datetime, to_text
 from ..errors import DefinitionError, PayloadError
-from ..workflow import Runtime, chapter_here, here
+from ..runtime import Runtime, chapter_here, here
 from .telling import Telling
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from ..codec import check_size
 from ..engine.context import StepCall
 from ..errors import FatalError, PayloadError, RetryAfter, StepEnded, StreamEnded
 from ..events import Draft, new
+from ..runtime import Attempt, StepInfo, attempt_here
 from ..store.streams import Author
 from ..streams import Streams, Writer
-from ..workflow import Attempt, StepInfo, _attempt
 
 T = TypeVar("T")
 Outcome = Callable[["RunningStep", Draft], None]
@@ -192,7 +192,7 @@ class Executor:
                 running.add(attempt)
                 attempt.task = me
                 context = self._base.copy()
-                context.run(_attempt.set, attempt)
+                context.run(attempt_here.set, attempt)
                 done = None if tracing.active is None else context.run(_trace, attempt)
                 try:
                     draft = await self._within(context, self._perform(attempt), me)
