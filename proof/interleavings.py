@@ -40,7 +40,7 @@ from scheduler import Tried, World, explore, replay
 import holdfast as hf
 from holdfast.engine.tick import tick
 from holdfast.events import fold
-from holdfast.runtime import _attempt
+from holdfast.runtime import attempt_here
 from holdfast.store import memory, outcomes, rules
 from holdfast.store.sqlite import appends
 from holdfast.store.verdict import Found, copy_of
@@ -57,7 +57,7 @@ async def work(what: str) -> str:
 
 @hf.step(name="proof.slow", retries=0)
 async def slow(what: str) -> str:
-    attempt = _attempt.get()
+    attempt = attempt_here.get()
     assert attempt is not None
     await scheduler.now.gate(f"{attempt.info.step} {attempt.attempt}")
     return what

@@ -353,9 +353,9 @@ async def wide(count: int) -> int:
 def seconds(work: Any) -> float:
     best = 1e9
     for _ in range(2):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best
 
 
@@ -386,10 +386,10 @@ def test_a_gather_of_ten_thousand_steps_stays_quick() -> None:
     outcome = new("step_completed", data={"attempt": 1, "value": 1}).body
 
     def deliver(first: int) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         for n in range(first, first + 1000):
             execution.feed(Event("r", n, "step_completed", f"free#{n}", 0, outcome))
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     times = [deliver(first) for first in range(1, 10_001, 1000)]
     assert execution.ended
