@@ -15,7 +15,7 @@ import msgspec
 
 from .errors import HoldfastError
 from .events import ENDS, TYPES, Draft, Event, RunState, fold, new, numbered, token_of
-from .store.rows import Head, Hook
+from .store.rows import Head, Hook, Link
 from .store.rules import command_of, extend_chain
 
 _LATE = frozenset({"step_completed", "step_failed", "hook_refused"})
@@ -50,7 +50,7 @@ class Projections(msgspec.Struct):
     timers: dict[str, int]
     children: dict[str, tuple[str, int, str]]
     hooks: dict[str, Hook]
-    chain: list[tuple[int, bytes]]
+    chain: list[Link]
 
 
 class LogCheck:
@@ -154,8 +154,8 @@ class LogCheck:
         if settled is None:
             return []
         found: list[Difference] = []
-        hashes, chain, start = dict(settled.chain), b"", 0
-        for last, stored in settled.chain:
+        hashes, chain, start = {link.last: link.hash for link in settled.chain}, b"", 0
+        for last, stored, _ in settled.chain:
             stop = start
             while stop < len(self._digests) and self._digests[stop][0] <= last:
                 stop += 1

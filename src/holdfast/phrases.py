@@ -64,6 +64,16 @@ def span(micros: int) -> str:
     raise AssertionError("60 s or more is at least one minute")
 
 
+def size(number: int) -> str:
+    """Bytes in one unit: '812 B', '3.4 kB', '1.2 MB'."""
+    if number < 1000:
+        return f"{number} B"
+    for unit, whole in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= whole:
+            return f"{number / whole:.1f}".removesuffix(".0") + f" {unit}"
+    raise AssertionError("1,000 bytes are a kilobyte")
+
+
 def ago(then: int, now: int) -> str:
     """'3 min ago', in one unit; 'now' within a second."""
     seconds = (now - then) // 1_000_000

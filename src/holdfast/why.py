@@ -114,6 +114,8 @@ def _ended(seen: Seen) -> Reason:
     elif head.status == "cancelled":
         how = "was terminated" if content.get("by") == "terminate" else "was cancelled"
         text = f"It {how} {when}" + (f": {reason}." if reason else ".")
+    elif seen.state.continued:
+        text = f"It went on as `{clean(seen.state.continued)}` {when}."
     else:
         text = f"It completed {when}."
     lost = seen.state.unread

@@ -9,7 +9,10 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 import holdfast as hf
-from holdfast.events import new
+from holdfast.chunks import Part
+from holdfast.events import dump_json, new
+from holdfast.store.rows import ScheduleRow
+from holdfast.store.streams import Author
 from holdfast.trail import TrailFolder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -18,7 +21,7 @@ ATTACK = (
     "</title></textarea></script></style>\"'><script>window.owned = 1</script>"
     "<img src=x onerror='window.owned = 1'>\u202edexob\u2066\x00\x1b[31m{{ 7 * 7 }}"
 )
-VIEWS = ("", "?view=events", "?view=data")
+VIEWS = ("", "?view=events", "?view=data", "?view=streams", "?view=streams&as=chunks")
 
 
 async def attacked(site) -> str:
@@ -60,6 +63,12 @@ async def attacked(site) -> str:
         after=1,
     )
     await store.append(run, [new("step_started", key=f"{ATTACK}#1", data={"attempt": 1, "worker": ATTACK})])
+    for part in (
+        Part("text", ATTACK.encode()),
+        Part("json", dump_json(ATTACK)),
+        Part("bytes", ATTACK.encode()),
+    ):
+        await store.write_stream(run, "<b>stream</b> '\"", [part], author=Author(run, f"{ATTACK}#1", 1))
     await store.append(
         run, [new("step_retried", key=f"{ATTACK}#1", data={"attempt": 1, "error": error, "due": 1})]
     )
@@ -215,6 +224,13 @@ async def test_axe_finds_nothing(site, page, tmp_path, colours):
         await site.app.start(flows.page_order, "A-1", run_id="order-1", attributes={"customer": "ana"})
         failed = await site.app.start(flows.page_fails, "broken", run_id="fails-1")
         await site.app.start(flows.page_sleeps, 3)
+        flows.gate.append(asyncio.Event())
+        flows.gate[-1].set()
+        await (await site.app.start(flows.page_tells, run_id="tells-1")).result()
+        for name, paused in (("report", False), ("sweep", True)):
+            due = site.app.store.clock.now() // 60_000_000 * 60_000_000
+            row = ScheduleRow(name, "* * * * *", "Europe/Berlin", "latest", due, paused, None)
+            await site.app.store.swap_schedule(None, row)
         while not [hook async for hook in site.app.hooks(run="order-1")]:
             await asyncio.sleep(0.01)
         with pytest.raises(hf.RunFailed):
@@ -225,6 +241,10 @@ async def test_axe_finds_nothing(site, page, tmp_path, colours):
             "/runs/order-1?view=events",
             "/runs/fails-1",
             "/runs/fails-1?view=data",
+            "/runs/tells-1?view=streams",
+            "/runs/tells-1?view=streams&as=chunks",
+            "/queues",
+            "/schedules",
         ]
         addresses += [
             "/waiting",

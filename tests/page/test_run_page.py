@@ -283,7 +283,7 @@ async def test_the_log_tells_classes_by_shape_and_which_append_brought_what(site
     place = await page.locator(".append.last, .append.only").evaluate_all(
         "all => all.map(a => Number(a.closest('[data-at]').dataset.at))"
     )
-    assert place == [last for last, _ in chain]
+    assert place == [link.last for link in chain]
     await page.get_by_role("link", name=re.compile("^step_completed")).first.click()
     await expect(page.locator("#detail")).to_contain_text('"charged"')
     await expect(page.locator("#detail")).to_contain_text("Hash")

@@ -344,9 +344,21 @@ async def test_the_chain_covers_every_byte_of_the_log(store):
     with pytest.raises(StaleLog):
         await store.append("r", [completed("a#1", 2), noted("n#2")], after=0)  # partial: kept in the chain
     await assert_sound(store, "r")
-    marks = await store.chain("r")
-    assert [position for position, _ in marks] == [4, last, last + 1, last + 2]
-    assert len({hash for _, hash in marks}) == 4
+    links = await store.chain("r")
+    assert [link.last for link in links] == [4, last, last + 1, last + 2]
+    assert len({link.hash for link in links}) == 4
+
+
+async def test_each_append_is_kept_with_the_fence_it_came_with(store):
+    """L4, L5: facts from outside have none, and neither have facts whose commands were refused."""
+    last = await begin(store, "r", "a#1")
+    await store.append("r", [woken("x")])
+    second = (await store.append("r", [noted("n#1")], after=last)).last
+    with pytest.raises(StaleLog):
+        await store.append("r", [completed("a#1"), noted("n#2")], after=last)
+    fences = [(link.last, link.after) for link in await store.chain("r")]
+    assert fences[-3:] == [(last + 1, None), (second, last), (second + 1, None)]
+    assert fences[0][1] == 0
 
 
 async def test_the_delivered_mark_is_after_and_never_the_own_position(store):

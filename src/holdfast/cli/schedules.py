@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,9 @@ from .problem import NO, Problem, did_you_mean
 
 if TYPE_CHECKING:
     from ..store.rows import ScheduleRow
+
+_STATES = {"pause": "paused", "resume": "on", "forget": "forgotten"}
+"""What may be done with one, and what it is then."""
 
 _Act = Annotated[
     str | None,
@@ -41,9 +43,9 @@ def schedules(
     """
     if act is None:
         return asyncio.run(_list(store, as_json))
-    if act not in _ACTS:
+    if act not in _STATES:
         raise Problem(
-            f"expected {', '.join(_ACTS)} or nothing, got {act!r}", hint=did_you_mean(act, list(_ACTS))
+            f"expected {', '.join(_STATES)} or nothing, got {act!r}", hint=did_you_mean(act, list(_STATES))
         )
     if workflow is None:
         raise Problem(f"schedules {act}: whose? give the name of a workflow")
@@ -71,8 +73,9 @@ async def _list(url: str, as_json: bool) -> int:
 
 def _as_json(row: ScheduleRow, *, kept: bool) -> dict[str, Any]:
     from ..clock import to_text
+    from ..store.scheduled import dues
 
-    last, next_ = _dues(row)
+    last, next_ = dues(row)
     return {
         "workflow": row.workflow,
         "schedule": row.cron,
@@ -86,7 +89,9 @@ def _as_json(row: ScheduleRow, *, kept: bool) -> dict[str, Any]:
 
 
 def _as_cells(row: ScheduleRow, *, kept: bool) -> list[str]:
-    last, next_ = _dues(row)
+    from ..store.scheduled import dues
+
+    last, next_ = dues(row)
     state = " ".join([*(["paused"] if row.paused else []), *([] if kept else ["nobody's"])])
     return [
         output.clean(row.workflow),
@@ -98,19 +103,6 @@ def _as_cells(row: ScheduleRow, *, kept: bool) -> list[str]:
     ]
 
 
-def _dues(row: ScheduleRow) -> tuple[int | None, int | None]:
-    """The last due time that was seen to, and the next one; neither where this machine cannot tell."""
-    from ..errors import DefinitionError
-
-    schedule = row.schedule
-    try:
-        schedule.check(row.workflow)
-    except DefinitionError:
-        return None, None
-    last = row.since if schedule.next(row.since - 1) == row.since else None
-    return last, None if row.paused else schedule.next(row.since)
-
-
 def _local(row: ScheduleRow, when: int) -> str:
     from zoneinfo import ZoneInfo
 
@@ -119,44 +111,16 @@ def _local(row: ScheduleRow, when: int) -> str:
     return to_datetime(when).astimezone(ZoneInfo(row.timezone)).isoformat(" ")
 
 
-def _replaced(row: ScheduleRow, **fields: Any) -> ScheduleRow:
-    import msgspec
-
-    return msgspec.structs.replace(row, **fields)
-
-
-def _resumed(row: ScheduleRow, now: int) -> ScheduleRow:
-    return _replaced(row, paused=False, since=max(now, row.since)) if row.paused else row
-
-
-def _paused(row: ScheduleRow, _now: int) -> ScheduleRow:
-    return _replaced(row, paused=True)
-
-
-def _forgotten(_row: ScheduleRow, _now: int) -> None:
-    return None
-
-
-_ACTS: dict[str, tuple[Callable[[ScheduleRow, int], ScheduleRow | None], str]] = {
-    "pause": (_paused, "paused"),
-    "resume": (_resumed, "on"),
-    "forget": (_forgotten, "forgotten"),
-}
-
-
 async def _change(url: str, act: str, workflow: str, as_json: bool) -> int:
+    from ..store.scheduled import change
     from .stores import existing
 
-    change, word = _ACTS[act]
     async with existing(url) as store:
-        while True:  # until nobody has changed it between the look and the change
-            rows = {row.workflow: row for row in await store.schedules()}
-            row = rows.get(workflow)
-            if row is None:
-                hint = did_you_mean(workflow, list(rows)) or "`holdfast schedules` lists those that there are"
-                raise Problem(f"no schedule of {workflow!r} in {url}", hint=hint, code=NO)
-            if await store.swap_schedule(row, change(row, store.clock.now())):
-                break
+        if not await change(store, workflow, act):
+            known = [row.workflow for row in await store.schedules()]
+            hint = did_you_mean(workflow, known) or "`holdfast schedules` lists those that there are"
+            raise Problem(f"no schedule of {workflow!r} in {url}", hint=hint, code=NO)
+    word = _STATES[act]
     if as_json:
         output.data_json({"workflow": workflow, "state": word})
     else:

@@ -44,6 +44,7 @@ from .rows import (
     Claim,
     Head,
     Hook,
+    Link,
     OpenStep,
     RunFilter,
     ScheduleRow,
@@ -227,8 +228,8 @@ class Store(abc.ABC):
         raise StoreBroken(f"run {run_id!r} has ended, but its log holds no end: see `holdfast verify`")
 
     @abc.abstractmethod
-    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
-        """(last position, hash) of each append of the run, in order: what `verify` recomputes (law L13)."""
+    async def chain(self, run_id: str) -> list[Link]:
+        """The appends of the run, in order: what `verify` recomputes (law L13)."""
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run, in words: there are none, unless a run's row was taken away by hand."""

@@ -31,6 +31,7 @@ from .rows import (
     Claim,
     Head,
     Hook,
+    Link,
     OpenStep,
     RunFilter,
     ScheduleRow,
@@ -147,7 +148,7 @@ class MemoryStore(GroupStore):
         whole = isinstance(verdict.answer, Appended)
         if whole:
             run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
-        run.appends.append((head.position, head.chain))
+        run.appends.append(Link(head.position, head.chain, request.after if whole else None))
         _change_steps(run, changes)
         _apply(run.timers, changes.timers)
         _apply(run.children, changes.children)
@@ -306,8 +307,8 @@ class MemoryStore(GroupStore):
         rows = sorted(run.children.items())
         return [Child(run.head.run, key, *child, ended(child[0])) for key, child in rows]
 
-    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
-        """(last position, hash) of each append of the run."""
+    async def chain(self, run_id: str) -> list[Link]:
+        """The appends of the run, in order."""
         run = self._data.runs.get(run_id)
         return [] if run is None else list(run.appends)
 

@@ -11,7 +11,7 @@ from ..events import Event, name_of
 from ..queues import Queue
 from .queued import Look, Queued, QueueRow, Taken, Usage, Waiting, answered, choose
 from .removal import Candidate
-from .rows import AccessToken, Head, Hook, ScheduleRow, WorkerRow
+from .rows import AccessToken, Head, Hook, Link, ScheduleRow, WorkerRow
 from .streams import StreamHead
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Run:
         self.log: list[Event] = []
         self.uniques: dict[str, int] = {}
         self.batches: dict[str, tuple[int, int]] = {}
-        self.appends: list[tuple[int, bytes]] = []
+        self.appends: list[Link] = []
         self.steps: dict[str, tuple[int, int | None]] = {}
         self.timers: dict[str, int] = {}
         self.children: dict[str, tuple[str, int, str]] = {}

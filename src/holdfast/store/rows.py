@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from ..schedules import Missed, Schedule
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+
+
+class Link(NamedTuple):
+    """One append of a log: its last position, the hash over the log up to there (law L13), and its fence.
+
+    `after` is the view on which its commands rested (law L4). It is None for facts and records from outside, which
+    rest on no view, and for an append whose commands were refused and whose facts were kept (law L5).
+    """
+
+    last: int
+    hash: bytes
+    after: int | None = None
 
 
 class Head(msgspec.Struct, gc=False):

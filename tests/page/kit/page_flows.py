@@ -81,6 +81,23 @@ async def page_counts() -> list[int]:
         return [await numbers.next() for _ in range(3)]
 
 
+mail = hf.queue("page-mail", concurrency=2, per_key=1, rate=(100, 60))
+
+
+@hf.step
+async def page_says() -> None:
+    words = hf.stream("words")
+    await words.write("first")
+    await gate[-1].wait()
+    await words.write(" and last")
+    await words.end()
+
+
+@hf.workflow
+async def page_tells() -> None:
+    await page_says()
+
+
 async def many_runs(store: Store, number: int) -> None:
     """Runs as a store holds them that has long been in use: most have ended."""
 

@@ -123,7 +123,7 @@ async def assert_sound(store: Store, run: str) -> list[Event]:
     head = await store.head(run)
     assert head is not None
     chain, begin = b"", 0
-    for last, stored in await store.chain(run):
+    for last, stored, _ in await store.chain(run):
         part = [(e.position, e.type, e.key, e.time, e.body) for e in stored_log[begin:last]]
         chain, begin = extend_chain(chain, part), last
         assert stored == chain

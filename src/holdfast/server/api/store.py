@@ -200,7 +200,7 @@ async def children(call: Call[wire.OfRun, None]) -> wire.Children:
 @operation("POST", "/v1/store/chain", scope="read", takes=wire.OfRun, gives=wire.Chain)
 async def chain(call: Call[wire.OfRun, None]) -> wire.Chain:
     """The hash of each append of a run (law L13)."""
-    return wire.Chain([wire.Link(*link) for link in await call.service.store.chain(call.body.run)])
+    return wire.Chain(await call.service.store.chain(call.body.run))
 
 
 @operation("POST", "/v1/store/strays", scope="read", takes=wire.Done, gives=wire.Strays)

@@ -4,8 +4,9 @@ shell      templates, headers, static files, and what a form must bring
 runs       the list of runs, live; `chosen` says which; many cancelled at once
 run        one run: head, timeline, events, data, trail; live
 log        a run's log as the page needs it;  spans: its timeline;  scale: where an instant stands
+streams    what a run publishes, to be read while it works
 actions    what a person may ask of a run;  forms: payloads from a hook's JSON Schema;  pretty: JSON to read
-places     hooks, timers, workers;  trails: the folder's trails
+places     hooks, timers, queues, schedules, workers;  trails: the folder's trails
 live       server-sent events
 """
 
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ...errors import HoldfastError
 from . import actions, places, run, runs, shell, trails
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -28,8 +30,8 @@ def routes() -> list[BaseRoute]:
         Route("/", _kindly(runs.show)),
         Route("/live", _kindly(runs.follow)),
         Route("/cancel", _kindly(runs.cancel), methods=["POST"]),
-        Route("/waiting", _kindly(places.waiting)),
-        Route("/workers", _kindly(places.workers)),
+        *(Route(f"/{name}", _kindly(places.show)) for name in places.NAMES),
+        Route("/schedules", _kindly(places.change_schedule), methods=["POST"]),
         Route("/trails", _kindly(trails.index)),
         Route("/trails/{trail}", _kindly(trails.show)),
         Route("/static/{name:path}", shell.static),
@@ -46,5 +48,7 @@ def _kindly(handler: Handler) -> Handler:
             return await handler(request)
         except shell.Refused as error:
             return shell.failed(request, error)
+        except HoldfastError as error:
+            return shell.failed(request, shell.told(error))
 
     return answer

@@ -55,9 +55,10 @@ class Changes:
         return None if len(runs) > MOST else runs
 
 
-def message(kind: str, data: Any) -> bytes:
-    """One event of the stream."""
-    return b"event: " + kind.encode() + b"\ndata: " + dump_json(data) + b"\n\n"
+def message(kind: str, data: Any, *, id: str | None = None) -> bytes:
+    """One event of the stream; a browser that was cut off says the `id` of the last one that it had."""
+    marked = b"" if id is None else b"id: " + id.encode() + b"\n"
+    return b"event: " + kind.encode() + b"\n" + marked + b"data: " + dump_json(data) + b"\n\n"
 
 
 def stream(events: AsyncIterator[bytes]) -> StreamingResponse:

@@ -40,10 +40,14 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One append: the positions that were committed together, and the hash of the log behind it."""
+    """One append: the positions that were committed together, their fence, and the hash of the log behind it.
+
+    `after` is the view on which its commands rested; None for what rests on none.
+    """
 
     first: int
     last: int
+    after: int | None
     hash: str
 
 
@@ -93,8 +97,8 @@ class Log:
         """The appends that made the log, in order (laws L2 and L13)."""
         if self._parts[0] != self.position:
             made, first = [], 1
-            for last, chain in await self._store.chain(self.run_id):
-                made.append(Part(first, last, chain.hex()))
+            for last, chain, after in await self._store.chain(self.run_id):
+                made.append(Part(first, last, after, chain.hex()))
                 first = last + 1
             self._parts = (self.position, made)
         return self._parts[1]

@@ -19,14 +19,14 @@ from ...trail.export import outline
 from ...trail.export.text import line
 from ...why import Reason, explain, seen
 from ..service import Service
-from . import forms, live, shell
+from . import forms, live, shell, streams
 from .log import Line, Log, Logs, Part
 from .scale import Scale
 
 WINDOW = 60
 """Rows that the page brings with it; the script asks for more as they come into sight."""
 _MOST = 200
-VIEWS = ("timeline", "events", "data")
+VIEWS = ("timeline", "events", "data", "streams")
 
 Wrong = tuple[int, forms.Form]
 
@@ -82,6 +82,7 @@ async def _about(service: Service, log: Log, wrong: Wrong | None = None) -> dict
     return {
         "head": head,
         "log": log,
+        "stream_count": len(await store.streams(log.run_id)),
         "state": log.state,
         "end": log.end.data if log.end is not None else {},
         "created": log.created.data if log.created is not None else {},
@@ -123,6 +124,11 @@ async def _window(request: Request, log: Log, view: str, first: int, count: int)
         scale = Scale(log.spans, Service.of(request).store.clock.now(), skip=skip)
         rows_ = log.spans.rows[first : first + count]
         return {"rows": rows_, "total": len(log.spans.rows), "first": first, "scale": scale, "skip": skip}
+    if view == "streams":
+        store, asked = Service.of(request).store, request.query_params
+        return await streams.window(
+            store, log.run_id, asked.get("stream", ""), asked.get("as", ""), first, count
+        )
     return {}
 
 
@@ -140,6 +146,12 @@ async def _lines_part(request: Request, log: Log) -> Response:
     first, count = _number(request, "from", 0), min(_number(request, "count", WINDOW), _MOST)
     given = await _window(request, log, "events", first, count)
     return shell.page(request, "_lines.html", log=log, **given)
+
+
+async def _chunks(request: Request, log: Log) -> Response:
+    first, count = _number(request, "from", 0), min(_number(request, "count", WINDOW), _MOST)
+    given = await _window(request, log, "streams", first, count)
+    return shell.page(request, "_chunks.html", log=log, **given)
 
 
 def _kinds(request: Request) -> dict[str, Any]:
@@ -213,7 +225,16 @@ async def _event(request: Request, log: Log) -> Response:
         raise shell.Refused(404, f"there is no position {at} in this log")
     parts = await log.parts()
     part = next((part for part in parts if part.first <= at <= part.last), None)
-    return shell.page(request, "_event.html", log=log, event=events[0], append=part)
+    beside = log.lines[part.first - 1 : min(part.last, part.first - 1 + _MOST)] if part is not None else []
+    return shell.page(request, "_event.html", log=log, event=events[0], append=part, beside=beside)
+
+
+async def _chunk(request: Request, log: Log) -> Response:
+    return await streams.chunk(request, Service.of(request).store, log.run_id, _number(request, "at", 0))
+
+
+async def _download(request: Request, log: Log) -> Response:
+    return await streams.download(request, Service.of(request).store, log.run_id, _number(request, "at", 0))
 
 
 async def _trail(request: Request, log: Log) -> Response:
@@ -242,6 +263,7 @@ async def _live(request: Request, log: Log) -> Response:
 async def _follow(request: Request, log: Log) -> AsyncIterator[bytes]:
     service = Service.of(request)
     sent: tuple[int, str | None, str | None] = (-1, None, None)
+    tail = streams.tail(request, service.store, log.run_id)
     with live.Changes(service.store, log.run_id) as changes:
         while True:
             await log.advance()
@@ -254,6 +276,9 @@ async def _follow(request: Request, log: Log) -> AsyncIterator[bytes]:
                 yield live.message("run", await _news(service, log))
             else:
                 yield b": nothing\n\n"
+            if tail is not None:
+                async for message in tail.news():
+                    yield message
             await changes.next()
 
 
@@ -268,6 +293,7 @@ async def _news(service: Service, log: Log) -> dict[str, Any]:
     return {
         "position": log.position,
         "spans": len(log.spans.rows),
+        "streams": about["stream_count"],
         "status": head.status,
         "ended": head.ended is not None,
         "head": shell.part("_head.html", **about),
@@ -288,6 +314,9 @@ _PARTS: dict[str, Callable[[Request, Log], Awaitable[Response]]] = {
     "lines": _lines_part,
     "detail": _detail,
     "event": _event,
+    "chunks": _chunks,
+    "chunk": _chunk,
+    "download": _download,
     "trail": _trail,
     "live": _live,
     "raw": _raw,

@@ -109,6 +109,7 @@ def _environment() -> Environment:
         phrases.ago,
         phrases.due,
         phrases.span,
+        phrases.size,
         phrases.instant,
         phrases.error_line,
         pretty,

@@ -28,6 +28,7 @@ from holdfast.store.rows import (
     Claim,
     Head,
     Hook,
+    Link,
     OpenStep,
     RunFilter,
     ScheduleRow,
@@ -236,10 +237,9 @@ class HttpStore(GroupStore):
         """The child runs of which this run has not heard the end."""
         return (await self._ask("children", wire.OfRun(run_id), wire.Children)).children
 
-    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
-        """(last position, hash) of each append of the run."""
-        links = (await self._ask("chain", wire.OfRun(run_id), wire.Chain)).links
-        return [(link.last, link.hash) for link in links]
+    async def chain(self, run_id: str) -> list[Link]:
+        """The appends of the run, in order."""
+        return (await self._ask("chain", wire.OfRun(run_id), wire.Chain)).links
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run."""

@@ -27,6 +27,7 @@ from holdfast.store.rows import (
     Claim,
     Head,
     Hook,
+    Link,
     OpenStep,
     RunFilter,
     ScheduleRow,
@@ -456,15 +457,8 @@ class OfChild(msgspec.Struct, frozen=True):
     key: str
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True):
-    """The last position of an append, and the hash over the log up to there."""
-
-    last: int
-    hash: bytes
-
-
 class Chain(msgspec.Struct):
-    """The hash of each append of a run, in order."""
+    """The appends of a run, in order."""
 
     links: list[Link]
 

@@ -37,6 +37,7 @@ from holdfast.store.rows import (
     Claim,
     Head,
     Hook,
+    Link,
     OpenStep,
     RunFilter,
     ScheduleRow,
@@ -167,9 +168,9 @@ class PostgresStore(GroupStore):
         """The events beyond `after`, a prefix of what is there."""
         return [to_event(run_id, row) async for row in self._pages("read", run_id, after, limit)]
 
-    async def chain(self, run_id: str) -> list[tuple[int, bytes]]:
-        """(last position, hash) of each append of the run."""
-        return [tuple(row) async for row in self._pages("chain", run_id, 0, None)]
+    async def chain(self, run_id: str) -> list[Link]:
+        """The appends of the run, in order."""
+        return [Link(*row) async for row in self._pages("chain", run_id, 0, None)]
 
     async def _pages(self, query: str, run_id: str, after: int, limit: int | None) -> AsyncIterator[Any]:
         """Rows that begin with a position, page by page."""

@@ -1,6 +1,7 @@
 // One run: its long lists, the details beside them, forms for its hooks, and all of it live.
 
 import { $, $$, follow, toast } from "./shell.js";
+import { Stream } from "./stream.js";
 import { Window } from "./window.js";
 
 const root = $("#run");
@@ -23,7 +24,7 @@ let chosen = null;
 
 async function open(kind, at) {
   chosen = at;
-  const shown = await text(`part=${kind}&at=${at}`);
+  const shown = await text(`part=${kind}&at=${at}${list?.dataset.query ?? ""}`);
   if (chosen !== at || !shown) return;
   detail.innerHTML = shown;
   detail.hidden = false;
@@ -49,11 +50,11 @@ list?.addEventListener("click", (event) => {
   const link = row && $("a", row);
   if (!link || event.ctrlKey || event.metaKey || (event.target.closest("a") && event.button)) return;
   event.preventDefault();
-  if (chosen !== row.dataset.at) open(link.dataset.detail ? "detail" : "event", row.dataset.at);
+  if (chosen !== row.dataset.at) open(link.dataset.shows, row.dataset.at);
 });
 list?.addEventListener("focusin", (event) => { // with the details open, they follow j and k
   const row = event.target.closest("[data-at]");
-  if (chosen && row && row.dataset.at !== chosen) open($("a", row).dataset.detail ? "detail" : "event", row.dataset.at);
+  if (chosen && row && row.dataset.at !== chosen) open($("a", row).dataset.shows, row.dataset.at);
 });
 detail?.addEventListener("click", (event) => { if (event.target.closest("[data-close-detail]")) close(); });
 document.addEventListener("escape", close);
@@ -181,9 +182,9 @@ function update(news) {
   const focused = $("#head").contains(document.activeElement);
   if (!focused || news.ended) $("#head").innerHTML = news.head;
   settle();
-  for (const [view, number] of [["timeline", news.spans], ["events", news.position]]) {
+  for (const [view, number] of [["timeline", news.spans], ["events", news.position], ["streams", news.streams]]) {
     const count = $(`.views [data-view=${view}] b`);
-    if (count) count.textContent = number.toLocaleString("en");
+    if (count) count.textContent = view === "streams" && !number ? "" : number.toLocaleString("en");
   }
   if (news.position === position && !news.ended) return;
   const before = position;
@@ -192,13 +193,13 @@ function update(news) {
     text(`part=scale${list.dataset.query}`).then((scale) => { $("#scale").innerHTML = scale; });
     rows.refresh(news.spans, 0);
     $(".timeline > .empty")?.remove();
-  } else if (rows && !list.dataset.query) {
+  } else if (rows && list.dataset.part === "lines" && !list.dataset.query) {
     rows.refresh(news.position, before);
   }
   if (root.dataset.view === "data" && news.ended && !("ended" in root.dataset)) location.reload();
   if (chosen && news.position !== before) {
     const row = $(`[data-at="${chosen}"] a`);
-    if (row?.dataset.detail) open("detail", chosen);
+    if (row?.dataset.shows === "detail") open("detail", chosen);
   }
   telling = telling && clearTimeout(telling);
   if (trail) telling = setTimeout(tell, 800);
@@ -206,4 +207,7 @@ function update(news) {
 }
 
 if (trail) tell();
-if (!("ended" in root.dataset)) follow(() => join("part=live"), { run: update }); // what is over does not change
+if (!("ended" in root.dataset)) {
+  const stream = root.dataset.view === "streams" ? new Stream(rows) : null;
+  follow(() => join(`part=live${stream?.asks() ?? ""}`), { run: update, streams: (news) => stream?.update(news) });
+} // what is over does not change

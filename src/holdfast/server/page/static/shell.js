@@ -38,6 +38,10 @@ function tick() {
 const set = (element, text) => { if (element.textContent !== text) element.textContent = text; };
 setInterval(tick, 1000);
 
+// ---- on a phone the bar is longer than the screen: where one is, is seen
+
+$(".bar [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // ---- light and dark
 
 function turn() {
@@ -123,7 +127,7 @@ export function move(by) {
 }
 
 let prefix = "";
-const places = { r: "/", h: "/waiting", w: "/workers", t: "/trails" };
+const places = { r: "/", h: "/waiting", q: "/queues", s: "/schedules", w: "/workers", t: "/trails" };
 const go = (selector) => { const link = $(selector); if (link) link.click(); return Boolean(link); };
 const keys = {
   j: () => move(1),
@@ -140,6 +144,7 @@ const keys = {
   1: () => go(".views a:nth-child(1)"),
   2: () => go(".views a:nth-child(2)"),
   3: () => go(".views a:nth-child(3)"),
+  4: () => go(".views a:nth-child(4)"),
   g: () => { prefix = "g"; setTimeout(() => { prefix = ""; }, 1200); },
   Escape: () => document.dispatchEvent(new CustomEvent("escape")),
 };

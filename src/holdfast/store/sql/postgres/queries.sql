@@ -268,8 +268,8 @@ SELECT position, type, key, time, body FROM holdfast.events
 WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 ORDER BY position LIMIT $3;
 
 -- name: chain
--- Last position and hash of each append of a run.
-SELECT position, chain FROM holdfast.events
+-- Last position, hash and fence of each append of a run.
+SELECT position, chain, fence FROM holdfast.events
 WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 AND chain IS NOT NULL
 ORDER BY position LIMIT $3;
 

@@ -190,8 +190,8 @@ SELECT position, type, key, time, CAST(body AS BLOB) FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
 
 -- name: chain
--- Last position and hash of each append of a run.
-SELECT position, chain FROM events
+-- Last position, hash and fence of each append of a run.
+SELECT position, chain, fence FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 AND chain IS NOT NULL
 ORDER BY position LIMIT ?3;
 
