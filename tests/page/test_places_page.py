@@ -41,6 +41,8 @@ async def test_queues_show_what_waits_what_runs_and_the_limits_that_are_known(si
     await store.enlist(WorkerRow("w1", 1, "here", store.clock.now() + 600_000_000))
     taken = await store.take_steps("w1", [flows.mail], ["draw"], 10)
     assert len(taken.steps) == 2
+    for step in taken.steps:
+        await store.append(step.run, [new("step_started", key=step.key, data={"attempt": 1, "worker": "w1"})])
     await expect(mail.locator(".number").nth(1)).to_have_text("2 of 2")
     await expect(mail.locator(".tag")).to_have_text(["2 at once", "1 a key", "100 in 1 min"])
     other = page.locator("[data-row]").filter(has_text="<b>gpu</b>")
