@@ -14,8 +14,7 @@ from holdfast.errors import StoreError
 from holdfast.events import Event
 from holdfast.store import open_store
 from holdfast.store.base import Store
-from holdfast.store.memory import MemoryStore
-from holdfast.store.memory_data import Data
+from holdfast.store.memory import Data, MemoryStore
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.appends import GroupWriter
 from holdfast.store.sqlite.connect import close, connect

@@ -41,8 +41,9 @@ import holdfast as hf
 from holdfast.engine.tick import tick
 from holdfast.events import fold
 from holdfast.runtime import attempt_here
-from holdfast.store import memory, outcomes, rules
-from holdfast.store.sqlite import appends
+from holdfast.store import outcomes, rules
+from holdfast.store.memory import appends as memory_appends
+from holdfast.store.sqlite import appends as sqlite_appends
 from holdfast.store.verdict import Found, copy_of
 from holdfast.verify import Verification
 from holdfast.workflow import Workflow, workflows
@@ -230,7 +231,7 @@ def _without_fence(request: Any, found: Found, now: int) -> Any:
 
 _fits, _there = outcomes.Writing.fits_exactly, outcomes.Writing._there
 PROTECTIONS = {
-    "fence": [(memory, "judge", _without_fence), (appends, "judge", _without_fence)],
+    "fence": [(memory_appends, "judge", _without_fence), (sqlite_appends, "judge", _without_fence)],
     "tail": [(outcomes.Writing, "fits_exactly", lambda self: self.before.position > 0 or _fits(self))],
     "keys": [
         (

@@ -383,7 +383,7 @@ MUTANTS = [
     Mutant(
         "what the unenlisted own is nobody's to free",
         "H-07",
-        "store/memory.py",
+        "store/memory/store.py",
         '*(WorkerRow(owner, 0, "", 0) for owner in sorted(owners))',
         "",
         (*FAMILIES, "tests/laws/test_others.py"),
@@ -458,7 +458,7 @@ MUTANTS = [
     Mutant(
         "a place is freed by who does not hold it any more",
         "queues",
-        "store/memory_data.py",
+        "store/memory/queues.py",
         "if run is not None and run.holders.get(key) == worker:",
         "if run is not None and key in run.holders:",
         (*QUEUES, *FAMILIES),
@@ -466,7 +466,7 @@ MUTANTS = [
     Mutant(
         "places are counted before the transaction that takes them",
         "queues",
-        "store/memory_data.py",
+        "store/memory/queues.py",
         "            choice = choose(queue, self._usage(queue, now), left, now)",
         "            before = self.__dict__.get(queue.name) or Usage({})\n"
         "            self.__dict__[queue.name] = self._usage(queue, now)\n"
@@ -476,8 +476,8 @@ MUTANTS = [
     Mutant(
         "the places of the dead are not put back",
         "queues",
-        "store/memory.py",
-        "[SOME_QUEUE] * self._queues.put_back(worker, held)",
+        "store/memory/ownership.py",
+        "[SOME_QUEUE] * queues.put_back(worker, held)",
         "[SOME_QUEUE] * bool(held)",
         FAMILIES,
     ),

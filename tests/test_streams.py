@@ -21,8 +21,7 @@ from holdfast import faults, streams
 from holdfast.client import App
 from holdfast.errors import StepEnded
 from holdfast.events import new
-from holdfast.store.memory import MemoryStore
-from holdfast.store.memory_data import Data
+from holdfast.store.memory import Data, MemoryStore
 from holdfast.store.streams import Author
 from holdfast.testing import run_workflow
 from holdfast.testing.check import checking

@@ -16,8 +16,7 @@ from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
 from ...store.group import Item, news_of_jobs
-from ...store.memory import MemoryStore
-from ...store.memory_data import Data
+from ...store.memory import Data, MemoryStore
 from ...store.messages import Append, News
 from ...store.rows import ALL, Claim, Head, Hook, OpenStep, RunFilter, Timer, WorkerRow
 from ...store.streams import PAGE_CHUNKS, StreamHead

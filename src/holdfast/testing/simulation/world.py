@@ -20,8 +20,7 @@ from typing import Any
 from ... import ids
 from ...client import App
 from ...errors import StoreError
-from ...store.memory import MemoryStore
-from ...store.memory_data import Data
+from ...store.memory import Data, MemoryStore
 from .faults import QUIET, Profile
 from .loop import Process, Stuck, VirtualLoop, process
 from .store import SimulatedStore

@@ -1,30 +1,25 @@
-"""The store in memory: for tests, for simulation, and as the oracle that the other backends are held to.
-
-`memory://` is private to its handle; `memory://name` is shared by every handle of the process, also by
-handles that live on other threads' loops.
-"""
+"""A handle on the runs of this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from .. import faults
-from ..chunks import Chunk
-from ..clock import Clock
-from ..errors import HoldfastError, LeaseLost, RunNotFound
-from ..events import Event, dump_json, load_json, token_of
-from ..queues import Queue
-from .base import Store
-from .gauge import Gauge, WorkerLoad, count_runs, oldest_of
-from .group import Answers, GroupStore, Item, Job
-from .memory_data import Data, Queues, Run, Stream
-from .messages import SOME_QUEUE, Append, Appended, News, news_of_queues
-from .queued import QueueRow, Taken, Waiting
-from .removal import Removal, choose, neighbours_of
-from .rows import (
+from holdfast import faults
+from holdfast.chunks import Chunk
+from holdfast.clock import Clock
+from holdfast.errors import HoldfastError, LeaseLost
+from holdfast.events import Event
+from holdfast.queues import Queue
+from holdfast.store.gauge import Gauge, WorkerLoad, count_runs, oldest_of
+from holdfast.store.group import Answers, GroupStore, Item, Job
+from holdfast.store.messages import SOME_QUEUE, News
+from holdfast.store.queued import QueueRow, Taken, Waiting
+from holdfast.store.removal import Removal, choose, neighbours_of
+from holdfast.store.rows import (
     ALL,
     AccessToken,
     Child,
@@ -38,18 +33,14 @@ from .rows import (
     Timer,
     WorkerRow,
 )
-from .rules import Changes, Found, HookChange, Verdict, copy_of, judge, resolve, wanted
-from .streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page, judge_write
-from .streams import Found as StreamFound
+from holdfast.store.rules import copy_of
+from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written, first_page
 
-_shared: dict[str, Data] = {}
-
-
-def open_memory(url: str, clock: Clock | None = None) -> Store:
-    """A handle on the memory store of this URL."""
-    name = url.removeprefix("memory://")
-    data = _shared.setdefault(name, Data()) if name else Data()
-    return MemoryStore(url, clock, data)
+from . import ownership
+from .appends import append
+from .data import Data, Run
+from .queues import Queues
+from .streams import put_chunks
 
 
 class MemoryStore(GroupStore):
@@ -84,7 +75,7 @@ class MemoryStore(GroupStore):
                 if isinstance(item, Job):
                     answers.append(_attempt(item.work))
                 else:
-                    answers.append(_attempt(lambda item=item: self._append(item, news)))  # type: ignore[misc]
+                    answers.append(_attempt(partial(append, self._data, item, self.clock.now(), news)))
         faults.point("store.commit.after")
         return answers, news
 
@@ -94,123 +85,11 @@ class MemoryStore(GroupStore):
             if handle is not self and handle._loop is not None and not handle._loop.is_closed():
                 handle._loop.call_soon_threadsafe(handle.tell, news)
 
-    def _append(self, request: Append, news: list[News]) -> Appended | BaseException:
-        if request.token is not None:
-            refused = resolve(request, self._find(request))
-            if refused is not None:
-                return refused
-        verdict = judge(request, self._find(request), self.clock.now())
-        if verdict.rows:
-            self._write(request, verdict, news)
-        return verdict.answer
-
-    def _find(self, request: Append) -> Found:
-        data, run = self._data, self._data.runs.get(request.run)
-        found = Found(None if run is None else run.head)
-        tokens = {token_of(d.key) for d in request.drafts if d.type in ("hook_opened", "hook_received")}
-        opened = {token: [data.hooks[at] for at in data.tokens.get(token, ())] for token in tokens}
-        found.former = {token: hooks[-1].status for token, hooks in opened.items() if hooks}
-        found.continued = {
-            token: hooks[-1].run
-            for token, hooks in opened.items()
-            if hooks and hooks[-1].status == "continued"
-        }
-        found.holders = {
-            # The newest open one; they are all of one run, which `rules` sees to.
-            token: (hook.run, hook.key)
-            for token, hooks in opened.items()
-            for hook in hooks
-            if hook.status == "open"
-        }
-        found.deliveries = {
-            str(d.unique): data.deliveries[d.unique] for d in request.drafts if d.unique in data.deliveries
-        }
-        if run is None:
-            return found
-        found.batch = run.batches.get(request.batch)
-        found.uniques = {key: run.uniques[key] for key in wanted(request.drafts) if key in run.uniques}
-        found.steps, found.timers, found.children = run.steps, run.timers, run.children
-        found.beyond = run.log[request.after :] if request.after is not None else ()
-        return found
-
-    def _write(self, request: Append, verdict: Verdict, news: list[News]) -> None:
-        head, changes, data = verdict.head, verdict.changes, self._data
-        assert head is not None
-        assert changes is not None
-        run = data.runs.setdefault(head.run, Run(head))
-        was_fact = 0 if run.head is head else run.head.fact
-        run.head = head
-        for row in verdict.rows:
-            draft = row.draft
-            run.log.append(Event(head.run, row.position, draft.type, draft.key, row.time, draft.body))
-            if draft.unique is not None:
-                run.uniques.setdefault(draft.unique, row.position)
-        whole = isinstance(verdict.answer, Appended)
-        if whole:
-            run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
-        run.appends.append(Link(head.position, head.chain, request.after if whole else None))
-        _change_steps(run, changes)
-        _apply(run.timers, changes.timers)
-        _apply(run.children, changes.children)
-        for change in changes.hooks:
-            self._change_hook(head, change)
-        for unique, position, digest in changes.deliveries:
-            data.deliveries[unique] = (head.run, position, digest)
-        if changes.ended:
-            for rows in (run.steps, run.timers, run.queued, run.holders):
-                rows.clear()
-            if run.children:
-                data.orphaned[head.run] = run
-            self._end_hooks(head.run, "continued" if changes.continued else "run_ended")
-        # Facts that come back to their writer with the answer are no news; those of a refused one are.
-        outside = head.fact > was_fact and not (whole and request.after is not None)
-        news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
-        if changes.queued:
-            news += news_of_queues(head.run, changes.queued)
-
-    def _change_hook(self, head: Head, change: HookChange) -> None:
-        key, opened = change.key, change.data
-        token = token_of(key)
-        if opened is not None:
-            schema, metadata = _plain(opened.get("schema")), _plain(opened.get("metadata"))
-            hook = Hook(token, head.run, key, "open", change.time, schema, metadata)
-            self._data.hooks[head.run, key] = hook
-            self._data.tokens.setdefault(token, []).append((head.run, key))
-            return
-        hook_row = self._data.hooks.get((head.run, key))
-        if hook_row is not None and hook_row.status == "open":
-            self._shut(hook_row, "closed")
-
-    def _end_hooks(self, run: str, status: str) -> None:
-        for hook in list(self._data.hooks.values()):
-            if hook.run == run and hook.status == "open":
-                self._shut(hook, status)
-
-    def _shut(self, hook: Hook, status: str) -> None:
-        self._data.hooks[hook.run, hook.key] = Hook(
-            hook.token, hook.run, hook.key, status, hook.opened, hook.schema, hook.metadata
-        )
-
     # ---- streams
 
     def put_chunks(self, write: Write) -> Written | HoldfastError:
         """Judge and write chunks of a stream."""
-        run = self._data.runs.get(write.run)
-        stream = None if run is None else run.streams.get(write.name)
-        found = StreamFound(run is not None, run is not None and run.head.ended is not None)
-        author = write.author
-        if author is not None and author.run in self._data.runs:
-            found.open = self._data.runs[author.run].steps.get(author.step)
-        if stream is not None:
-            found.stream, found.keys, found.batch = stream.head, stream.keys, stream.batches.get(write.batch)
-        verdict = judge_write(write, found, self.clock.now())
-        if verdict.head is not None and run is not None:
-            stream = run.streams.setdefault(write.name, Stream(verdict.head))
-            stream.head = verdict.head
-            stream.chunks += verdict.chunks
-            stream.keys.update((c.key, c.position) for c in verdict.chunks if c.key is not None)
-            stream.batches[write.batch] = (verdict.chunks[0].position, verdict.chunks[-1].position)
-        return verdict.answer
+        return put_chunks(self._data, write, self.clock.now())
 
     async def read_stream(
         self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
@@ -316,13 +195,8 @@ class MemoryStore(GroupStore):
 
     async def enlist(self, worker: WorkerRow) -> None:
         """Add a worker, or move its lease on."""
-
-        def work() -> None:
-            if worker.id in self._enlisted and worker.id not in self._data.workers:
-                raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
-            self._data.workers[worker.id] = worker
-
-        await self.job(work)
+        known = worker.id in self._enlisted
+        await self.job(lambda: ownership.enlist(self._data, worker, known=known))
         self._enlisted.add(worker.id)
 
     async def workers(self) -> list[WorkerRow]:
@@ -333,44 +207,18 @@ class MemoryStore(GroupStore):
 
     async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
-
-        def work() -> list[News]:
-            self._data.workers.pop(worker, None)
-            heads = [run.head for run in self._data.runs.values() if run.head.owner == worker]
-            for head in heads:
-                head.owner = None
-            held = [(step.run, step.key) for step in self._queues.held(worker)]
-            return _freed(heads) + [SOME_QUEUE] * self._queues.put_back(worker, held)
-
-        self.announce(await self.job(work))
+        self.announce(await self.job(lambda: ownership.discharge(self._data, self._queues, worker)))
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
     ) -> list[Claim]:
         """Give the worker free runs that are ready."""
-
-        def work() -> list[Claim]:
-            if worker not in self._data.workers:
-                raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")
-            claims: list[Claim] = []
-            for run in self._data.runs.values():
-                head = run.head
-                if len(claims) >= limit:
-                    break
-                wanted_now = _to_take_up(head) if parked else head.ready
-                if head.owner is None and head.workflow in workflows and wanted_now:
-                    head.owner = worker
-                    if parked:
-                        head.parked = None
-                    claims.append(_claim(run, ready=parked or head.to_load))
-            return claims
-
-        return await self.job(work)
+        return await self.job(lambda: ownership.claim(self._data, worker, workflows, limit, parked=parked))
 
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
         return [
-            _claim(run, ready=run.head.to_load)
+            ownership.claim_of(run, ready=run.head.to_load)
             for run in self._data.runs.values()
             if run.head.owner == worker and run.head.ended is None
         ]
@@ -391,54 +239,19 @@ class MemoryStore(GroupStore):
 
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
-
-        def work() -> None:
-            run = self._data.orphaned.get(run_id)
-            if run is not None:
-                run.children.pop(key, None)
-                if not run.children:
-                    del self._data.orphaned[run_id]
-
-        await self.job(work)
+        await self.job(lambda: ownership.bury_orphan(self._data, run_id, key))
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""
-
-        def work() -> list[News]:
-            runs = [self._data.runs[run_id] for run_id in marks if run_id in self._data.runs]
-            heads = [run.head for run in runs if run.head.owner == worker]
-            for head in heads:
-                head.owner = None
-                head.delivered = max(head.delivered, marks[head.run])
-            return _freed(heads)
-
-        self.announce(await self.job(work))
+        self.announce(await self.job(lambda: ownership.release(self._data, worker, marks)))
 
     async def park(self, run_id: str, reason: str | None) -> None:
         """Set a run aside, or take it up again."""
-
-        def work() -> list[News]:
-            run = self._data.runs.get(run_id)
-            if run is None:
-                raise RunNotFound(f"no run {run_id!r} in this store")
-            if run.head.ended is None:
-                run.head.parked, run.head.owner = reason, None
-                run.head.crashes = 0
-            return _freed([run.head])
-
-        self.announce(await self.job(work))
+        self.announce(await self.job(lambda: ownership.park(self._data, run_id, reason)))
 
     async def crashed(self, run_id: str) -> int:
         """Count one more crash of a tick."""
-
-        def work() -> int:
-            run = self._data.runs.get(run_id)
-            if run is None:
-                raise RunNotFound(f"no run {run_id!r} in this store")
-            run.head.crashes += 1
-            return run.head.crashes
-
-        return await self.job(work)
+        return await self.job(lambda: ownership.crashed(self._data, run_id))
 
     # ---- schedules
 
@@ -448,20 +261,7 @@ class MemoryStore(GroupStore):
 
     async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
         """Put one row in the place of another."""
-
-        def work() -> bool:
-            either = was or now
-            if either is None or self._data.schedules.get(either.workflow) != was:
-                return False
-            if was is not None and now is not None and now.workflow != was.workflow:
-                return False
-            if now is None:
-                del self._data.schedules[either.workflow]
-            else:
-                self._data.schedules[now.workflow] = now
-            return True
-
-        return await self.job(work)
+        return await self.job(lambda: ownership.swap_schedule(self._data, was, now))
 
     # ---- who may call a server
 
@@ -552,46 +352,6 @@ class MemoryStore(GroupStore):
         removal = await self.job(work)
         faults.point("prune.commit.after")
         return removal
-
-
-def _to_take_up(head: Head) -> bool:
-    """Parked, and not for killing or blocking its workers."""
-    if head.parked is None or head.ended is not None:
-        return False
-    return bool(load_json(head.parked.encode()).get("kind") != "runaway")
-
-
-def _claim(run: Run, *, ready: bool) -> Claim:
-    due = min(run.timers.values(), default=None)
-    return Claim(run.head.run, run.head.workflow, due, ready, run.head.crashes)
-
-
-def _freed(heads: Sequence[Head]) -> list[News]:
-    """What others may want to hear: runs that are free now and have something to do."""
-    return [News(head.run, None, False, False, True) for head in heads if head.ready]
-
-
-def _plain(value: object) -> Any:
-    """As it comes back from JSON, which is how the other backends keep it."""
-    return load_json(dump_json(value))
-
-
-def _change_steps(run: Run, changes: Changes) -> None:
-    _apply(run.steps, changes.steps)
-    run.queued.update(changes.queued)
-    for key, step in changes.steps.items():
-        if step is None:
-            run.queued.pop(key, None)
-        if step is None or step[1] is not None:
-            run.holders.pop(key, None)
-
-
-def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = value
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
