@@ -161,6 +161,12 @@ async def holds(path: str, gate: str, token: str = "") -> int:
     return attempt
 
 
+@hf.workflow(name="recovery.interrupts-its-process")
+async def interrupts_its_process(token: str) -> None:
+    await hf.hook(token)
+    raise KeyboardInterrupt
+
+
 @hf.workflow(name="recovery.kills-its-process")
 async def kills_its_process(marker: str) -> None:
     await hf.hook(marker)

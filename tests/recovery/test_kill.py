@@ -5,7 +5,15 @@ import signal
 import time
 
 import pytest
-from recovery_flows import ERRAND, answers, errand, holds, holds_twice, kills_its_process
+from recovery_flows import (
+    ERRAND,
+    answers,
+    errand,
+    holds,
+    holds_twice,
+    interrupts_its_process,
+    kills_its_process,
+)
 from recovery_kit import assert_as_if_nothing_had_happened, effects, wait_until
 from worker_kit import assert_one_end, log_of, logged, of_type, parked, types
 
@@ -231,6 +239,22 @@ async def test_a_workflow_that_kills_its_process_is_parked_after_three(children)
         assert await last.result(10) == 1
         assert child.leave() == 0, "a parked runaway kills no further worker"
         assert (await killer.info()).parked is not None
+
+
+async def test_a_workflow_that_interrupts_its_process_is_parked_after_three(children):
+    """A KeyboardInterrupt ends the worker, whoever raised it; one that the code raises each time ends three."""
+    async with hf.connect(children.url) as app:
+        run = await app.start(interrupts_its_process, "strike", run_id="interrupts")
+        child = children.worker()
+        await logged(app, run.id, "hook_opened")
+        await app.resume("strike")
+        for n in range(3):
+            assert await asyncio.to_thread(child.process.wait, 20) != 0, child.said()
+            assert "KeyboardInterrupt" in child.said()
+            if n < 2:
+                child = children.worker()
+        assert "killed 3 workers" in (await parked(app, run.id))["message"]
+        assert types(await log_of(app, run.id))[-1] == "hook_received", "nothing was written in its name"
 
 
 async def test_results_cross_processes_at_once(children, record_property):

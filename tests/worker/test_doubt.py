@@ -15,6 +15,7 @@ from holdfast.client import App
 from holdfast.engine.tick import replay
 from holdfast.errors import ReplayDivergence
 from holdfast.store import open_store
+from holdfast.worker.attempts import Attempts
 
 bodies: Counter[tuple[str, int]] = Counter()
 
@@ -364,6 +365,52 @@ async def test_two_workers_that_both_take_up_a_started_attempt(url):
                 await one_app.resume("claimed", value)
             assert await other_app.run(run.id).result(20) == RESULT
         assert_sound(await log_of(one_app, run.id), deciders=2)
+
+
+@hf.step(name="doubt.once", retries=0)
+async def once(gate: str) -> str:
+    body()
+    await gates[gate].wait()
+    return "done"
+
+
+@hf.workflow(name="doubt.one-chance")
+async def one_chance(gate: str) -> str:
+    return await once(gate)
+
+
+gates: dict[str, asyncio.Event] = {}
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_last_attempt_is_lost_only_when_its_worker_is(url, monkeypatch, dies):
+    """A second decider waits for the attempt of a worker that is alive, however few retries there are."""
+    monkeypatch.setattr("holdfast.worker.advance._OTHERS", 0.02)
+    gate = gates["once"] = asyncio.Event()
+    async with hf.connect(url) as first, hf.connect(url) as second, first.worker() as holder:
+        run = await first.start(one_chance, "once", run_id="once")
+        await logged(first, run.id, "step_started")
+        async with second.worker() as other:
+            looks, look = asyncio.Semaphore(0), Attempts.is_under_way
+
+            async def counted(attempts, key):
+                found = await look(attempts, key)
+                looks.release()
+                return found
+
+            monkeypatch.setattr(Attempts, "is_under_way", counted)
+            other.wake(run.id, "doubt.one-chance")
+            for _ in range(3):
+                await looks.acquire()
+            assert not of_type(await log_of(first, run.id), "step_failed")
+            if dies:
+                await first.store.discharge(holder.id)
+                with pytest.raises(hf.RunFailed, match="StepLost"):
+                    await second.run(run.id).result(20)
+            gate.set()
+            if not dies:
+                assert await second.run(run.id).result(20) == "done"
+    assert bodies == {("once/doubt.once#1", 1): 1}
 
 
 async def test_a_store_of_another_process_has_the_same_view(url):

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import faults, metrics, tracing
+from ..engine.context import StepCall
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import (
     CommandMissing,
@@ -51,7 +52,7 @@ from ..logs import About
 from ..store.messages import Append, Appended, News
 from ..store.rows import OpenStep
 from ..workflow import Workflow
-from .attempts import Attempts
+from .attempts import Attempts, lost
 from .children import Children
 from .execute import RunningStep
 
@@ -314,6 +315,9 @@ class Advance:
             self.drop()
             self.busy = True
             self.worker.spawn(self._count_crash(error))
+        except KeyboardInterrupt:  # from the keyboard or from the code, it ends the worker
+            self.worker.struck_by(self)
+            raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the worker
             self._log.exception("%s: the engine broke; the run is parked", self.run_id)
             self._park("broken", error)
@@ -616,8 +620,26 @@ class Advance:
         cared_for = self._attempts.running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
         for call in list(execution.calls.values()):
             step = open_steps.get(call.key)
-            if step is not None and call.key not in cared_for and ("step_scheduled", call.key) not in asked:
+            if step is None or call.key in cared_for or ("step_scheduled", call.key) in asked:
+                continue
+            if self._attempts.used_up(call, step):
+                self.worker.spawn(self._judge_last(execution, call, step.attempt))
+            else:
                 self._note(self._attempts.take_up(call, step.attempt, step.due))
+
+    async def _judge_last(self, execution: Execution, call: StepCall, attempt: int) -> None:
+        """A step's last attempt was begun elsewhere: it is lost, unless whoever began it lives."""
+        try:
+            under_way = await self._attempts.is_under_way(call.key)
+        except StoreError:
+            under_way = True
+        if self.closed or execution is not self.execution or call.key not in execution.calls:
+            return
+        if under_way:
+            self._await_other(execution, call.key)
+        else:
+            self._note(lost(call.key, attempt, call.step.options.retries))
+            self.turn()
 
     def _still_counts(self, draft: Draft, open_steps: Mapping[str, OpenStep]) -> bool:
         if draft.type == "timer_fired":

@@ -20,6 +20,7 @@ from .. import failures, tracing
 from ..engine.context import StepCall
 from ..errors import StepLost
 from ..events import Draft, new
+from ..store.rows import OpenStep
 from .execute import Outcome, RunningStep
 
 if TYPE_CHECKING:
@@ -149,9 +150,13 @@ class Attempts:
         if due is not None:
             self._wait(call.key, attempt + 1, due)
             return None
-        if attempt <= call.step.options.retries:
-            return self._start(call.key, attempt + 1, **({"reason": "recovered"} if attempt else {}))
-        return lost(call.key, attempt, call.step.options.retries)
+        return self._start(call.key, attempt + 1, **({"reason": "recovered"} if attempt else {}))
+
+    def used_up(self, call: StepCall, step: OpenStep) -> bool:
+        """Whether the step's last attempt has begun, and nothing is known of how it went."""
+        if call.queued or call.future.done() or step.due is not None:
+            return False
+        return step.attempt > call.step.options.retries
 
     async def is_under_way(self, key: str) -> bool:
         """Whether the last attempt of this step is on, at a worker that lives. Raises StoreError."""

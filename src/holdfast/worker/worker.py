@@ -112,6 +112,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ambiguous: set[str] = set()
         self._presence: Presence | None = None
+        self._struck: str | None = None  # the run whose tick ends this worker
         self._maintain = Maintain(self, poll=poll, probe=probe, lease=lease)
         self._unlisten: Callable[[], None] = lambda: None
         self._uncounted: list[Callable[[], None]] = []
@@ -157,6 +158,8 @@ class Worker:
             advance.close()
         self._live.clear()
         try:
+            if self._struck is not None:
+                await self.judge_crash(self.id, self._struck)
             await self.store.release(self.id, marks)
             await self.store.discharge(self.id)
         except HoldfastError as error:
@@ -372,6 +375,13 @@ class Worker:
                 )
 
         self.store.submit(Append(run_id, [draft], None, self.store.next_batch(), answered))
+
+    def struck_by(self, advance: Advance) -> None:
+        """A tick of this run is about to end the worker: it counts as a death."""
+        self._struck = advance.run_id
+        advance.busy = True  # whatever comes of it now is nobody's turn
+        self._live.pop(advance.run_id, None)
+        advance.close(ended=False)
 
     def deposed(self) -> None:
         """Others have declared this worker dead: let go of every run. What steps come to is still recorded."""
