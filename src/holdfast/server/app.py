@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..store.http.wire import Problem
+from ..store.http.wire.problems import Problem
 from . import api, page, prometheus, webhooks
 from .refusal import OWN, Refused, answer_to, problem_response
 from .service import Service

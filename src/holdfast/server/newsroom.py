@@ -22,7 +22,7 @@ import msgspec
 
 from ..errors import HoldfastError
 from ..store.base import Store
-from ..store.http.wire import news_row
+from ..store.http.wire.working import news_row
 from ..store.messages import News
 
 log = logging.getLogger("holdfast.server")

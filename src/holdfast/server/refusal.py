@@ -11,7 +11,8 @@ import math
 from starlette.responses import Response
 
 from ..errors import HoldfastError, HookNotFound
-from ..store.http.wire import Problem, encode, problem_of
+from ..store.http.wire.encoding import encode
+from ..store.http.wire.problems import Problem, problem_of
 
 STATUS = {
     "payload": 400,

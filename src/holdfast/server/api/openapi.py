@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...errors import HoldfastError
-from ...store.http.wire import Problem
+from ...store.http.wire.problems import Problem
 from ..refusal import STATUS
 from .operation import KEY_LIMIT, OPERATIONS, Operation, parameters
 

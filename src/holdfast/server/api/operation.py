@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...errors import HoldfastError, PayloadError
-from ...store.http.wire import decoder, encode
+from ...store.http.wire.encoding import decoder, encode
 from ..access import Caller
 from ..refusal import Refused, answer_to
 from ..service import Service

@@ -27,7 +27,8 @@ from ...errors import (
 from ...events import Event, dump_json
 from ...handle import RunSummary, summary
 from ...logcheck import Difference
-from ...store.http import wire
+from ...store.http.wire import writing
+from ...store.http.wire.events import DraftRow
 from ...store.rows import Head, RunFilter, Status
 from ...verify import Verification
 from ..refusal import Refused
@@ -301,7 +302,7 @@ class AppendEvents(msgspec.Struct, forbid_unknown_fields=True):
     "/v1/runs/{run}/events",
     scope="write",
     takes=AppendEvents,
-    gives=wire.Taken,
+    gives=writing.Taken,
     errors=(
         *(PayloadError, FenceMissing, InvalidAppend, RunNotFound, HookNotFound, CommandMissing, StepEnded),
         *(RunEnded, StaleLog, TooEarly),
@@ -315,9 +316,9 @@ async def append_events(call: Call[AppendEvents, None]) -> Response | Reply:
     The Idempotency-Key is the batch id: send an append whose answer was lost again under the same key.
     """
     asked = call.body
-    drafts = [wire.DraftRow(e.type, e.key, dump_json(e.data).decode(), e.at) for e in asked.events]
+    drafts = [DraftRow(e.type, e.key, dump_json(e.data).decode(), e.at) for e in asked.events]
     batch = call.key or call.service.store.next_batch()
-    row = wire.AppendRow(call.path("run"), drafts, batch, asked.after, asked.owner)
+    row = writing.AppendRow(call.path("run"), drafts, batch, asked.after, asked.owner)
     answer = await submit(call.service, call.caller, row)
     if isinstance(answer, HoldfastError | Refused):
         raise answer

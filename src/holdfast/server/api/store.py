@@ -1,6 +1,6 @@
 """The contract of the store, one operation for each of its methods: what workers behind the server use.
 
-The bodies are the types of `store/http/wire.py`. All of it is POST, for the ids of runs are any text, and a
+The bodies are the types of `store/http/wire/`. All of it is POST, for the ids of runs are any text, and a
 path is not.
 """
 
@@ -16,7 +16,8 @@ from starlette.responses import StreamingResponse
 from ...chunks import Part, check_name
 from ...errors import HoldfastError, InvalidAppend, LeaseLost, PayloadError, RunNotFound
 from ...events import load_json
-from ...store.http import wire
+from ...store.http.wire import problems, reading, working, writing
+from ...store.http.wire.events import DraftRow, EventRow, event_rows
 from ...store.messages import Appended
 from ...store.removal import Removal
 from ..access import Caller
@@ -36,7 +37,7 @@ _OUTSIDE = frozenset({"cancel_requested", "woken", "hook_received", "run_created
 # ---- appending ----------------------------------------------------------------------------------------------
 
 
-def scope_of(row: wire.AppendRow) -> str:
+def scope_of(row: writing.AppendRow) -> str:
     """What an append needs: work, or write where it is what `app.start`, `resume`, `cancel` … append."""
     for draft in row.drafts:
         if draft.type not in _OUTSIDE and not _terminates(draft):
@@ -46,7 +47,7 @@ def scope_of(row: wire.AppendRow) -> str:
     return "work" if row.owner is not None else "write"
 
 
-def _terminates(draft: wire.DraftRow) -> bool:
+def _terminates(draft: DraftRow) -> bool:
     if draft.type != "run_cancelled":
         return False
     try:
@@ -56,12 +57,12 @@ def _terminates(draft: wire.DraftRow) -> bool:
     return isinstance(data, dict) and data.get("by") == "terminate"
 
 
-@operation("POST", "/v1/store/write", scope="write", takes=wire.WriteGroup, gives=wire.Outcomes)
-async def write(call: Call[wire.WriteGroup, None]) -> wire.Outcomes:
+@operation("POST", "/v1/store/write", scope="write", takes=writing.WriteGroup, gives=writing.Outcomes)
+async def write(call: Call[writing.WriteGroup, None]) -> writing.Outcomes:
     """Append to several runs and streams at once, in one commit; each has its own outcome (laws L2–L5, L12)."""
     group = call.body
     # Each in a task of its own: so all of them are handed to the store in one turn of the loop.
-    return wire.Outcomes(
+    return writing.Outcomes(
         await asyncio.gather(
             *(_append(call, row) for row in group.appends),
             *(_write_chunks(call, row) for row in group.chunks),
@@ -69,15 +70,15 @@ async def write(call: Call[wire.WriteGroup, None]) -> wire.Outcomes:
     )
 
 
-async def _append(call: Call[Any, Any], row: wire.AppendRow) -> wire.Outcome:
+async def _append(call: Call[Any, Any], row: writing.AppendRow) -> writing.Outcome:
     return outcome(await submit(call.service, call.caller, row), row)
 
 
-async def _write_chunks(call: Call[Any, Any], row: wire.WriteStream) -> wire.Outcome:
+async def _write_chunks(call: Call[Any, Any], row: writing.WriteStream) -> writing.Outcome:
     if not allows(call.caller.scope, "work"):
         refused = Refused(403, "access_denied", "the scope work is needed to write to a stream")
-        return wire.Outcome(403, problem=refused.problem)
-    parts = wire.parts_of(row)
+        return writing.Outcome(403, problem=refused.problem)
+    parts = writing.parts_of(row)
     try:
         for part in parts:
             _check_part(part)
@@ -86,8 +87,8 @@ async def _write_chunks(call: Call[Any, Any], row: wire.WriteStream) -> wire.Out
             row.run, row.name, parts, author=row.author, batch=row.batch, limit=row.limit
         )
     except HoldfastError as error:
-        return wire.Outcome(status_of(error), problem=wire.problem_of(error))
-    return wire.Outcome(200, written=written)
+        return writing.Outcome(status_of(error), problem=problems.problem_of(error))
+    return writing.Outcome(200, written=written)
 
 
 def _check_part(part: Part) -> None:
@@ -103,7 +104,7 @@ def _check_part(part: Part) -> None:
         raise PayloadError("a chunk: an end mark has no body")
 
 
-def submit(service: Service, caller: Caller, row: wire.AppendRow) -> asyncio.Future[Any]:
+def submit(service: Service, caller: Caller, row: writing.AppendRow) -> asyncio.Future[Any]:
     """Hand an append to the store; the future has the answer, or the error as its result."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -117,20 +118,20 @@ def submit(service: Service, caller: Caller, row: wire.AppendRow) -> asyncio.Fut
         future.set_result(Refused(403, "access_denied", message))
         return future
     try:
-        service.store.submit(wire.append_of(row, answer))
+        service.store.submit(writing.append_of(row, answer))
     except HoldfastError as error:
         future.set_result(error)
     return future
 
 
-def outcome(answer: Any, row: wire.AppendRow) -> wire.Outcome:
+def outcome(answer: Any, row: writing.AppendRow) -> writing.Outcome:
     """What an append came to, with the status that it would have alone."""
     if isinstance(answer, Appended):
-        return wire.Outcome(200, taken=wire.taken_row(answer, row.run))
+        return writing.Outcome(200, taken=writing.taken_row(answer, row.run))
     if isinstance(answer, Refused):
-        return wire.Outcome(answer.status, problem=answer.problem)
+        return writing.Outcome(answer.status, problem=answer.problem)
     if isinstance(answer, HoldfastError):
-        return wire.Outcome(status_of(answer), problem=wire.problem_of(answer))
+        return writing.Outcome(status_of(answer), problem=problems.problem_of(answer))
     if isinstance(answer, ArithmeticError | LookupError | TypeError | ValueError):
         return outcome(InvalidAppend(f"an append to {row.run!r} that no store can hold: {answer}"), row)
     raise answer
@@ -139,152 +140,161 @@ def outcome(answer: Any, row: wire.AppendRow) -> wire.Outcome:
 # ---- reading ------------------------------------------------------------------------------------------------
 
 
-@operation("POST", "/v1/store/read", scope="read", takes=wire.ReadLog, gives=wire.LogPage)
-async def read(call: Call[wire.ReadLog, None]) -> wire.LogPage:
+@operation("POST", "/v1/store/read", scope="read", takes=reading.ReadLog, gives=reading.LogPage)
+async def read(call: Call[reading.ReadLog, None]) -> reading.LogPage:
     """The events of a run beyond a position, or the first of them (law L1)."""
     asked = call.body
     wanted = PAGE if asked.limit is None else max(0, min(asked.limit, PAGE))
     events = await call.service.store.read(asked.run, max(asked.after, 0), wanted)
-    rows: list[wire.EventRow] = []
+    rows: list[EventRow] = []
     size = 0
-    for row in wire.event_rows(events):
+    for row in event_rows(events):
         size += len(row.body)
         if rows and size > PAGE_BYTES:
             break
         rows.append(row)
     cut = len(rows) < len(events) or (len(rows) == PAGE and (asked.limit is None or asked.limit > PAGE))
-    return wire.LogPage(rows, cut)
+    return reading.LogPage(rows, cut)
 
 
-@operation("POST", "/v1/store/head", scope="read", takes=wire.OfRun, gives=wire.HeadOf)
-async def head(call: Call[wire.OfRun, None]) -> wire.HeadOf:
+@operation("POST", "/v1/store/head", scope="read", takes=reading.OfRun, gives=reading.HeadOf)
+async def head(call: Call[reading.OfRun, None]) -> reading.HeadOf:
     """A run's row."""
-    return wire.HeadOf(await call.service.store.head(call.body.run))
+    return reading.HeadOf(await call.service.store.head(call.body.run))
 
 
-@operation("POST", "/v1/store/runs", scope="read", takes=wire.ListRuns, gives=wire.Heads)
-async def runs(call: Call[wire.ListRuns, None]) -> wire.Heads:
+@operation("POST", "/v1/store/runs", scope="read", takes=reading.ListRuns, gives=reading.Heads)
+async def runs(call: Call[reading.ListRuns, None]) -> reading.Heads:
     """A page of runs, newest first."""
     asked = call.body
     before = None if asked.before is None else (asked.before.created, asked.before.run)
-    return wire.Heads(await call.service.store.runs(asked.which, before=before, limit=asked.limit))
+    return reading.Heads(await call.service.store.runs(asked.which, before=before, limit=asked.limit))
 
 
-@operation("POST", "/v1/store/hooks", scope="read", takes=wire.ListHooks, gives=wire.Hooks)
-async def hooks(call: Call[wire.ListHooks, None]) -> wire.Hooks:
+@operation("POST", "/v1/store/hooks", scope="read", takes=reading.ListHooks, gives=reading.Hooks)
+async def hooks(call: Call[reading.ListHooks, None]) -> reading.Hooks:
     """A page of hooks by token and run."""
     after = call.body.after
     wanted = msgspec.structs.asdict(call.body)
     wanted["after"] = after and (after.token, after.run)
-    return wire.Hooks(await call.service.store.hooks(**wanted))
+    return reading.Hooks(await call.service.store.hooks(**wanted))
 
 
-@operation("POST", "/v1/store/timers", scope="read", takes=wire.ListTimers, gives=wire.Timers)
-async def timers(call: Call[wire.ListTimers, None]) -> wire.Timers:
+@operation("POST", "/v1/store/timers", scope="read", takes=reading.ListTimers, gives=reading.Timers)
+async def timers(call: Call[reading.ListTimers, None]) -> reading.Timers:
     """Pending timers, the earliest first."""
-    return wire.Timers(await call.service.store.timers(run=call.body.run, limit=call.body.limit))
+    return reading.Timers(await call.service.store.timers(run=call.body.run, limit=call.body.limit))
 
 
-@operation("POST", "/v1/store/open_steps", scope="read", takes=wire.OfRun, gives=wire.OpenSteps)
-async def open_steps(call: Call[wire.OfRun, None]) -> wire.OpenSteps:
+@operation("POST", "/v1/store/open_steps", scope="read", takes=reading.OfRun, gives=reading.OpenSteps)
+async def open_steps(call: Call[reading.OfRun, None]) -> reading.OpenSteps:
     """The steps of a run that still owe an outcome."""
-    return wire.OpenSteps(await call.service.store.open_steps(call.body.run))
+    return reading.OpenSteps(await call.service.store.open_steps(call.body.run))
 
 
-@operation("POST", "/v1/store/children", scope="read", takes=wire.OfRun, gives=wire.Children)
-async def children(call: Call[wire.OfRun, None]) -> wire.Children:
+@operation("POST", "/v1/store/children", scope="read", takes=reading.OfRun, gives=reading.Children)
+async def children(call: Call[reading.OfRun, None]) -> reading.Children:
     """The child runs of which a run has not heard the end."""
-    return wire.Children(await call.service.store.children(call.body.run))
+    return reading.Children(await call.service.store.children(call.body.run))
 
 
-@operation("POST", "/v1/store/chain", scope="read", takes=wire.OfRun, gives=wire.Chain)
-async def chain(call: Call[wire.OfRun, None]) -> wire.Chain:
+@operation("POST", "/v1/store/chain", scope="read", takes=reading.OfRun, gives=reading.Chain)
+async def chain(call: Call[reading.OfRun, None]) -> reading.Chain:
     """The hash of each append of a run (law L13)."""
-    return wire.Chain(await call.service.store.chain(call.body.run))
+    return reading.Chain(await call.service.store.chain(call.body.run))
 
 
-@operation("POST", "/v1/store/strays", scope="read", takes=wire.Done, gives=wire.Strays)
-async def strays(call: Call[wire.Done, None]) -> wire.Strays:
+@operation("POST", "/v1/store/strays", scope="read", takes=working.Done, gives=reading.Strays)
+async def strays(call: Call[working.Done, None]) -> reading.Strays:
     """Rows that belong to no run."""
-    return wire.Strays(await call.service.store.strays())
+    return reading.Strays(await call.service.store.strays())
 
 
 # ---- streams ------------------------------------------------------------------------------------------------
 
 
-@operation("POST", "/v1/store/read_stream", scope="read", takes=wire.ReadStream, gives=wire.Chunks)
-async def read_stream(call: Call[wire.ReadStream, None]) -> wire.Chunks:
+@operation("POST", "/v1/store/read_stream", scope="read", takes=reading.ReadStream, gives=reading.Chunks)
+async def read_stream(call: Call[reading.ReadStream, None]) -> reading.Chunks:
     """A page of a stream."""
-    return wire.Chunks(await call.service.store.read_stream(*msgspec.structs.astuple(call.body)))
+    return reading.Chunks(await call.service.store.read_stream(*msgspec.structs.astuple(call.body)))
 
 
-@operation("POST", "/v1/store/stream", scope="read", takes=wire.OfStream, gives=wire.StreamOf)
-async def stream(call: Call[wire.OfStream, None]) -> wire.StreamOf:
+@operation("POST", "/v1/store/stream", scope="read", takes=reading.OfStream, gives=reading.StreamOf)
+async def stream(call: Call[reading.OfStream, None]) -> reading.StreamOf:
     """A stream's row."""
-    return wire.StreamOf(await call.service.store.stream(call.body.run, call.body.name))
+    return reading.StreamOf(await call.service.store.stream(call.body.run, call.body.name))
 
 
-@operation("POST", "/v1/store/streams", scope="read", takes=wire.OfRun, gives=wire.Streams)
-async def streams(call: Call[wire.OfRun, None]) -> wire.Streams:
+@operation("POST", "/v1/store/streams", scope="read", takes=reading.OfRun, gives=reading.Streams)
+async def streams(call: Call[reading.OfRun, None]) -> reading.Streams:
     """The streams of a run."""
-    return wire.Streams(await call.service.store.streams(call.body.run))
+    return reading.Streams(await call.service.store.streams(call.body.run))
 
 
 # ---- who works on what --------------------------------------------------------------------------------------
 
 
-@operation("POST", "/v1/store/enlist", scope="work", takes=wire.Enlist, gives=wire.Done, errors=(LeaseLost,))
-async def enlist(call: Call[wire.Enlist, None]) -> wire.Done:
+@operation(
+    "POST", "/v1/store/enlist", scope="work", takes=working.Enlist, gives=working.Done, errors=(LeaseLost,)
+)
+async def enlist(call: Call[working.Enlist, None]) -> working.Done:
     """A worker's sign of life. Its runs are freed when its session's news stream ends, or its lease."""
     store, worker = call.service.store, call.body.worker
     if call.body.known and worker.id not in {row.id for row in await store.workers() if row.expires}:
         raise LeaseLost(f"worker {worker.id} was declared dead: its runs belong to others now")
     await store.enlist(worker)
     call.service.news.enlisted(call.body.session, worker.id)
-    return wire.Done()
+    return working.Done()
 
 
-@operation("POST", "/v1/store/workers", scope="read", takes=wire.Done, gives=wire.Workers)
-async def workers(call: Call[wire.Done, None]) -> wire.Workers:
+@operation("POST", "/v1/store/workers", scope="read", takes=working.Done, gives=working.Workers)
+async def workers(call: Call[working.Done, None]) -> working.Workers:
     """All workers that have not left."""
-    return wire.Workers(await call.service.store.workers())
+    return working.Workers(await call.service.store.workers())
 
 
-@operation("POST", "/v1/store/discharge", scope="work", takes=wire.Discharge, gives=wire.Done)
-async def discharge(call: Call[wire.Discharge, None]) -> wire.Done:
+@operation("POST", "/v1/store/discharge", scope="work", takes=working.Discharge, gives=working.Done)
+async def discharge(call: Call[working.Discharge, None]) -> working.Done:
     """A worker is gone: its runs are free."""
     await call.service.store.discharge(call.body.worker)
     call.service.news.discharged(call.body.worker)
-    return wire.Done()
+    return working.Done()
 
 
 @operation(
-    "POST", "/v1/store/claim", scope="work", takes=wire.ClaimRuns, gives=wire.Claims, errors=(LeaseLost,)
+    "POST",
+    "/v1/store/claim",
+    scope="work",
+    takes=working.ClaimRuns,
+    gives=working.Claims,
+    errors=(LeaseLost,),
 )
-async def claim(call: Call[wire.ClaimRuns, None]) -> wire.Claims:
+async def claim(call: Call[working.ClaimRuns, None]) -> working.Claims:
     """Give a worker free runs."""
     asked = call.body
-    return wire.Claims(
+    return working.Claims(
         await call.service.store.claim(asked.worker, asked.workflows, limit=asked.limit, parked=asked.parked)
     )
 
 
-@operation("POST", "/v1/store/release", scope="work", takes=wire.Release, gives=wire.Done)
-async def release(call: Call[wire.Release, None]) -> wire.Done:
+@operation("POST", "/v1/store/release", scope="work", takes=working.Release, gives=working.Done)
+async def release(call: Call[working.Release, None]) -> working.Done:
     """Take runs back from a worker."""
     await call.service.store.release(call.body.worker, call.body.marks)
-    return wire.Done()
+    return working.Done()
 
 
-@operation("POST", "/v1/store/park", scope="write", takes=wire.Park, gives=wire.Done, errors=(RunNotFound,))
-async def park(call: Call[wire.Park, None]) -> wire.Done:
+@operation(
+    "POST", "/v1/store/park", scope="write", takes=working.Park, gives=working.Done, errors=(RunNotFound,)
+)
+async def park(call: Call[working.Park, None]) -> working.Done:
     """Set a run aside (work), or take it up again (write)."""
     if call.body.reason is not None:
         if not allows(call.caller.scope, "work"):
             raise Refused(403, "access_denied", "work is needed to set a run aside")
         _check_reason(call.body.reason)
     await call.service.store.park(call.body.run, call.body.reason)
-    return wire.Done()
+    return working.Done()
 
 
 def _check_reason(reason: str) -> None:
@@ -297,42 +307,49 @@ def _check_reason(reason: str) -> None:
 
 
 @operation(
-    "POST", "/v1/store/crashed", scope="work", takes=wire.OfRun, gives=wire.Crashes, errors=(RunNotFound,)
+    "POST",
+    "/v1/store/crashed",
+    scope="work",
+    takes=reading.OfRun,
+    gives=working.Crashes,
+    errors=(RunNotFound,),
 )
-async def crashed(call: Call[wire.OfRun, None]) -> wire.Crashes:
+async def crashed(call: Call[reading.OfRun, None]) -> working.Crashes:
     """Count one more crash of a tick."""
-    return wire.Crashes(await call.service.store.crashed(call.body.run))
+    return working.Crashes(await call.service.store.crashed(call.body.run))
 
 
-@operation("POST", "/v1/store/owned", scope="read", takes=wire.OfWorker, gives=wire.Claims)
-async def owned(call: Call[wire.OfWorker, None]) -> wire.Claims:
+@operation("POST", "/v1/store/owned", scope="read", takes=working.OfWorker, gives=working.Claims)
+async def owned(call: Call[working.OfWorker, None]) -> working.Claims:
     """The runs that the store has down as a worker's."""
-    return wire.Claims(await call.service.store.owned(call.body.worker))
+    return working.Claims(await call.service.store.owned(call.body.worker))
 
 
-@operation("POST", "/v1/store/behind", scope="read", takes=wire.OfWorker, gives=wire.Behind)
-async def behind(call: Call[wire.OfWorker, None]) -> wire.Behind:
+@operation("POST", "/v1/store/behind", scope="read", takes=working.OfWorker, gives=working.Behind)
+async def behind(call: Call[working.OfWorker, None]) -> working.Behind:
     """A worker's runs with facts beyond the delivered mark."""
-    return wire.Behind([wire.LastFact(*row) for row in await call.service.store.behind(call.body.worker)])
+    return working.Behind(
+        [working.LastFact(*row) for row in await call.service.store.behind(call.body.worker)]
+    )
 
 
-@operation("POST", "/v1/store/ended_children", scope="read", takes=wire.OfWorker, gives=wire.Children)
-async def ended_children(call: Call[wire.OfWorker, None]) -> wire.Children:
+@operation("POST", "/v1/store/ended_children", scope="read", takes=working.OfWorker, gives=reading.Children)
+async def ended_children(call: Call[working.OfWorker, None]) -> reading.Children:
     """The children of a worker's runs that have ended, and whose parent has not been told."""
-    return wire.Children(await call.service.store.ended_children(call.body.worker))
+    return reading.Children(await call.service.store.ended_children(call.body.worker))
 
 
-@operation("POST", "/v1/store/orphans", scope="read", takes=wire.ListOrphans, gives=wire.Children)
-async def orphans(call: Call[wire.ListOrphans, None]) -> wire.Children:
+@operation("POST", "/v1/store/orphans", scope="read", takes=working.ListOrphans, gives=reading.Children)
+async def orphans(call: Call[working.ListOrphans, None]) -> reading.Children:
     """Children whose parent has ended."""
-    return wire.Children(await call.service.store.orphans(call.body.limit))
+    return reading.Children(await call.service.store.orphans(call.body.limit))
 
 
-@operation("POST", "/v1/store/bury_orphan", scope="work", takes=wire.OfChild, gives=wire.Done)
-async def bury_orphan(call: Call[wire.OfChild, None]) -> wire.Done:
+@operation("POST", "/v1/store/bury_orphan", scope="work", takes=working.OfChild, gives=working.Done)
+async def bury_orphan(call: Call[working.OfChild, None]) -> working.Done:
     """An orphan has been seen to."""
     await call.service.store.bury_orphan(call.body.run, call.body.key)
-    return wire.Done()
+    return working.Done()
 
 
 # ---- queues -------------------------------------------------------------------------------------------------
@@ -342,62 +359,64 @@ async def bury_orphan(call: Call[wire.OfChild, None]) -> wire.Done:
     "POST",
     "/v1/store/take_steps",
     scope="work",
-    takes=wire.TakeSteps,
-    gives=wire.StepsTaken,
+    takes=working.TakeSteps,
+    gives=working.StepsTaken,
     errors=(LeaseLost,),
 )
-async def take_steps(call: Call[wire.TakeSteps, None]) -> wire.StepsTaken:
+async def take_steps(call: Call[working.TakeSteps, None]) -> working.StepsTaken:
     """Give a worker steps that wait in queues, within their limits."""
     asked = call.body
     taken = await call.service.store.take_steps(asked.worker, asked.queues, asked.steps, asked.room)
-    return wire.StepsTaken(taken.steps, taken.again)
+    return working.StepsTaken(taken.steps, taken.again)
 
 
-@operation("POST", "/v1/store/held_steps", scope="read", takes=wire.OfWorker, gives=wire.StepsTaken)
-async def held_steps(call: Call[wire.OfWorker, None]) -> wire.StepsTaken:
+@operation("POST", "/v1/store/held_steps", scope="read", takes=working.OfWorker, gives=working.StepsTaken)
+async def held_steps(call: Call[working.OfWorker, None]) -> working.StepsTaken:
     """The queued steps that the store has down as a worker's."""
-    return wire.StepsTaken(await call.service.store.held_steps(call.body.worker))
+    return working.StepsTaken(await call.service.store.held_steps(call.body.worker))
 
 
-@operation("POST", "/v1/store/put_back", scope="work", takes=wire.PutBack, gives=wire.Done)
-async def put_back(call: Call[wire.PutBack, None]) -> wire.Done:
+@operation("POST", "/v1/store/put_back", scope="work", takes=working.PutBack, gives=working.Done)
+async def put_back(call: Call[working.PutBack, None]) -> working.Done:
     """Take queued steps back from a worker that has not begun them."""
     await call.service.store.put_back(call.body.worker, call.body.steps)
-    return wire.Done()
+    return working.Done()
 
 
-@operation("POST", "/v1/store/queues", scope="read", takes=wire.Done, gives=wire.QueueRows)
-async def queues(call: Call[wire.Done, None]) -> wire.QueueRows:
+@operation("POST", "/v1/store/queues", scope="read", takes=working.Done, gives=working.QueueRows)
+async def queues(call: Call[working.Done, None]) -> working.QueueRows:
     """The queues in which steps wait or run."""
-    return wire.QueueRows(await call.service.store.queues())
+    return working.QueueRows(await call.service.store.queues())
 
 
-@operation("POST", "/v1/store/gauge", scope="read", takes=wire.Since, gives=wire.GaugeOf)
-async def gauge(call: Call[wire.Since, None]) -> wire.GaugeOf:
+@operation("POST", "/v1/store/gauge", scope="read", takes=reading.Since, gives=reading.GaugeOf)
+async def gauge(call: Call[reading.Since, None]) -> reading.GaugeOf:
     """What the store's rows come to at this moment: what `holdfast top` shows."""
-    return wire.GaugeOf(await call.service.store.gauge(call.body.since))
+    return reading.GaugeOf(await call.service.store.gauge(call.body.since))
 
 
 # ---- schedules ----------------------------------------------------------------------------------------------
 
 
-@operation("POST", "/v1/store/schedules", scope="read", takes=wire.Done, gives=wire.ScheduleRows)
-async def schedules(call: Call[wire.Done, None]) -> wire.ScheduleRows:
+@operation("POST", "/v1/store/schedules", scope="read", takes=working.Done, gives=working.ScheduleRows)
+async def schedules(call: Call[working.Done, None]) -> working.ScheduleRows:
     """The schedules, by workflow."""
-    return wire.ScheduleRows(await call.service.store.schedules())
+    return working.ScheduleRows(await call.service.store.schedules())
 
 
-@operation("POST", "/v1/store/swap_schedule", scope="write", takes=wire.SwapSchedule, gives=wire.Swapped)
-async def swap_schedule(call: Call[wire.SwapSchedule, None]) -> wire.Swapped:
+@operation(
+    "POST", "/v1/store/swap_schedule", scope="write", takes=working.SwapSchedule, gives=working.Swapped
+)
+async def swap_schedule(call: Call[working.SwapSchedule, None]) -> working.Swapped:
     """Put one schedule in the place of another, if it is still as the caller believes."""
-    return wire.Swapped(await call.service.store.swap_schedule(call.body.was, call.body.now))
+    return working.Swapped(await call.service.store.swap_schedule(call.body.was, call.body.now))
 
 
 # ---- removing -----------------------------------------------------------------------------------------------
 
 
-@operation("POST", "/v1/store/remove", scope="work", takes=wire.RemoveRuns, gives=Removal)
-async def remove(call: Call[wire.RemoveRuns, None]) -> Removal:
+@operation("POST", "/v1/store/remove", scope="work", takes=working.RemoveRuns, gives=Removal)
+async def remove(call: Call[working.RemoveRuns, None]) -> Removal:
     """Remove runs that have ended, and all that belongs to them; those that somebody still needs are kept."""
     asked = call.body
     return await call.service.store.remove(asked.runs, asked.ended_before, dry=asked.dry)

@@ -20,7 +20,8 @@ from yarl import URL
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
 
-from .wire import Problem, decoder, encode, error_of
+from .wire.encoding import decoder, encode
+from .wire.problems import Problem, error_of
 
 T = TypeVar("T")
 

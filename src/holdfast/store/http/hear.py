@@ -18,7 +18,8 @@ from holdfast.errors import HoldfastError, StoreError
 from holdfast.store.messages import News
 
 from .calls import Calls
-from .wire import NewsRow, decoder
+from .wire.encoding import decoder
+from .wire.working import NewsRow
 
 log = logging.getLogger("holdfast.store")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 from holdfast import ids
@@ -37,9 +38,10 @@ from holdfast.store.rows import (
 )
 from holdfast.store.streams import PAGE_CHUNKS, Author, StreamHead, Write, Written
 
-from . import wire
 from .calls import Calls
 from .hear import Hearing
+from .wire import encoding, reading, working, writing
+from .wire.events import events_of
 
 T = TypeVar("T")
 LARGEST = 4 * 1024 * 1024
@@ -47,25 +49,11 @@ LARGEST = 4 * 1024 * 1024
 _PATIENCE_AT_FIRST = 2.0
 """Seconds to wait for a server that has not answered yet: it may be starting, or the URL is wrong."""
 
-_read = {
-    kind: wire.decoder(kind)
-    for kind in (
-        *(wire.Outcomes, wire.LogPage, wire.HeadOf, wire.Heads, wire.Hooks, wire.Timers, wire.OpenSteps),
-        *(wire.Chain, wire.Strays, wire.Workers, wire.Claims, wire.Crashes, wire.Behind, wire.Done),
-        *(
-            Removal,
-            wire.StepsTaken,
-            wire.QueueRows,
-            wire.GaugeOf,
-            wire.ScheduleRows,
-            wire.Swapped,
-            wire.Children,
-            wire.Chunks,
-            wire.StreamOf,
-            wire.Streams,
-        ),
-    )
-}
+
+@cache
+def _reader(kind: type[T]) -> Callable[[bytes], T]:
+    """What reads answers of a kind."""
+    return encoding.decoder(kind)
 
 
 class ServerClock:
@@ -108,7 +96,9 @@ class HttpStore(GroupStore):
         """Reach the server. Raises StoreError where there is none, AccessDenied where a token is missing."""
         await self._calls.open()
         try:
-            await self._calls.send("store/head", wire.encode(wire.OfRun("")), patience=_PATIENCE_AT_FIRST)
+            await self._calls.send(
+                "store/head", encoding.encode(reading.OfRun("")), patience=_PATIENCE_AT_FIRST
+            )
         except BaseException:
             await self._calls.close()
             raise
@@ -126,7 +116,7 @@ class HttpStore(GroupStore):
 
     async def _ask(self, operation: str, question: object, answer: type[T], *, again: bool = True) -> T:
         await self._hearing.wait()
-        read: Callable[[bytes], T] = _read[answer]  # type: ignore[index, assignment]
+        read: Callable[[bytes], T] = _reader(answer)  # type: ignore[arg-type] # types are hashable
         return await self._calls.ask(f"store/{operation}", question, read, again=again)
 
     # ---- writing
@@ -160,10 +150,10 @@ class HttpStore(GroupStore):
         )
         try:
             raw = await self._calls.send("store/write", body)
-            outcomes: wire.Outcomes = _read[wire.Outcomes](raw)  # type: ignore[assignment]
+            outcomes = _reader(writing.Outcomes)(raw)
         except HoldfastError as error:  # the request as a whole: of each of its appends nothing is known
             return [error] * len(rows)
-        answers = [wire.answer_of(outcome) for outcome in outcomes.outcomes]
+        answers = [writing.answer_of(outcome) for outcome in outcomes.outcomes]
         appended = iter(answers[: sum(not is_chunks for is_chunks, _ in rows)])
         written = iter(answers[sum(not is_chunks for is_chunks, _ in rows) :])
         return [next(written if is_chunks else appended) for is_chunks, _ in rows]
@@ -195,22 +185,22 @@ class HttpStore(GroupStore):
         events: list[Event] = []
         while True:
             left = None if limit is None else limit - len(events)
-            page = await self._ask("read", wire.ReadLog(run_id, after, left), wire.LogPage)
-            events += wire.events_of(run_id, page.events)
+            page = await self._ask("read", reading.ReadLog(run_id, after, left), reading.LogPage)
+            events += events_of(run_id, page.events)
             if not page.more:
                 return events
             after = events[-1].position
 
     async def head(self, run_id: str) -> Head | None:
         """The run's row, or None."""
-        return (await self._ask("head", wire.OfRun(run_id), wire.HeadOf)).head
+        return (await self._ask("head", reading.OfRun(run_id), reading.HeadOf)).head
 
     async def runs(
         self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """A page of runs, newest first."""
-        question = wire.ListRuns(which, before and wire.RunPlace(*before), limit)
-        return (await self._ask("runs", question, wire.Heads)).heads
+        question = reading.ListRuns(which, before and reading.RunPlace(*before), limit)
+        return (await self._ask("runs", question, reading.Heads)).heads
 
     async def hooks(
         self,
@@ -222,28 +212,28 @@ class HttpStore(GroupStore):
         limit: int = 100,
     ) -> list[Hook]:
         """A page of hooks by token and run."""
-        question = wire.ListHooks(run, token, open_only, after and wire.HookPlace(*after), limit)
-        return (await self._ask("hooks", question, wire.Hooks)).hooks
+        question = reading.ListHooks(run, token, open_only, after and reading.HookPlace(*after), limit)
+        return (await self._ask("hooks", question, reading.Hooks)).hooks
 
     async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
         """Pending timers, the earliest first."""
-        return (await self._ask("timers", wire.ListTimers(run, limit), wire.Timers)).timers
+        return (await self._ask("timers", reading.ListTimers(run, limit), reading.Timers)).timers
 
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps of a run that still owe an outcome."""
-        return (await self._ask("open_steps", wire.OfRun(run_id), wire.OpenSteps)).steps
+        return (await self._ask("open_steps", reading.OfRun(run_id), reading.OpenSteps)).steps
 
     async def children(self, run_id: str) -> list[Child]:
         """The child runs of which this run has not heard the end."""
-        return (await self._ask("children", wire.OfRun(run_id), wire.Children)).children
+        return (await self._ask("children", reading.OfRun(run_id), reading.Children)).children
 
     async def chain(self, run_id: str) -> list[Link]:
         """The appends of the run, in order."""
-        return (await self._ask("chain", wire.OfRun(run_id), wire.Chain)).links
+        return (await self._ask("chain", reading.OfRun(run_id), reading.Chain)).links
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run."""
-        return (await self._ask("strays", wire.Done(), wire.Strays)).strays
+        return (await self._ask("strays", working.Done(), reading.Strays)).strays
 
     # ---- streams
 
@@ -272,82 +262,82 @@ class HttpStore(GroupStore):
     ) -> list[Chunk]:
         """A page of a stream beyond `after`."""
         return (
-            await self._ask("read_stream", wire.ReadStream(run_id, name, after, limit), wire.Chunks)
+            await self._ask("read_stream", reading.ReadStream(run_id, name, after, limit), reading.Chunks)
         ).chunks
 
     async def stream(self, run_id: str, name: str) -> StreamHead | None:
         """A stream's row, or None."""
-        return (await self._ask("stream", wire.OfStream(run_id, name), wire.StreamOf)).stream
+        return (await self._ask("stream", reading.OfStream(run_id, name), reading.StreamOf)).stream
 
     async def streams(self, run_id: str) -> list[StreamHead]:
         """The streams of a run."""
-        return (await self._ask("streams", wire.OfRun(run_id), wire.Streams)).streams
+        return (await self._ask("streams", reading.OfRun(run_id), reading.Streams)).streams
 
     # ---- who works on what
 
     async def enlist(self, worker: WorkerRow) -> None:
         """Add a worker, or move its lease on."""
         known = worker.id in self._enlisted
-        await self._ask("enlist", wire.Enlist(worker, self._session, known), wire.Done)
+        await self._ask("enlist", working.Enlist(worker, self._session, known), working.Done)
         self._enlisted.add(worker.id)
 
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
-        return (await self._ask("workers", wire.Done(), wire.Workers)).workers
+        return (await self._ask("workers", working.Done(), working.Workers)).workers
 
     async def discharge(self, worker: str) -> None:
         """Free the runs of a worker that is gone."""
-        await self._ask("discharge", wire.Discharge(worker), wire.Done)
+        await self._ask("discharge", working.Discharge(worker), working.Done)
 
     async def claim(
         self, worker: str, workflows: Sequence[str], *, limit: int = 100, parked: bool = False
     ) -> list[Claim]:
         """Give the worker free runs. A lost answer is not asked for again: `owned` tells what it was."""
-        question = wire.ClaimRuns(worker, list(workflows), limit, parked)
-        return (await self._ask("claim", question, wire.Claims, again=False)).claims
+        question = working.ClaimRuns(worker, list(workflows), limit, parked)
+        return (await self._ask("claim", question, working.Claims, again=False)).claims
 
     async def release(self, worker: str, marks: Mapping[str, int]) -> None:
         """Free these runs again."""
-        await self._ask("release", wire.Release(worker, dict(marks)), wire.Done)
+        await self._ask("release", working.Release(worker, dict(marks)), working.Done)
 
     async def park(self, run_id: str, reason: str | None) -> None:
         """Set a run aside, or take it up again."""
-        await self._ask("park", wire.Park(run_id, reason), wire.Done)
+        await self._ask("park", working.Park(run_id, reason), working.Done)
 
     async def crashed(self, run_id: str) -> int:
         """Count one more crash of a tick."""
-        return (await self._ask("crashed", wire.OfRun(run_id), wire.Crashes, again=False)).count
+        return (await self._ask("crashed", reading.OfRun(run_id), working.Crashes, again=False)).count
 
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
-        return (await self._ask("owned", wire.OfWorker(worker), wire.Claims)).claims
+        return (await self._ask("owned", working.OfWorker(worker), working.Claims)).claims
 
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
-        rows = (await self._ask("behind", wire.OfWorker(worker), wire.Behind)).runs
+        rows = (await self._ask("behind", working.OfWorker(worker), working.Behind)).runs
         return [(row.run, row.fact) for row in rows]
 
     async def ended_children(self, worker: str) -> list[Child]:
         """The children of this worker's runs that have ended, and whose parent has not been told."""
-        return (await self._ask("ended_children", wire.OfWorker(worker), wire.Children)).children
+        return (await self._ask("ended_children", working.OfWorker(worker), reading.Children)).children
 
     async def orphans(self, limit: int = 100) -> list[Child]:
         """Children whose parent has ended."""
-        return (await self._ask("orphans", wire.ListOrphans(limit), wire.Children)).children
+        return (await self._ask("orphans", working.ListOrphans(limit), reading.Children)).children
 
     async def bury_orphan(self, run_id: str, key: str) -> None:
         """An orphan has been seen to."""
-        await self._ask("bury_orphan", wire.OfChild(run_id, key), wire.Done)
+        await self._ask("bury_orphan", working.OfChild(run_id, key), working.Done)
 
     # ---- schedules
 
     async def schedules(self) -> list[ScheduleRow]:
         """The schedules, by workflow."""
-        return (await self._ask("schedules", wire.Done(), wire.ScheduleRows)).schedules
+        return (await self._ask("schedules", working.Done(), working.ScheduleRows)).schedules
 
     async def swap_schedule(self, was: ScheduleRow | None, now: ScheduleRow | None) -> bool:
         """Put one row in the place of another. Where an answer was lost, False may be untrue: look again."""
-        return (await self._ask("swap_schedule", wire.SwapSchedule(was, now), wire.Swapped)).done
+        return (await self._ask("swap_schedule", working.SwapSchedule(was, now), working.Swapped)).done
 
     # ---- queues
 
@@ -355,31 +345,31 @@ class HttpStore(GroupStore):
         self, worker: str, queues: Sequence[Queue], steps: Sequence[str], room: int
     ) -> Taken:
         """Give the worker queued steps. A lost answer is not asked for again: `held_steps` tells what it was."""
-        question = wire.TakeSteps(worker, list(queues), list(steps), room)
-        taken = await self._ask("take_steps", question, wire.StepsTaken, again=False)
+        question = working.TakeSteps(worker, list(queues), list(steps), room)
+        taken = await self._ask("take_steps", question, working.StepsTaken, again=False)
         return Taken(taken.steps, taken.again)
 
     async def held_steps(self, worker: str) -> list[Waiting]:
         """The queued steps that are this worker's."""
-        return (await self._ask("held_steps", wire.OfWorker(worker), wire.StepsTaken)).steps
+        return (await self._ask("held_steps", working.OfWorker(worker), working.StepsTaken)).steps
 
     async def put_back(self, worker: str, steps: Sequence[tuple[str, str]]) -> None:
         """Give up steps that were taken and not begun."""
-        await self._ask("put_back", wire.PutBack(worker, list(steps)), wire.Done)
+        await self._ask("put_back", working.PutBack(worker, list(steps)), working.Done)
 
     async def queues(self) -> list[QueueRow]:
         """The queues in which steps wait or run."""
-        return (await self._ask("queues", wire.Done(), wire.QueueRows)).queues
+        return (await self._ask("queues", working.Done(), working.QueueRows)).queues
 
     async def gauge(self, since: int) -> Gauge:
         """What the server's store comes to at this moment."""
-        return (await self._ask("gauge", wire.Since(since), wire.GaugeOf)).gauge
+        return (await self._ask("gauge", reading.Since(since), reading.GaugeOf)).gauge
 
     # ---- removing
 
     async def remove(self, runs: Sequence[str], ended_before: int, *, dry: bool = False) -> Removal:
         """Remove runs that ended before a time."""
-        return await self._ask("remove", wire.RemoveRuns(list(runs), ended_before, dry), Removal)
+        return await self._ask("remove", working.RemoveRuns(list(runs), ended_before, dry), Removal)
 
 
 _Row = tuple[bool, bytes]
@@ -393,8 +383,8 @@ def _never() -> Written:
 def _row(item: Item) -> _Row:
     if isinstance(item, Job):
         assert item.write is not None, "no other jobs are made here"
-        return True, wire.encode(wire.write_row(item.write))
-    return False, wire.encode(wire.append_row(item))
+        return True, encoding.encode(writing.write_row(item.write))
+    return False, encoding.encode(writing.append_row(item))
 
 
 def _parts(rows: list[_Row]) -> list[list[_Row]]:
