@@ -48,18 +48,32 @@ def json_schema(hint: Any) -> dict[str, Any] | None:
 
 
 def validate(schema: dict[str, Any], payload: object, where: str) -> None:
-    """Refuse JSON data that does not fit: expected, got and the path, as PayloadError."""
-    from jsonschema.exceptions import best_match
+    """Refuse JSON data that does not fit: expected, got and the path, as PayloadError.
 
-    error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(_without_tags(payload)))
+    A schema that is none refuses everything: whoever appends to a log may have written any.
+    """
+    from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
+
+    if not usable(schema):
+        raise PayloadError(f"{where}: its schema is no JSON Schema, so nothing fits it")
+    try:
+        error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(_without_tags(payload)))
+    except (Unresolvable, RecursionError):
+        raise PayloadError(f"{where}: its schema refers to what is not there, so nothing fits it") from None
     if error is not None:
         path = error.json_path
         raise PayloadError(f"{where}: {_explain(error)} - at `{path}`")
 
 
+def usable(schema: dict[str, Any]) -> bool:
+    """Whether this is a JSON Schema."""
+    return _validator(msgspec.json.encode(schema)) is not None
+
+
 @functools.lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:
-    """The validator of a schema; making one costs twenty times what using it does."""
+    """The validator of a schema, None for what is none; making one costs twenty times what using it does."""
     # jsonschema takes longer to import than all of Holdfast.
     import jsonschema
     from jsonschema import Draft202012Validator, FormatChecker, ValidationError
@@ -76,8 +90,13 @@ def _validator(schema: bytes) -> Any:
     strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     extend: Any = jsonschema.validators.extend
     validator_class = extend(Draft202012Validator, {"contentEncoding": encoding}, type_checker=strict)
+    decoded = msgspec.json.decode(schema)
+    try:
+        Draft202012Validator.check_schema(decoded)
+    except (jsonschema.SchemaError, RecursionError):
+        return None
     # An empty registry, so that no reference is ever looked up on the network.
-    return validator_class(msgspec.json.decode(schema), format_checker=formats, registry=Registry())
+    return validator_class(decoded, format_checker=formats, registry=Registry())
 
 
 def _schema_of_class(cls: Any) -> dict[str, Any]:

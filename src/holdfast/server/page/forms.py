@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ...errors import PayloadError
-from ...schema import validate
+from ...schema import usable, validate
 
 _REF = "#/$defs/"
 _MOST = 30
@@ -54,7 +54,8 @@ class Wrong(Exception):
 
 def empty(schema: dict[str, Any] | None) -> Form:
     """The form before anything is typed."""
-    return Form(_fields(schema), _example(schema), schema=schema)
+    told = schema if schema is not None and usable(schema) else None
+    return Form(_fields(told), _example(told), schema=schema)
 
 
 def read(schema: dict[str, Any] | None, sent: Mapping[str, list[str]], where: str) -> Any:
