@@ -98,11 +98,11 @@ async def page_tells() -> None:
     await page_says()
 
 
-async def many_runs(store: Store, number: int) -> None:
-    """Runs as a store holds them that has long been in use: most have ended."""
+async def many_runs(store: Store, number: int, *, live: int = 10) -> None:
+    """Runs as a store holds them that has long been in use: all but each `live`th have ended."""
 
     async def one(place: int) -> None:
-        end = [new("run_completed", data={"value": place, "read": 0})] if place % 10 else []
+        end = [new("run_completed", data={"value": place, "read": 0})] if place % live else []
         data = {"workflow": f"flow-{place % 3}", "args": {}, "seed": 1, "python": "3.11"}
         await store.append(
             f"many-{place:05}",
