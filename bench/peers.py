@@ -7,7 +7,8 @@ the median, over the repetitions, of the side's time by that of Holdfast on the 
     holdfast-sqlite      synchronous=FULL, WAL: one fdatasync a commit
     dbos-sqlite          as it ships: rollback journal, synchronous=FULL
     dbos-sqlite-wal      the same, the file switched to WAL beforehand
-    restate              its server from its npm package with default settings, its SDK behind hypercorn
+    restate              its server from its npm package with default settings (fdatasync of its log, appends
+                         grouped, by strace), its SDK behind hypercorn
     holdfast-postgres    the same server for both: fsync on, synchronous_commit=on
     dbos-postgres
 
@@ -15,6 +16,9 @@ What each one records: DBOS the inputs of a workflow and the result of each step
 Holdfast also the arguments and the start of each attempt, all in a hash chain. So the comparison is not in its
 own favour where fewer rows would do. In `hook`, the step of Restate tells the client over HTTP when it begins
 (its worker is another process): about a millisecond of its time is that.
+
+A default call takes less than five minutes, but for the first one, which fetches; shapes that are slow have fewer
+rounds (the column n), one at least.
 
 The peers' packages go into build/peers, by pip and npm, once. Where one cannot be had, the line says so.
 """
@@ -29,6 +33,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,7 +50,7 @@ PACKAGES = {
     "dbos": ["dbos==3.4.0"],
     "restate": ["restate-sdk==1.3.0", "hypercorn>=0.18", "aiohttp>=3.10"],
 }
-SHAPES = ["no_steps", "sequential:10", "sequential:50", "gather:50", "many:200", "hook:20"]
+SHAPES = ["no_steps", "sequential:10", "sequential:50", "gather:50", "many:100", "hook:20"]
 SIDES = ["holdfast-sqlite", "dbos-sqlite", "dbos-sqlite-wal", "restate", "holdfast-postgres", "dbos-postgres"]
 
 
@@ -158,20 +163,26 @@ def open_side(name: str, folder: Path, stack: ExitStack, servers: dict[str, str]
     return side
 
 
-def measure(sides: list[Side], shapes: list[tuple[str, int]], rounds: int) -> list[dict[str, Any]]:
-    """One row a shape and side, the sides in turns."""
+def measure(
+    sides: list[Side], shapes: list[tuple[str, int]], rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """One row a shape and side, the sides in turns: as many whole rounds as the shape's share of the time has."""
     rows = []
     quiet = not sys.stderr.isatty()
     for shape, n in track(shapes, "measuring", console=Console(stderr=True), disable=quiet):
         taken: dict[str, list[float]] = {side.name: [] for side in sides}
         for side in sides:
             side.run(shape, n)  # the first one is slow with everybody
-        for _ in range(rounds):
+        begun, done = time.monotonic(), 0
+        while done < rounds and (
+            done < 1 or (time.monotonic() - begun) * (1 + 1 / done) < seconds / len(shapes)
+        ):
             for side in sides:
                 taken[side.name].append(side.run(shape, n))
+            done += 1
         for side in sides:
             own = "holdfast-postgres" if side.name.endswith("postgres") else "holdfast-sqlite"
-            row = {"shape": f"{shape}:{n}" if n else shape, "side": side.name, "rounds": rounds}
+            row = {"shape": f"{shape}:{n}" if n else shape, "side": side.name, "rounds": done}
             row |= {"ms": statistics.median(taken[side.name]), "min": min(taken[side.name])}
             row["max"] = max(taken[side.name])
             if shape == "many":
@@ -185,17 +196,20 @@ def measure(sides: list[Side], shapes: list[tuple[str, int]], rounds: int) -> li
 
 def table(rows: list[dict[str, Any]], sides: list[Side]) -> Table:
     """Shape by side: the median, and how many times Holdfast's."""
-    shown = Table(title="median ms (times Holdfast on the same kind of store)")
+    shown = Table(title="median ms, and × Holdfast on the same kind of store")
     shown.add_column("shape")
+    shown.add_column("n", justify="right")
     for side in sides:
-        shown.add_column(side.name, justify="right")
+        shown.add_column(side.name.replace("-", "\n", 1), justify="right")
     for shape in dict.fromkeys(row["shape"] for row in rows):
-        cells = {row["side"]: row for row in rows if row["shape"] == shape}
+        cells = [row for row in rows if row["shape"] == shape]
+        own = ("holdfast-sqlite", "holdfast-postgres")
         texts = [
-            f"{row['ms']:.1f}" + (f" ({row['ratio']:.1f})" if "ratio" in row else "")
-            for row in cells.values()
+            f"{row['ms']:,.1f}"
+            + (f"\n× {row['ratio']:.2f}" if "ratio" in row and row["side"] not in own else "")
+            for row in cells
         ]
-        shown.add_row(shape, *texts)
+        shown.add_row(shape, str(cells[0]["rounds"]), *texts)
     return shown
 
 
@@ -203,11 +217,13 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("shapes", nargs="*", default=SHAPES, metavar="SHAPE[:N]", help="; ".join(SHAPES))
     words.add_argument("--sides", default=",".join(SIDES), help="comma-separated")
-    words.add_argument("--rounds", type=int, default=7)
+    words.add_argument("--rounds", type=int, default=7, help="at most (7)")
+    words.add_argument("--minutes", type=float, default=3, help="for the rounds of all shapes, about (3)")
     words.add_argument("--json", action="store_true", help="one object a line instead of the table")
     given = words.parse_args()
     shapes = [(name, int(n or 0)) for name, _, n in (shape.partition(":") for shape in given.shapes)]
-    with tempfile.TemporaryDirectory(prefix="peers-", dir=".") as folder, ExitStack() as stack:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=BUILD) as folder, ExitStack() as stack:
         sides, servers = [], {}
         for name in given.sides.split(","):
             try:
@@ -218,12 +234,12 @@ def main() -> None:
                 )
             except Unavailable as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
-        rows = measure(sides, shapes, given.rounds)
+        rows = measure(sides, shapes, given.rounds, 60 * given.minutes)
     if given.json:
         for row in rows:
             print(json.dumps(row))
     else:
-        Console(width=150).print(table(rows, sides))
+        Console().print(table(rows, sides))
 
 
 if __name__ == "__main__":

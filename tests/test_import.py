@@ -106,3 +106,8 @@ def test_import_loads_nothing_slow_that_it_does_not_need() -> None:
 def test_the_engine_comes_with_the_first_name_that_needs_it() -> None:
     loaded = brings("holdfast.connect")
     assert {"holdfast.client", "holdfast.engine"} <= loaded
+
+
+def test_import_stays_small() -> None:
+    """DESIGN §9 allows 100 ms with the interpreter; what can be counted is modules, of ours and of Python's."""
+    assert len(brings()) <= 34

@@ -160,7 +160,10 @@ async def main(folder: Path) -> None:
                 "many": many,
                 "hook": hook,
             }
-            about = {"sync": "its server's defaults", "records": "inputs, the result of every step"}
+            about = {
+                "sync": "its server's defaults: fdatasync of its log, appends grouped (by strace)",
+                "records": "inputs, the result of every step",
+            }
             await serve(about, shapes)
             await ears.cleanup()
     finally:

@@ -1,0 +1,130 @@
+"""The commit budget on PostgreSQL, counted by the server and by the driver (DESIGN §9).
+
+Commits are the server's transaction ids: each transaction that writes takes one. Round trips are the statements
+that the driver sent, over all connections of the store. Bytes are what the server wrote to its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+import holdfast as hf
+
+asyncpg = pytest.importorskip("asyncpg")
+
+LOOK = "SELECT txid_current(), pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
+
+
+@hf.step(name="pg-budget.empty")
+async def empty(number: int) -> int:
+    return number
+
+
+@hf.workflow(name="pg-budget.sequence")
+async def sequence(count: int) -> int:
+    for number in range(count):
+        await empty(number)
+    return count
+
+
+@hf.workflow(name="pg-budget.gather")
+async def gather(count: int) -> int:
+    return len(await asyncio.gather(*(empty(number) for number in range(count))))
+
+
+@hf.workflow(name="pg-budget.payload")
+async def one_payload(token: str) -> int:
+    return await hf.hook(token, type=int)
+
+
+@hf.workflow(name="pg-budget.sleep")
+async def one_sleep() -> None:
+    await hf.sleep(0.05)
+
+
+class Cost(NamedTuple):
+    commits: int
+    statements: int
+    wal: int
+
+
+class Counting:
+    """An app with a worker, and what its work costs the server."""
+
+    def __init__(self, app: hf.App, server: Any, sent: list[str]) -> None:
+        self.app, self._server, self._sent = app, server, sent
+
+    async def run(self, workflow: Any, *args: Any) -> Any:
+        return await (await self.app.start(workflow, *args)).result(timeout=60)
+
+    async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
+        before, sent = await self._server.fetchrow(LOOK), len(self._sent)
+        await work()
+        statements = len(self._sent) - sent
+        after = await self._server.fetchrow(LOOK)
+        return Cost(
+            after[0] - before[0] - 1, statements, after[1] - before[1]
+        )  # the second look takes an id too
+
+
+@asynccontextmanager
+async def counting(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counting]:
+    sent: list[str] = []
+    connect = asyncpg.connect
+
+    async def connect_and_count(*args: Any, **options: Any) -> Any:
+        connection = await connect(*args, **options)
+        connection.add_query_logger(lambda query: sent.append(query.query))
+        return connection
+
+    server = await connect(url)
+    monkeypatch.setattr(asyncpg, "connect", connect_and_count)
+    try:
+        async with hf.connect(url) as app, app.worker(poll=3600, probe=3600, lease=36_000):
+            counted = Counting(app, server, sent)
+            for workflow in (sequence, gather):  # what happens once has happened
+                await counted.run(workflow, 10)
+            yield counted
+    finally:
+        await server.close()
+
+
+async def test_a_shape_costs_just_its_commits(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with counting(postgres_url, monkeypatch) as counted:
+        run, app = counted.run, counted.app
+        found = {
+            "no steps": await counted.cost(lambda: run(sequence, 0)),
+            "sequence": await counted.cost(lambda: run(sequence, 50)),
+            "gather": await counted.cost(lambda: run(gather, 50)),
+            "timer": await counted.cost(lambda: run(one_sleep)),
+        }
+        waiting = await app.start(one_payload, "budget")
+
+        async def answer() -> None:
+            await app.resume("budget", 7)
+            assert await waiting.result(timeout=60) == 7
+
+        found["hook"] = await counted.cost(answer)
+    assert {name: cost.commits for name, cost in found.items() if name != "gather"} == {
+        "no steps": 1, "sequence": 51, "timer": 2, "hook": 2,
+    }  # fmt: skip
+    assert 2 <= found["gather"].commits <= 4
+    assert found["hook"].statements <= 20
+
+
+async def test_a_step_stays_within_its_round_trips_and_bytes(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with counting(postgres_url, monkeypatch) as counted:
+        one = await counted.cost(lambda: counted.run(sequence, 50))
+        crowd = await counted.cost(lambda: asyncio.gather(*(counted.run(sequence, 10) for _ in range(20))))
+    assert one.statements / 50 <= 1.2
+    assert crowd.statements <= 40
+    assert crowd.commits <= 30
+    assert one.wal / 50 <= 2_500
+    assert crowd.wal / 200 <= 3_000
