@@ -13,7 +13,7 @@ help:
 	@echo 'make format             put the code into shape'
 	@echo 'make docs               write the generated pages of docs/ anew'
 	@echo 'make simulate [SEEDS=n] whole deployments from many seeds, in simulated trouble'
-	@echo 'make mutants            take protections out, one by one, and see which test notices'
+	@echo 'make mutants [SECONDS=n] take protections out, one by one, and see that a test notices'
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
 	@echo 'make bench              the measurements in bench/'
@@ -70,7 +70,7 @@ simulate: $(READY)
 
 .PHONY: mutants
 mutants: $(READY)
-	@$(BIN)/python proof/mutants.py
+	@$(BIN)/python proof/mutants.py $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: interleavings
 interleavings: $(READY)

@@ -271,7 +271,20 @@ def _memory(worker: Hand) -> Any:
     flags = advance.busy, advance._wary, advance._news, stale, advance._has_fact, advance._taken
     drafts = [drafted(d) for d in advance._out], [drafted(d) for d in advance._inbox]
     steps = sorted(attempts.running), sorted(attempts._waiting.items()), sorted(attempts._unwanted)
-    return clock.now(), agreed, alarms, running, live, advance.after, advance._time, flags, drafts, steps
+    line = sorted(attempts.begun), list(attempts._line), sorted(attempts._fresh)
+    return (
+        clock.now(),
+        agreed,
+        alarms,
+        running,
+        live,
+        advance.after,
+        advance._time,
+        flags,
+        drafts,
+        steps,
+        line,
+    )
 
 
 @contextlib.contextmanager

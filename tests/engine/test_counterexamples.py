@@ -335,6 +335,9 @@ async def test_no_fact_is_delivered_while_an_append_is_under_way(app: App) -> No
             app.store, run.id, completed(of[b'{"name":"a"}'], "a")
         )  # so that C b comes without early facts
         assert await run.result(timeout=10) == "hook"
+        assert (
+            worker.refusals == 0
+        )  # x has waited for the answer; in flight beside it, it would have been refused
     events = await log_of(app, run.id)
     x = of[b'{"name":"x"}']
     assert position(events, "hook_received") < position(events, "step_completed", x)

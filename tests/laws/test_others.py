@@ -56,6 +56,40 @@ async def test_a_notice_that_was_lost_costs_a_poll(monkeypatch: pytest.MonkeyPat
         assert await run.result(timeout=20) == 7
 
 
+@hf.workflow
+async def dozes() -> str:
+    await asyncio.sleep(0.2)
+    return "rested"
+
+
+async def test_a_sleeper_that_was_given_in_a_lost_answer_wakes_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """H-04, L14: nobody else may claim it, and it has no fact that this worker could be told of."""
+    async with (
+        hf.connect("memory://lost claim") as app,
+        hf.connect("memory://lost claim") as other,
+        app.worker(poll=0.02),
+    ):
+        claim = app.store.claim
+        lost: list[str] = []
+
+        async def unanswered(*args: Any, **more: Any) -> Any:
+            claims = await claim(*args, **more)
+            if claims:
+                lost.extend(one.run for one in claims)
+                monkeypatch.undo()
+                raise hf.StoreError("the answer was lost")
+            return claims
+
+        async with other.worker(poll=60) as theirs:
+            run = await other.start(dozes)
+            await settled(theirs)
+            monkeypatch.setattr(app.store, "claim", unanswered)
+        assert await run.result(timeout=10) == "rested"
+        assert lost == [run.id]
+
+
 @pytest.mark.parametrize("ended", [True, False], ids=["it has failed there", "its worker is gone"])
 async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_over(ended: bool) -> None:
     """L3, H-07: no second body for it; and the run does not wait for ever for what is no fact (seed 168)."""

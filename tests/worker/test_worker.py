@@ -12,6 +12,7 @@ from worker_kit import PATIENCE, Gate, assert_one_end, log_of, logged, of_type, 
 import holdfast as hf
 from holdfast.events import new
 from holdfast.worker.presence import Others, Presence
+from holdfast.worker.schedule import Scheduling
 from holdfast.workflow import workflows
 
 bodies: Counter[str] = Counter()
@@ -169,6 +170,29 @@ async def test_a_worker_leaves_though_its_store_never_answers_again(url, monkeyp
             assert await run.result(5) == "broken"
         assert bodies["broken"] == 2, "its outcome was lost with the disk, so it was done again"
         assert_one_end(await log_of(app, run.id))
+
+
+async def test_a_worker_that_cannot_start_does_nothing_to_the_runs_that_it_was_given(url, monkeypatch):
+    """Found by chaos on PostgreSQL: the server crashed while a worker began. It let go of its thread and its file,
+    read the run that it had just been given, could not tick it without them, and parked it as broken."""
+    async with hf.connect(url) as app:
+        run, before = await app.start_raw("worker.sum", b'{"count":3}'), asyncio.all_tasks()
+
+        async def crashes(_self) -> None:
+            raise hf.StoreError("the server has crashed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Scheduling, "start", crashes)
+            with pytest.raises(hf.StoreError, match="crashed"):
+                async with app.worker():
+                    pass
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)
+        info = await run.info()
+        assert (info.parked, info.worker) == (None, None)
+        assert types(await log_of(app, run.id)) == ["run_created"]
+        async with app.worker():
+            assert await run.result(PATIENCE) == 3
 
 
 async def test_a_worker_that_comes_back_twenty_times_finishes_everything(url):

@@ -238,7 +238,8 @@ def chaos(
         typer.Option(
             "--with",
             metavar="KIND",
-            help="What else goes wrong: clock, fsync or disk; may be given several times.",
+            help="What else goes wrong: clock, fsync, disk, or postgres, which starts a server of its own and "
+            "crashes it; may be given several times.",
         ),
     ] = None,
     store: Annotated[
@@ -261,6 +262,8 @@ def chaos(
     for kind in with_ or ():
         if kind not in KINDS:
             raise Problem(f"--with {kind}: expected one of {', '.join(KINDS)}")
+    if "postgres" in (with_ or ()) and store is not None:
+        raise Problem("--with postgres crashes a server, and none but its own: leave --store out")
     seed = seed if seed is not None else os.urandom(3).hex()
     if not as_json:
         output.note(f"seed {seed}")

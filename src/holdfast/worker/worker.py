@@ -8,6 +8,7 @@ when something happens to it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -133,8 +134,11 @@ class Worker:
         ]
         try:
             await self._maintain.start()
-        except BaseException:
+        except BaseException as error:
             self._leave()
+            if isinstance(error, HoldfastError):
+                with contextlib.suppress(HoldfastError):  # what it was given is others' again
+                    await self.store.discharge(self.id)
             raise
         return self
 
@@ -184,9 +188,13 @@ class Worker:
         self._unlisten()
         for stop in self._uncounted:
             stop()
-        for advance in self._live.values():  # where handing back was cut short
+        self.agenda.close()
+        for advance in self._live.values():  # where it could not start, or handing back was cut short
+            advance.closed = True
             advance.drop()
         self._live.clear()
+        for task in self._tasks:
+            task.cancel()
         self.executor.close()
         self.watch.close()
         if self._presence is not None:

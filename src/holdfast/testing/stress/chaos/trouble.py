@@ -8,7 +8,8 @@
 | fsync | the disk fails to sync for a moment, for all (`with_="fsync"`) |
 | disk | the disk is full for a moment (`with_="disk"`): a small tmpfs, filled to the brim; where mounting is
 not allowed, SQLite's writes are refused instead |
-| server | the store's server crashes and comes back within two seconds (`server=`, where it is ours) |
+| postgres | the store's server, one of our own, crashes and comes back within two seconds (`with_="postgres"`, or
+`server=`) |
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import contextlib
 import random
 import re
 import signal
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,16 +33,16 @@ from ....errors import HoldfastError, HookNotFound, StoreError
 from ..children import Child
 from ..process import Setting
 from ..trouble import set_offset
+from .disk import Disk, disk_of
 from .promises import ChaosReport, Told, check, read_effects, read_journals
 
-KINDS = ("clock", "fsync", "disk")
+KINDS = ("clock", "fsync", "disk", "postgres")
 """What may be added to kills and pauses."""
 LEASE = 2.0
 _EVERY = 0.7
 """Mean seconds between two blows."""
 _PEACE = 120.0
 """Seconds within which every run must have ended when the trouble is over."""
-_DISK = "48m"
 
 Progress = Callable[[float, float, str], None]
 
@@ -80,7 +80,7 @@ async def chaos(
     clients    client processes, likewise
     seed       of the trouble's chance
     url        an empty store; without it a SQLite file that is thrown away
-    with_      of `KINDS`, what else goes wrong besides kills and pauses
+    with_      of `KINDS`, what else goes wrong besides kills and pauses; `postgres` starts a server of its own
     in_flight  runs at once
     server     the server of `url`, to be crashed too
 
@@ -88,72 +88,42 @@ async def chaos(
         report = await chaos(minutes=0.2, seed="7", with_=["clock"])
         assert report.problems == []
 
-    Raises ChildFailed where a process does not come up though nothing is done to it.
+    Raises ChildFailed where a process does not come up though nothing is done to it, and ValueError where
+    `postgres` is wanted for a store that somebody else has started.
     """
-    with tempfile.TemporaryDirectory(prefix="holdfast-chaos-") as scratch:
-        folder = Path(scratch)
-        with _disk(folder, small="disk" in with_) as disk:
-            url = url or f"sqlite:///{disk.folder}/chaos.db"
-            report = ChaosReport(seed=seed, store=url.partition("://")[0])
-            scene = _Scene(folder, disk, url, seed, set(with_), in_flight, server)
-            try:
-                await scene.people(workers, clients)
-                await _begun(url)
-                await scene.trouble(minutes * 60, progress)
-                report.seconds = round(minutes * 60, 1)
-                async with connect(url) as app:
-                    begun = time.monotonic()
-                    told = await scene.peace(app, progress)
-                    report.settled = round(time.monotonic() - begun, 2)
-                    report.stale, report.problems = await scene.leave()
-                    progress(1, 1, "verifying")
-                    await check(app.store, report, told, read_effects(scene.effects))
-            finally:
-                await scene.clear()
-            report.befallen = dict(scene.befallen)
-            report.warnings = scene.warnings()
+    own = "postgres" in with_ and server is None
+    if own and url is not None:
+        raise ValueError(f"a server that others started is not crashed: {url}")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-chaos-")))
+        disk = stack.enter_context(disk_of(folder, small="disk" in with_))
+        if own:
+            from ..postgres import Server as Postgres
+
+            server = postgres = Postgres("max_connections=200")
+            stack.callback(postgres.remove)
+            url = postgres.url()
+        url = url or f"sqlite:///{disk.folder}/chaos.db"
+        report = ChaosReport(seed=seed, store=url.partition("://")[0])
+        scene = _Scene(folder, disk, url, seed, set(with_), in_flight, server)
+        try:
+            await scene.people(workers, clients)
+            await _begun(url)
+            await scene.trouble(minutes * 60, progress)
+            report.seconds = round(minutes * 60, 1)
+            await scene.calm()
+            async with connect(url) as app:
+                begun = time.monotonic()
+                told = await scene.peace(app, progress)
+                report.settled = round(time.monotonic() - begun, 2)
+                report.stale, report.problems = await scene.leave()
+                progress(1, 1, "verifying")
+                await check(app.store, report, told, read_effects(scene.effects))
+        finally:
+            await scene.clear()
+        report.befallen = dict(scene.befallen)
+        report.warnings = scene.warnings()
     return report
-
-
-class _Disk:
-    """Where the store is. `full` lets it run out of space."""
-
-    def __init__(self, folder: Path, marker: Path, *, mounted: bool) -> None:
-        self.folder = folder
-        self.mounted = mounted
-        self._marker = marker
-        self._ballast = folder / "ballast"
-
-    def fill(self) -> None:
-        if not self.mounted:
-            self._marker.touch()
-            return
-        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(1 << 16)):
-                pass
-
-    def free(self) -> None:
-        self._marker.unlink(missing_ok=True)
-        self._ballast.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _disk(folder: Path, *, small: bool) -> Iterator[_Disk]:
-    place = folder / "disk"
-    place.mkdir()
-    mounted = small and _ran("mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(place))
-    try:
-        yield _Disk(place, folder / "disk-full", mounted=mounted)
-    finally:
-        if mounted:
-            _ran("umount", "-l", str(place))
-
-
-def _ran(*words: str) -> bool:
-    try:
-        return subprocess.run(words, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 class _Role(msgspec.Struct):
@@ -171,7 +141,7 @@ class _Scene:
     def __init__(
         self,
         folder: Path,
-        disk: _Disk,
+        disk: Disk,
         url: str,
         seed: str,
         with_: set[str],
@@ -243,8 +213,8 @@ class _Scene:
         """One blow after the other."""
         begun = time.monotonic()
         blows = ["kill worker"] * 4 + ["kill client"] * 2 + ["pause worker"] * 3 + ["pause client"]
-        blows += [kind for kind in KINDS if kind in self._with for _ in range(3)]
-        blows += ["server"] * 3 if self._server is not None else []
+        blows += [kind for kind in KINDS if kind in self._with - {"postgres"} for _ in range(3)]
+        blows += ["postgres"] * 3 if self._server is not None else []
         while (passed := time.monotonic() - begun) < seconds:
             progress(passed, seconds, f"{sum(self.befallen.values())} blows")
             await asyncio.sleep(min(self._chance.expovariate(1 / _EVERY), seconds - passed))
@@ -262,7 +232,7 @@ class _Scene:
         elif kind == "disk":
             await asyncio.to_thread(self._disk.fill)
             self._later(chance.uniform(0.2, 2.0), self._space_returns)
-        elif kind == "server":
+        elif kind == "postgres":
             return await self._crash_server(chance.uniform(0.0, 2.0))
         else:
             role = self._client if kind.endswith("client") else self._worker
@@ -324,10 +294,13 @@ class _Scene:
 
     # ---- peace
 
+    async def calm(self) -> None:
+        """What is paused goes on, what failed works again, who was killed is replaced."""
+        while self._soon:
+            await asyncio.wait(self._soon)
+
     async def peace(self, app: App, progress: Progress) -> Told:
         """Nothing befalls any more; clients leave; what waits for payloads gets them. Until all have ended."""
-        while self._soon:  # what is paused goes on, what failed works again, who was killed is replaced
-            await asyncio.wait(self._soon)
         for clock in self.folder.glob("*.clock"):
             set_offset(clock, 0)
         await asyncio.gather(*(child.leave() for child in self._client.people))
