@@ -57,6 +57,39 @@ def test_runs_says_that_there_are_more_or_none(done: Command) -> None:
     assert "odd" in odd.err
 
 
+COUNTS = """
+import holdfast as hf
+
+@hf.workflow(name="look.counts")
+async def counts(left: int) -> int:
+    if left:
+        hf.continue_as_new(left - 1)
+    return left
+"""
+
+
+def test_a_continued_run_names_the_one_before_and_the_one_behind(holdfast: Command, shop: Path) -> None:
+    (shop / "look_counts.py").write_text(COUNTS)
+    ran = holdfast("run", "look_counts:counts", "2", "--run-id", "c")
+    assert (ran.code, ran.out) == (0, "0\n"), "what the last of them returned"
+    runs = [json.loads(line)["run"] for line in holdfast("runs", "--json").lines][::-1]
+    assert len(runs) == 3
+    for before, run, behind in zip([None, *runs], runs, [*runs[1:], None], strict=False):
+        for shown in (holdfast("show", run, "--json"), holdfast("why", run, "--json")):
+            told = json.loads(shown.out)
+            assert (told["previous"], told["continued"]) == (before, behind)
+        text = holdfast("show", run).out
+        assert (f"goes on    from {before}" in text) is (before is not None)
+        assert (f"goes on    as {behind}" in text) is (behind is not None)
+    assert "result" not in holdfast("show", runs[0]).out, "what it returned is its successor"
+    first, middle, last = (holdfast("why", run).out for run in runs)
+    assert f"It went on as `{runs[1]}`" in first
+    assert "goes on from" not in first
+    assert f"It went on as `{runs[2]}`" in middle
+    assert middle.endswith(f"It goes on from `{runs[0]}`.\n")
+    assert last.endswith(f"It goes on from `{runs[1]}`.\n")
+
+
 def test_a_run_as_json(done: Command) -> None:
     shown = json.loads(done("runs", "--status", "completed", "--json").out)
     assert set(shown) == {

@@ -269,6 +269,19 @@ def test_a_second_outcome_is_told_and_changes_nothing() -> None:
     assert trail.events[2].content == "s#1: attempt 1 failed later; its first outcome stands"
 
 
+def test_a_continued_run_is_related_to_the_ones_before_and_behind() -> None:
+    created = {"workflow": "ship", "args": {}, "previous": "r-1", "first": "r-0", "number": 3}
+    end = {"continued": "r-3", "args": {}, "unread": [], "seen": 0, "read": 0}
+    made = [("run_created", created), ("run_started", {}), ("run_completed", end)]
+    log = [
+        Event("r-2", n, type, "", 1_800_000_000_000_000 + n, dump_json(data))
+        for n, (type, data) in enumerate(made, start=1)
+    ]
+    trail = trail_from(log)
+    assert trail.extra == {"previousRun": "r-1"}
+    assert "ship goes on as run r-3" in [event.content for event in trail.events]
+
+
 def test_child_runs_are_related() -> None:
     parent = trail_from(
         log_of(

@@ -60,6 +60,8 @@ def _as_json(state: RunState, end: Event | None) -> dict[str, Any]:
     return {
         "version": state.version,
         "origin": state.origin,
+        "previous": state.previous,
+        "continued": state.continued,
         "started_at": at(state.started),
         "result": content.get("value"),
         "error": state.error,
@@ -133,6 +135,8 @@ def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str],
         facts.append(("parent", output.clean(head.parent)))
     if head.root not in (None, head.parent):
         facts.append(("root", output.clean(head.root or "")))
+    if state.previous is not None:
+        facts.append(("goes on", f"from {output.clean(state.previous)}"))
     if state.origin is not None:
         facts.append(("origin", f"{output.clean(state.origin)}, of which it repeats the input"))
     if head.ended is not None:
@@ -162,9 +166,11 @@ def _print(head: Head, state: RunState, end: Event | None, args: dict[str, str],
 def _end_facts(state: RunState, end: Event | None) -> list[tuple[str, str]]:
     facts = []
     content = end.data if end is not None else {}
-    if end is not None and end.type == "run_completed":
+    if end is not None and end.type == "run_completed" and state.continued is None:
         text = output.compact(content.get("value"))
         facts.append(("result", text if len(text) <= 2000 else f"{text[:2000]}…"))
+    if state.continued is not None:
+        facts.append(("goes on", f"as {output.clean(state.continued)}"))
     if content.get("by"):
         facts.append(("ended by", str(content["by"])))
     reason = content.get("reason") or state.cancel

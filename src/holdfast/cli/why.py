@@ -21,11 +21,15 @@ async def _why(url: str, run_id: str, as_json: bool) -> int:
 
     async with existing(url) as store:
         head = await head_of(store, run_id)
-        reasons = list(explain(await look(store, head)))
+        seen = await look(store, head)
+    reasons, state = list(explain(seen)), seen.state
     if as_json:
         shown = [{"kind": reason.kind, "text": reason.text, **reason.about} for reason in reasons]
-        output.data_json({"run": run_id, "status": head.status, "reasons": shown})
+        chain = {"previous": state.previous, "continued": state.continued}
+        output.data_json({"run": run_id, "status": head.status, **chain, "reasons": shown})
         return 0
     for reason in reasons:
         output.data(reason.text)
+    if state.previous is not None:
+        output.data(f"It goes on from `{output.clean(state.previous)}`.")
     return 0

@@ -284,6 +284,7 @@ async def _run(
     options: Any,
     timeout: float | None,
 ) -> tuple[str, Event]:
+    from ..store.succession import continued_as, succeed
     from .stores import connected
 
     async with connected(store, create=True) as connection, connection.worker(exit_after=_EXIT_AFTER):
@@ -292,7 +293,10 @@ async def _run(
             output.note(f"run {started.id} of {definition.name}")
         try:
             async with asyncio.timeout(timeout):
-                return started.id, await _until_end(connection, started.id)
+                end = await _until_end(connection, started.id)
+                while continued_as(end) is not None:
+                    end = await _until_end(connection, await succeed(connection.store, end.run))
+                return end.run, end
         except TimeoutError:
             raise Problem(
                 f"run {started.id} has not ended within {timeout:g} s; it goes on",

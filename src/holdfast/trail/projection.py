@@ -177,8 +177,10 @@ class RunTrail:
         attributes = data.get("attributes")
         if isinstance(attributes, dict) and attributes:
             begun["tags"] = [f"{key}={value}" for key, value in attributes.items()]
-        if parent:
-            begun["extra"] = {"parentRun": parent}
+        named = {"parentRun": parent, "previousRun": data.get("previous")}
+        extra = {name: run for name, run in named.items() if run}
+        if extra:
+            begun["extra"] = extra
         self._chapters = Chapters(self._workflow, self._id, event.time)
         self._add("trail_started", begun, self._chapters.root)
         self._begin(self._chapters.root)
@@ -199,6 +201,8 @@ class RunTrail:
             self._add("chapter_closed", {}, own, occurred_at=last)
         if self.status == "completed":
             told_value = f"{self._workflow} returned {preview(data.get('value'), self._redact)}"
+            if data.get("continued"):
+                told_value = f"{self._workflow} goes on as run {data['continued']}"
             self._tell(MAIN, "completion-evidence", told_value, significance="medium")
             sure = confidence(self._steps, self._confidence)
             if sure is not None:
