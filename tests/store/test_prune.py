@@ -1,7 +1,9 @@
 """Prune: ended runs go whole, in short transactions, beside writers; what somebody still needs stays."""
 
 import asyncio
+import itertools
 import signal
+from itertools import pairwise
 
 import pytest
 from store_kit import (
@@ -175,6 +177,63 @@ async def test_a_chain_stays_while_it_goes_on_and_then_goes_whole(store, clock, 
         "its end is that of its last run"
     )
     assert await left(store) == set()
+    assert await differences(store) == []
+
+
+LINKS = {
+    "asked": "the parent lives, and has not heard of the child's end",
+    "heard": "the parent lives, and has",
+    "left": "the parent has ended; nobody has seen to the child yet",
+    "seen to": "the parent has ended, and somebody has",
+}
+
+
+async def parent_and_chain(store, name, link, length, ends):
+    """A parent, and its child that went on as others; gives the ids of the child's chain."""
+    parent, chain = f"{name}-p", [f"{name}-c{number}" for number in range(1, length + 1)]
+    asked = new("child_started", key="w#1", data={"run": chain[0], "workflow": "w", "args": {}})
+    await store.append(parent, [created(), running(), asked], after=0)
+    begun = [created(args={}, parent={"run": parent, "key": "w#1"}, root=parent), running()]
+    await store.append(chain[0], begun, after=0)
+    for run, behind in pairwise(chain):
+        told = {"continued": behind, "args": {}, "unread": [], "seen": 2, "read": 0}
+        await store.append(run, [new("run_completed", data=told)], after=2)
+        assert await succeed(store, run) == behind
+        await store.append(behind, [running()])
+        await store.bury_orphan(run, "continued")
+    if ends:
+        await store.append(chain[-1], [ended()], after=2)
+    if link == "heard":
+        await store.append(parent, [new("child_ended", key="w#1", data={"status": "completed", "value": 1})])
+    if link in ("left", "seen to"):
+        await store.append(parent, [ended()], after=3)
+    if link == "seen to":
+        await store.bury_orphan(parent, "w#1")
+    return [parent], chain
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+async def test_children_that_went_on_stay_while_their_parent_or_their_chain_needs_them(store, clock, batch):
+    """Every state of a parent with every state of its child's chain: each is there whole, or gone whole."""
+    gone, there = set(), set()
+    for link, length, ends in itertools.product(LINKS, (1, 2, 3), (False, True)):
+        name = f"{link[0]}{length}{ends:d}"
+        parent, chain = await parent_and_chain(store, name, link, length, ends)
+        (gone if link == "seen to" else there).update(parent)
+        (gone if ends and link in ("heard", "seen to") else there).update(chain)
+    for orphan in await store.orphans():
+        if orphan.key != "w#1":
+            await store.bury_orphan(orphan.run, orphan.key)
+    clock.advance(40 * DAY)
+    assert (await older_than(store, 30, batch=batch)).runs == len(gone)
+    assert await left(store) == there
+    for run in there:
+        last, _ = await last_of(store, run)
+        assert last in there
+    assert await left(store) == there, "nobody's chain was begun anew"
+    assert await older_than(store, 30, batch=batch, dry_run=True) == Pruned(
+        kept=(await older_than(store, 30, batch=batch)).kept
+    )
     assert await differences(store) == []
 
 

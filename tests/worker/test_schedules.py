@@ -12,6 +12,7 @@ import holdfast as hf
 from holdfast import faults
 from holdfast.clock import from_datetime
 from holdfast.keys import Keys
+from holdfast.prune import prune
 from holdfast.store.rows import ScheduleRow
 from holdfast.testing import ManualClock
 from holdfast.verify import Verification
@@ -91,6 +92,24 @@ async def test_each_due_time_starts_one_run_though_there_are_three_workers(url, 
             assert (await started(apps[0], *dues))[-1] == due.replace("Z", "+00:00")
             await settled(apps[0], due)
         await assert_proven(apps[0])
+
+
+async def test_a_run_that_was_pruned_is_not_started_again(url, clock, scheduled):
+    """Its id is free again; but the schedule's row says that its due time was seen to."""
+    scheduled("0 9 * * *")
+    first, second = "2026-03-28T09:00:00Z", "2026-03-29T09:00:00Z"
+    async with hf.connect(url, clock=clock) as app:
+        async with app.worker():
+            assert clock.jump()
+            await started(app, first)
+            await settled(app, first)
+        assert (await prune(app.store, clock.now() + 1)).runs == 1
+        async with app.worker():
+            assert await runs_of(app) == []
+            assert clock.jump()
+            await started(app, second)
+            await settled(app, second)
+        await assert_proven(app)
 
 
 async def test_a_clock_that_jumps_over_days_starts_the_latest_only(url, clock, scheduled):
