@@ -19,8 +19,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., ServerThread]]:
     """Start servers on the store of this test; all are stopped at its end."""
     started: list[ServerThread] = []
 
-    def start(**settings: Any) -> ServerThread:
-        started.append(ServerThread(f"sqlite:///{tmp_path}/store.db", **settings))
+    def start(store: str = f"sqlite:///{tmp_path}/store.db", **settings: Any) -> ServerThread:
+        started.append(ServerThread(store, **settings))
         return started[-1]
 
     yield start

@@ -54,14 +54,22 @@ async def signed(scheme: str) -> hf.Request:
 
 
 @pytest.fixture
-async def site(serve, tmp_path):
-    """A server, and a worker in another thread whose webhooks say where the server is."""
-    server = serve(webhook_timeout=20.0)
+async def site(serve, tmp_path, request):
+    """A server, and a worker in another thread whose webhooks say where the server is.
+
+    Both are on one SQLite file, or where `everywhere` says: on PostgreSQL, or the worker behind the server.
+    """
+    where = getattr(request, "param", "sqlite")
+    url = request.getfixturevalue("postgres_url") if where == "postgres" else f"sqlite:///{tmp_path}/store.db"
+    server = serve(store=url, webhook_timeout=20.0)
     async with (
-        hf.connect(f"sqlite:///{tmp_path}/store.db") as app,
+        hf.connect(server.url if where == "http" else url) as app,
         app.worker(public_url=server.url + "/"),
     ):
         yield app
+
+
+everywhere = pytest.mark.parametrize("site", ["sqlite", "postgres", "http"], indirect=True)
 
 
 async def url_of(app, run):
@@ -78,6 +86,7 @@ async def received(app, run):
     return [event async for event in app.run(run.id).events() if event.type == "hook_received"]
 
 
+@everywhere
 async def test_a_request_comes_as_it_was_sent(site, http):
     """Method, path behind the token, query, headers, bytes; what lets somebody in elsewhere is left out."""
     run = await site.start(read, 2)
@@ -100,6 +109,7 @@ async def test_a_request_comes_as_it_was_sent(site, http):
         one.text()
 
 
+@everywhere
 async def test_whoever_knows_the_url_may_send_and_nobody_else(site, http):
     """Unknown, plain and closed tokens: 404; of a run that has ended: 410. A foreign name and page may send."""
     run = await site.start(read)
@@ -133,6 +143,7 @@ async def test_a_closed_webhook_and_a_hook_without_a_url_are_not_found(site, htt
     assert await received(site, run) == []
 
 
+@everywhere
 async def test_a_request_that_is_sent_again_counts_once(site, http):
     """By the sender's id, whatever else is new about it; without one, each counts."""
     run = await site.start(read, 3)
@@ -160,6 +171,7 @@ async def test_a_response_is_what_the_code_said_and_nobodys_page(site, http):
         assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@everywhere
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -295,6 +307,7 @@ async def chain(number: int) -> str:
     return first.url
 
 
+@everywhere
 async def test_a_run_that_continues_keeps_its_urls(site, http):
     """What came for the run before is answered by its successor."""
     run = await site.start(chain, 1)
