@@ -38,7 +38,7 @@ _BACKLOG = 50
     ending(
         {
             0: "stopped by SIGTERM or Ctrl-C",
-            2: "cannot: the port is taken, the extra is not installed, or no such file",
+            2: "cannot: the port is taken, the extra is not installed, or no such module",
         },
         ["dev shop.py", "dev shop billing --port 9000"],
     ),
@@ -75,7 +75,11 @@ def dev(
         raise Problem(
             f"`holdfast dev` needs the extra `server` ({error})", hint="pip install 'holdfast[server]'"
         ) from None
+    from .modules import expect
     from .stores import connected
+
+    for name in modules:
+        expect(name)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -93,6 +97,7 @@ def dev(
                 await _work(modules, store, stop)
 
     asyncio.run(main())
+    output.note("stopped: runs go on with the next worker")
     return 0
 
 
@@ -100,13 +105,23 @@ async def _work(modules: Sequence[str], store: str, stop: asyncio.Event) -> None
     """A worker at a time, until `stop`; one that ends by itself is missed until the code changes."""
     changes = _changes(stop)
     worker = await _start("worker", *modules, "--store", store)
+    missed = asyncio.create_task(_missed(worker))
     try:
         async for changed in changes:
+            missed.cancel()
             output.note(f"changed: {', '.join(changed)}")
             await _end(worker)
             worker = await _start("worker", *modules, "--store", store)
+            missed = asyncio.create_task(_missed(worker))
     finally:
+        missed.cancel()
         await _end(worker)
+
+
+async def _missed(worker: asyncio.subprocess.Process) -> None:
+    """Tell that a worker has ended by itself, for nothing runs now."""
+    await worker.wait()
+    output.note("the worker has ended; it starts again when a Python file below this folder changes")
 
 
 async def _changes(stop: asyncio.Event) -> AsyncIterator[list[str]]:

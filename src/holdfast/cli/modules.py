@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -29,6 +30,17 @@ def load(name: str) -> ModuleType:
     if name.endswith(".py") or os.sep in name:
         return _load_file(name)
     return _import(name)
+
+
+def expect(name: str) -> None:
+    """Raise Problem where there is no such module; nothing of it is imported."""
+    _put_first(str(Path.cwd()))
+    if name.endswith(".py") or os.sep in name:
+        _file(name)
+    else:
+        _check_name(name)
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise _missing(name)
 
 
 def load_all(names: Sequence[str]) -> dict[str, Workflow[..., object]]:
@@ -88,11 +100,16 @@ def _only_one(spec: str) -> Workflow[..., object]:
 # ---- importing ---------------------------------------------------------------------------------------------
 
 
-def _load_file(name: str) -> ModuleType:
+def _file(name: str) -> Path:
     path = Path(name).resolve()
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")])
         raise Problem(f"no file {name}", hint=near)
+    return path
+
+
+def _load_file(name: str) -> ModuleType:
+    path = _file(name)
     # The name under which other modules import it too, so that its classes have one name everywhere.
     parts, folder = [path.stem], path.parent
     if path.name == "__init__.py":
@@ -112,20 +129,26 @@ def _load_file(name: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise Problem(f"{name!r} is no module name", hint="give a dotted name or the path of a .py file")
+    _check_name(name)
     try:
         with _prints_to_stderr():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise Problem(
-                f"no module {name!r} in the current directory or on the path",
-                hint=did_you_mean(name, _modules_here()),
-            ) from error
+            raise _missing(name) from error
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
+
+
+def _check_name(name: str) -> None:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise Problem(f"{name!r} is no module name", hint="give a dotted name or the path of a .py file")
+
+
+def _missing(name: str) -> Problem:
+    hint = did_you_mean(name, _modules_here())
+    return Problem(f"no module {name!r} in the current directory or on the path", hint=hint)
 
 
 def _modules_here() -> Iterator[str]:
