@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
@@ -80,6 +81,7 @@ async def test_changed_code_is_served_and_what_cannot_be_replayed_is_told(dev, t
         assert await dev.greet(app) == "two"
         dev.write("this is no Python")
         await dev.until("SyntaxError")
+        await dev.until("the worker has ended; it starts again when a Python file below this folder changes")
         assert dev.process.returncode is None
         dev.said = ""
         dev.write(ODD)
@@ -88,3 +90,20 @@ async def test_changed_code_is_served_and_what_cannot_be_replayed_is_told(dev, t
         await dev.greet(app)
         await dev.until("does not replay to itself")
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("shpo.py", "no file shpo.py\nhint: did you mean shop.py?"),
+        ("shopp", "no module 'shopp' in the current directory or on the path\nhint: did you mean shop?"),
+        ("shop:greet", "'shop:greet' is no module name\nhint: give a dotted name or the path of a .py file"),
+    ],
+)
+def test_what_is_no_module_is_told_before_anything_starts(tmp_path, module, told):
+    (tmp_path / "shop.py").write_text(CODE)
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "dev", module, "--port", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (2, "", f"error: {told}")
