@@ -16,7 +16,7 @@ help:
 	@echo 'make mutants [SECONDS=n] take protections out, one by one, and see that a test notices'
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
-	@echo 'make bench              the measurements in bench/'
+	@echo 'make bench              what it costs here: a quarter of an hour (holdfast bench: a minute)'
 	@echo 'make peers              the same shapes on DBOS and Restate, in turns with ours (fetches them)'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
@@ -84,10 +84,14 @@ chaos: $(READY)
 	@$(BIN)/holdfast stress chaos --minutes $(MINUTES) --with clock --with fsync --with disk
 	@$(BIN)/python proof/history.py
 
+# Less of each than they do by themselves: a quarter of an hour in all. `bench/observe_cost.py` is for callgrind.
 .PHONY: bench
 bench: $(READY)
 	@$(BIN)/holdfast bench
-	@set -e; for file in $(filter-out bench/peers.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for line in 'import_time --repeat 15' guard_cost 'store_cost --appends 1000' \
+	'workers --runs 200 --repeat 1 --kills 5 --idle 5 --hooks 20' 'scale --rounds 2' \
+	'million --runs 5000 --rounds 3' 'trails --quick'; do \
+	    set -- $$line; name=$$1; shift; echo; echo "== bench/$$name.py $$*"; $(BIN)/python "bench/$$name.py" "$$@"; done
 
 .PHONY: peers
 peers: $(READY)
