@@ -91,17 +91,24 @@ async def test_the_floor_of_postgres_commits_and_leaves_nothing(postgres_url: st
     await connection.close()
 
 
-def test_a_table_fits_the_terminal_and_keeps_the_runs() -> None:
-    figure = Figure(
-        "stream-parallel", 10, "postgres", "run_" + "0" * 26, 10, 1234.5, 1111.1, 2222.2,
-        first_ms=1.5, slurp_ms=2.5, floor_ms=999.9, overhead_ms=234.6, ratio=1.23,
-    )  # fmt: skip
-    wide = table([figure], None)
-    assert [len(line) <= 80 for line in table([figure], 80)] == [True, True]
-    for lines in (wide, table([figure], 120), table([figure], 80)):
-        assert "1.23" in lines[1]
-        assert lines[1].endswith(figure.run)
-    assert "slurp" in wide[0]
+@pytest.mark.parametrize("stores", [["postgres"], ["sqlite", "postgres"]])
+def test_a_table_fits_the_terminal_and_keeps_runs_and_what_is_counted(stores: list[str]) -> None:
+    figures = [
+        Figure(
+            shape, 10, store, "run_" + "0" * 26, 10, 1234.5, 1111.1, 2222.2,
+            first_ms=1.5, slurp_ms=2.5, floor_ms=999.9, overhead_ms=234.6, ratio=1.23,
+            amount=amount, unit="steps/s",
+        )
+        for store in stores
+        for shape, amount in (("stream-parallel", None), ("many", 12_345.6))
+    ]  # fmt: skip
+    for width in (80, 120, None):
+        _, *lines = table(figures, width)
+        assert width is None or max(map(len, lines)) <= width
+        assert all(line.endswith(figures[0].run) for line in lines)
+        assert "1.23" in lines[0]
+        assert "12,346 steps/s" in lines[-1]
+    assert "slurp" in table(figures, None)[0]
 
 
 def test_whoever_interrupts_it_gets_what_it_has(shop: Path) -> None:

@@ -55,17 +55,38 @@ def table(figures: Sequence[Figure], width: int | None) -> list[str]:
     """The lines of the table. Columns with nothing in them are left out, others where `width` is too little."""
     best = fastest_of(figures)
     rows = [HEADINGS, *(cells(figure, figure in best) for figure in by_shape(figures))]
-    columns = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows[1:])]
-    widths = [max(len(row[number]) for row in rows) for number in range(len(HEADINGS))]
+    shown = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows[1:])]
     for name in GIVE_WAY:
-        if width is None or sum(widths[number] + 2 for number in columns) - 2 <= width:
+        if width is None or _width(rows, shown) <= width:
             break
-        columns = [number for number in columns if HEADINGS[number] != name]
+        shown = [number for number in shown if HEADINGS[number] != name]
+    if width is not None and _width(rows, shown) > width:
+        return _narrow(rows, width)
+    return _lines(rows, shown, "  ")
+
+
+def _narrow(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """The least: what is counted stands where the ratio is, and a store that is the only one is not named."""
+    ratio, amount = HEADINGS.index("× floor"), HEADINGS.index("")
+    merged = [(*row[:ratio], row[amount] or row[ratio], *row[ratio + 1 :]) for row in rows]
+    names: tuple[str, ...] = ("shape", "store", "ms", "× floor", "run")
+    if len({row[1] for row in rows[1:]}) == 1:
+        names = ("shape", "ms", "× floor", "run")
+    shown = [HEADINGS.index(name) for name in names]
+    return _lines(merged, shown, "  " if _width(merged, shown) <= width else " ")
+
+
+def _width(rows: Sequence[tuple[str, ...]], shown: Sequence[int]) -> int:
+    return sum(2 + max(len(row[number]) for row in rows) for number in shown) - 2
+
+
+def _lines(rows: Sequence[tuple[str, ...]], shown: Sequence[int], between: str) -> list[str]:
     left = (0, 1, len(HEADINGS) - 1)
+    widths = {number: max(len(row[number]) for row in rows) for number in shown}
     return [
-        "  ".join(
+        between.join(
             row[number].ljust(widths[number]) if number in left else row[number].rjust(widths[number])
-            for number in columns
+            for number in shown
         ).rstrip()
         for row in rows
     ]

@@ -177,15 +177,15 @@ _CROWDS = (
         more=(1000, 10_000),
     ),
     Shape(
-        "long", "one long run; its last steps against its first", (1000,), _long, _each, 1, "last/first",
+        "long", "one long run; its last steps against its first", (1000,), _long, _each, 1, "× first",
         more=(100, 5000, 20_000),
     ),
     Shape(
-        "replay", "the log of a run read and replayed", (1000,), _replay, None, 3, "events/s",
+        "replay", "the log of a run read and replayed", (1000,), _replay, None, 3, "ev/s",
         more=(5000, 20_000),
     ),
-    Shape("idle", "a worker without work", (3,), _idle, None, 1, "% of a core", more=(20,)),
-    Shape("memory", "runs that wait for a payload", (1000,), _memory, None, 1, "bytes/run", more=(10_000,)),
+    Shape("idle", "a worker without work", (3,), _idle, None, 1, "% core", more=(20,)),
+    Shape("memory", "runs that wait for a payload", (1000,), _memory, None, 1, "B/run", more=(10_000,)),
 )  # fmt: skip
 
 SHAPES: dict[str, Shape] = {

@@ -136,7 +136,9 @@ def _show(figures: Sequence[Figure]) -> None:
 
     for line in table(figures, output.terminal_width()):
         output.data(line)
-    output.note(f"ms: the median of n; {machine()}; every commit is durable; * the fastest store of a shape")
+    stores = ", ".join(dict.fromkeys(figure.store for figure in figures))
+    output.note(f"{stores}; {machine()}; every commit is durable")
+    output.note("ms: the median of n; * the fastest store of a shape; ev: events, B: bytes of memory")
 
 
 @contextlib.contextmanager
