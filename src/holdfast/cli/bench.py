@@ -138,7 +138,7 @@ def _show(figures: Sequence[Figure]) -> None:
         output.data(line)
     stores = ", ".join(dict.fromkeys(figure.store for figure in figures))
     output.note(f"{stores}; {machine()}; every commit is durable")
-    output.note("ms: the median of n; * the fastest store of a shape; ev: events, B: bytes of memory")
+    output.note("ms: the median of n; * the fastest store of a shape; ev: events, B: bytes")
 
 
 @contextlib.contextmanager
@@ -150,6 +150,12 @@ def _progress(total: int) -> Iterator[Callable[[], object]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    # Drawn when something was measured, not by the clock: `idle` would measure that.
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("measuring", total=total)
-        yield lambda: progress.advance(task)
+
+        def done() -> None:
+            progress.advance(task)
+            progress.refresh()
+
+        yield done
