@@ -209,6 +209,8 @@ class App:
         try:
             if worker is not None and definition is not None and worker.advances and not worker.stopping:
                 await worker.started(run_id)
+                if worker.has(run_id) and await self.store.head(run_id) is None:
+                    worker.let_go(run_id)
                 if worker.has(run_id):
                     await self._same_run(run_id, name, args, definition)
                     run.existed = True

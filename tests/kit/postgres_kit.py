@@ -54,16 +54,28 @@ def execute(url, *statements):
 
 
 class Replica(Server):
-    """A streaming replica of a server. From now on the server commits only what both have on disk."""
+    """A streaming replica of a server. From now on (`synchronous`) that commits only what both have on disk."""
 
-    def __init__(self, primary, *settings):
+    def __init__(self, primary, *settings, synchronous=True):
         self._primary = primary
         super().__init__(*settings)
+        if not synchronous:
+            return
         wait = "SELECT 1 FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
         for change in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
             execute(primary.url(), change)
         while not execute(primary.url(), wait):
             threading.Event().wait(0.05)
+
+    def fall_behind(self):
+        """Wait until it has all that the primary has, and from then on it hears of nothing."""
+        behind = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+        while not execute(self._primary.url(), behind):
+            threading.Event().wait(0.02)
+        execute(self.url(), "ALTER SYSTEM SET primary_conninfo = ''")
+        execute(self.url(), "SELECT pg_reload_conf()")
+        while execute(self._primary.url(), "SELECT 1 FROM pg_stat_replication"):
+            threading.Event().wait(0.02)
 
     def promote(self):
         """It is the primary now."""

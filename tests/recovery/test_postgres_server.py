@@ -11,7 +11,7 @@ import postgres_kit
 import pytest
 from recovery_flows import ERRAND, errand
 from recovery_kit import Children, assert_as_if_nothing_had_happened, effects, wait_until
-from worker_kit import assert_one_end, log_of
+from worker_kit import assert_one_end, log_of, logged
 
 import holdfast as hf
 from holdfast.verify import Verification
@@ -78,6 +78,67 @@ async def test_a_fail_over_to_a_replica_loses_and_repeats_nothing(server, tmp_pa
                 assert await asyncio.to_thread(child.leave) == 0, child.said()
     finally:
         children.reap()
+        replica.remove()
+
+
+@hf.step(name="failover.add")
+async def add(total: int, value: int) -> int:
+    return total + value
+
+
+@hf.workflow(name="failover.sums")
+async def sums(token: str) -> int:
+    async with hf.hook(token, type=int) as hook:
+        total = 0
+        async for value in hook:
+            total = await add(total, value)
+            if not value:
+                return total
+    return -1
+
+
+async def test_a_fail_over_to_a_replica_that_lagged_loses_the_last_moments_and_sticks_nowhere(server, caplog):
+    """As documented: a prefix of each log is left, exported heads tell, and live workers go on from what is there.
+
+    What was lost is given again here, as those would do who learn of it: a start, and payloads by their ids.
+    """
+    replica = postgres_kit.Replica(server, "max_connections=60", synchronous=False)
+    hosts = f"{server.folder},{replica.folder}&target_session_attrs=read-write"
+    try:
+        async with hf.connect(f"postgresql://postgres@/postgres?host={hosts}") as app, app.worker():
+            runs = {name: await app.start(sums, name, run_id=name) for name in ("waits", "ends", "moves")}
+            for name, run in runs.items():
+                await app.resume(name, 1, delivery_id="1")
+                await logged(app, run.id, "step_completed")
+            await asyncio.to_thread(replica.fall_behind)
+            kept = {name: len(await log_of(app, name)) for name in runs}
+            await app.start(sums, "late", run_id="late")
+            await app.resume("ends", 0, delivery_id="2")
+            assert await runs["ends"].result(20) == 1
+            for delivery in ("2", "3"):
+                await app.resume("moves", 10, delivery_id=delivery)
+            await logged(app, "moves", "step_completed", 3)
+            verification = Verification(app.store, keep_heads=True)
+            assert [str(found) async for found in verification.run()] == []
+            await asyncio.to_thread(server.crash)
+            await asyncio.to_thread(replica.promote)
+            assert {name: len(await log_of(app, name)) for name in runs} == kept
+            assert [str(found) async for found in Verification(app.store).run()] == []
+            found = Verification(app.store, exported=verification.heads)
+            assert {lost.run async for lost in found.run()} == {"ends", "moves", "late"}
+            with pytest.raises(hf.HookNotFound):
+                await app.resume("late", 0)
+            await app.start(sums, "late", run_id="late")
+            for delivery in ("2", "3"):
+                await app.resume("moves", 10, delivery_id=delivery)
+            for name in (*runs, "late"):
+                await app.resume(name, 0, delivery_id="0")
+            results = {name: await app.run(name).result(20) for name in (*runs, "late")}
+            assert results == {"waits": 1, "ends": 1, "moves": 21, "late": 0}
+            assert [str(found) async for found in Verification(app.store).run()] == []
+            assert "an older copy of the store is in its place" in caplog.text
+            assert [run.id async for run in app.runs(parked=True)] == []
+    finally:
         replica.remove()
 
 

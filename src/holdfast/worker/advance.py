@@ -378,9 +378,42 @@ class Advance:
         elif isinstance(answer, StoreError) and not isinstance(answer, _OUR_FAULT):
             self._log.warning("%s: the store did not answer, trying again: %s", self.run_id, answer)
             self._send_again(request, answer)
+        elif isinstance(answer, InvalidAppend) and self._on_created is None:
+            self.worker.spawn(self._ask_for_log(request, answer))
         else:
-            self._log.error("%s: the store refused an append: %s", self.run_id, answer)
-            self._park("broken", answer)
+            self._refused_for_good(answer)
+
+    def _refused_for_good(self, error: BaseException) -> None:
+        self._log.error("%s: the store refused an append: %s", self.run_id, error)
+        self._park("broken", error)
+
+    async def _ask_for_log(self, request: Append, refusal: InvalidAppend) -> None:
+        """An append that cannot be right: the log may have lost what it rests on."""
+        try:
+            if not await self._left_cut_log():
+                self._refused_for_good(refusal)
+        except StoreError as error:
+            self._send_again(request, error)
+
+    async def _left_cut_log(self) -> bool:
+        """Whether the log is shorter than what was read of it; then this view is nobody's, and the run free.
+
+        A replica that lagged behind was promoted, or a backup put back: nothing in memory is true any more.
+        """
+        head = await self.worker.store.head(self.run_id)
+        if self.closed or (head is not None and head.position >= self.after):
+            return self.closed
+        ends = 0 if head is None else head.position
+        self._log.warning(
+            "%s: its log ends at %d and was read up to %d: an older copy of the store is in its place; "
+            "the run goes on from there",
+            self.run_id,
+            ends,
+            self.after,
+        )
+        self.worker.forget(self, None, ended=False)
+        await self.worker.store.release(self.worker.id, {self.run_id: 0})
+        return True
 
     def _send_again(self, request: Append, error: StoreError) -> None:
         """The outcome is unknown (law L12): the same append, under the same batch id, until it is answered.
@@ -541,6 +574,8 @@ class Advance:
         self._news = False
         try:
             events = await self.worker.store.read(self.run_id, self.after)
+            if not events and await self._left_cut_log():
+                return
         except KeyMissing as error:
             self._park("sealed", error)
             return

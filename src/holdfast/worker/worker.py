@@ -321,6 +321,12 @@ class Worker:
                 self._leave_children(advance, ended=ended)
         advance.close(ended=ended)
 
+    def let_go(self, run_id: str) -> None:
+        """The run is not in the store any more: an older copy of it has taken its place."""
+        advance = self._live.get(run_id)
+        if advance is not None:
+            self.forget(advance, None, ended=False)
+
     def orphans_soon(self) -> None:
         """A run has left something to others: children, or a successor."""
         self._maintain.orphans_soon()
