@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ async def toiling(program: Any) -> int:
     return len(play.trace)
 
 
+SCENARIOS = int(os.environ.get("HOLDFAST_SCENARIOS", "4"))
+"""How many on each real store; `make scenarios COUNT=200` plays more."""
+
 # Programs that are cut off leave coroutines which nobody will await, on both loops.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
@@ -116,7 +120,7 @@ async def play(program: Any, url: str, *, two: bool, troubled: bool, keep: int) 
                     await app.start(toiling, program, run_id=run_id)
                 if troubled:
                     trouble([worker, second], clock)
-                await asyncio.wait_for(meddle(app, second, ids, two=two), 20)
+                await asyncio.wait_for(meddle(app, second, ids, two=two), 60)
             finally:
                 faults.disarm()
             for run_id in ids:
@@ -182,6 +186,7 @@ async def assert_sound(app: App, run_id: str) -> None:
     assert differs == []
 
 
+@settings(max_examples=max(10, settings.default.max_examples // 3))
 @given(seeds, seeds)
 async def test_workers_under_trouble_write_sound_logs(program: int, luck: int) -> None:
     """All laws at once, through the store's door."""
@@ -191,11 +196,22 @@ async def test_workers_under_trouble_write_sound_logs(program: int, luck: int) -
     await play(woven(program), url, two=two, troubled=troubled, keep=chance.choice([1, 100]))
 
 
-@settings(max_examples=5)
-@given(seeds, seeds)
-async def test_workers_under_trouble_write_sound_logs_on_disk(program: int, luck: int) -> None:
+def short(luck: int) -> Any:
+    """A generated program that a real store is done with in a second or two."""
+    return next(program for seed in count(1000 * luck) if len(repr(program := woven(seed))) < 800)
+
+
+@pytest.mark.parametrize("luck", range(SCENARIOS))
+async def test_workers_under_trouble_write_sound_logs_on_disk(luck: int, tmp_path: Path) -> None:
     """The same on SQLite: two handles on one file, which do not share what they remember."""
     chance.seed(luck)
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/store.db"
-        await play(woven(program), url, two=chance.random() < 0.5, troubled=True, keep=1)
+    await play(
+        woven(luck), f"sqlite:///{tmp_path}/store.db", two=chance.random() < 0.5, troubled=True, keep=1
+    )
+
+
+@pytest.mark.parametrize("luck", range(SCENARIOS))
+async def test_workers_under_trouble_write_sound_logs_on_a_server(luck: int, postgres_url: str) -> None:
+    """The same on PostgreSQL: two handles with connections of their own."""
+    chance.seed(luck)
+    await play(short(luck), postgres_url, two=chance.random() < 0.5, troubled=True, keep=1)

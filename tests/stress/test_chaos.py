@@ -25,7 +25,7 @@ from holdfast.testing.stress.trouble import JumpingClock, set_offset
 )
 async def test_a_small_chaos(with_, record_property):
     """L-13, L-15, L-17, H-03, H-07: after kills and pauses every run ends and what was acknowledged is there."""
-    report = await chaos(minutes=0.07, workers=2, clients=1, seed="suite", with_=with_, in_flight=10)
+    report = await chaos(minutes=0.05, workers=2, clients=1, seed="suite", with_=with_, in_flight=10)
     assert report.problems == []
     assert sum(report.runs.values()) == report.replayed > 0
     assert report.steps <= report.effects
