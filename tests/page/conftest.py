@@ -36,8 +36,9 @@ async def chromium():
         why = f"no Chromium on this machine (looked for {', '.join(BROWSERS)}): the page was opened in no browser"
         assert os.environ.get("CI", "").lower() != "true", why
         pytest.skip(why)
-    from playwright.async_api import async_playwright
+    from playwright.async_api import async_playwright, expect
 
+    expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser

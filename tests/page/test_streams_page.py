@@ -10,7 +10,7 @@ from playwright.async_api import expect
 import holdfast as hf
 from holdfast.chunks import END, Part, part_of
 from holdfast.events import new
-from holdfast.server.page.streams import Tail, passages
+from holdfast.server.page.streams import Tail, passages, window
 from holdfast.store.streams import Author
 from holdfast.store.url import open_store
 
@@ -163,6 +163,21 @@ async def test_a_page_that_is_far_behind_begins_anew_at_the_tail():
         text, anew = in_order([message async for message in tail.news()])
         assert anew == 1
         assert text.split() == [str(n) for n in range(1000, 3000)]
+
+
+async def test_large_chunks_are_shown_up_to_a_size_one_at_least():
+    async with open_store("memory://") as store:
+        author = await begun(store)
+        tail = Tail(store, "r", "answer", "text", 0)
+        for number in range(20):
+            await said(store, author, f"<{number}>" + "x" * 100_000)
+        for told in (
+            in_order([message async for message in tail.news()])[0],
+            "".join(p.text for p in (await window(store, "r", "", "", None, 60))["rows"]),
+        ):
+            assert re.findall("[0-9]+", told) == ["18", "19"]
+        await said(store, author, "y" * 900_000)
+        assert in_order([message async for message in tail.news()]) == ("y" * 900_000, 0)
 
 
 async def test_passages_join_the_text_of_one_attempt():

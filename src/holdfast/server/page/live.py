@@ -24,9 +24,10 @@ MOST = 100
 class Changes:
     """The runs that changed since the last look; use it as `with`."""
 
-    def __init__(self, store: Store, only: str | None = None) -> None:
+    def __init__(self, store: Store, only: str | None = None, *, pace: float = PACE) -> None:
         self._store = store
         self._only = only
+        self._pace = pace
         self._runs: dict[str, None] = {}
         self._any = asyncio.Event()
 
@@ -48,7 +49,7 @@ class Changes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
                 await self._any.wait()
-                await asyncio.sleep(PACE)
+                await asyncio.sleep(self._pace)
         runs = list(self._runs)
         self._runs.clear()
         self._any.clear()

@@ -24,6 +24,8 @@ from ..service import Service
 from . import live, shell
 
 PAGE = 100
+_PACE = 1.0
+"""Seconds between two looks at a place, at least: each is a question about all of the store."""
 LINKED = 50
 """Schedules whose last run is looked up, for a link to it."""
 
@@ -109,7 +111,7 @@ async def show(request: Request) -> Response:
 
 async def _follow(request: Request, name: str, look: Look) -> AsyncIterator[bytes]:
     store, sent = Service.of(request).store, ""
-    with live.Changes(store) as changes:
+    with live.Changes(store, pace=_PACE) as changes:
         while True:
             shown = shell.part(f"_{name}.html", now=store.clock.now(), **await look(request))
             yield live.message("place", {"html": shown}) if shown != sent else b": nothing\n\n"

@@ -22,8 +22,10 @@ from ...store.streams import StreamHead
 from ...trail.export.text import clean
 from . import live, shell
 
-_TAIL = 2000
-"""Chunks of text that are shown, at most; a reader that falls further behind begins anew at the tail."""
+_TAIL, _TAIL_BYTES = 2000, 256 * 1024
+"""What is shown of a text, and told at one time, at most: so many chunks and so many bytes, one chunk at least."""
+_STEP = 100
+"""Chunks that are read at one time on the way from the end to where the tail begins."""
 _PREVIEW = 300
 """Characters of a chunk that its row shows."""
 _HEX = 4096
@@ -80,8 +82,8 @@ async def window(
         shown["first"] = first or 0
         shown["rows"] = await _rows(store, head, shown["first"], count)
     else:
-        shown["first"] = max(0, head.position - _TAIL)
-        chunks = await _read(store, head, shown["first"], _TAIL)
+        chunks = await _tail_of(store, head, 0)
+        shown["first"] = chunks[0].position - 1 if chunks else 0
         shown["rows"] = passages(chunks, head)
     return shown
 
@@ -108,6 +110,23 @@ async def _read(store: Store, head: StreamHead, after: int, count: int) -> list[
         found += page
         after = page[-1].position
     return found
+
+
+async def _tail_of(store: Store, head: StreamHead, after: int) -> list[Chunk]:
+    """What lies beyond a position, or as much of its end as is shown."""
+    found: list[Chunk] = []
+    size, first = 0, head.position
+    while first > after and len(found) < _TAIL and size < _TAIL_BYTES:
+        until, first = first, max(after, first - _STEP)
+        part = await _read(store, head, first, until - first)
+        size += sum(len(chunk.body) for chunk in part)
+        found = part + found
+    drop = max(0, len(found) - _TAIL)
+    size -= sum(len(chunk.body) for chunk in found[:drop])
+    while size > _TAIL_BYTES and drop < len(found) - 1:
+        size -= len(found[drop].body)
+        drop += 1
+    return found[drop:]
 
 
 def passages(
@@ -239,13 +258,13 @@ class Tail:
 
     async def _text(self, head: StreamHead) -> tuple[str, bool]:
         """What was appended since, as markup; and whether the page begins anew, for it is too far behind."""
-        anew = head.position - self._after > _TAIL
+        chunks = await _tail_of(self._store, head, self._after)
+        anew = bool(chunks) and chunks[0].position > self._after + 1
         if anew:
-            self._after, self._author = head.position - _TAIL, None
+            self._author = None
         elif self._author is None and self._after:
             last = await self._store.read_stream(self._run, self._name, self._after - 1, 1)
             self._author = (last[0].step, last[0].attempt) if last else None
-        chunks = await _read(self._store, head, self._after, head.position - self._after)
         made = passages(chunks, head, self._author)
         if chunks:
             self._after, self._author = chunks[-1].position, (chunks[-1].step, chunks[-1].attempt)
