@@ -16,6 +16,7 @@ from store_kit import (
     scheduled,
     started,
     woken,
+    worker,
 )
 
 from holdfast.chunks import Part
@@ -299,3 +300,21 @@ def test_every_query_is_named_once_described_and_used():
     source = "".join(path.read_text() for path in folder.rglob("*.py"))
     unused = [name for name in load_queries("postgres") if f'"{name}"' not in source]
     assert unused == []
+
+
+# ---- rows that somebody holds
+
+
+async def test_a_claim_looks_again_at_a_run_that_was_held_by_somebody_who_wrote_nothing(postgres_url):
+    """L14: a second creator who comes too late holds the row for a moment, and its commit tells of nothing."""
+    other = await asyncpg.connect(postgres_url)
+    async with open_store(postgres_url) as store:
+        await store.enlist(worker("w1"))
+        await store.append("r", [created()], after=0)
+        await other.execute("BEGIN")
+        await other.execute("SELECT 1 FROM holdfast.runs FOR NO KEY UPDATE")
+        claim = asyncio.create_task(store.claim("w1", ["w"]))
+        await asyncio.wait([claim], timeout=0.02)
+        await other.execute("COMMIT")
+        assert [given.run for given in await claim] == ["r"]
+    await other.close()

@@ -531,8 +531,7 @@ SELECT pg_advisory_xact_lock($1);
 SELECT 1 FROM holdfast.workers WHERE id = $1 FOR KEY SHARE;
 
 -- name: claim
--- Give a worker free runs that are ready, the oldest of each workflow first. What a writer holds is left out: its
--- commit tells of it.
+-- Give a worker free runs that are ready, the oldest of each workflow first. What a writer holds is left out.
 UPDATE holdfast.runs SET owner = $1 WHERE id IN (
     SELECT id FROM holdfast.runs WHERE owner IS NULL AND ready AND id IN (
         SELECT free.id FROM unnest($2::text[]) AS named (workflow) CROSS JOIN LATERAL (
