@@ -361,6 +361,7 @@ class Writing:
             self.before.chain,
             [(r.position, r.draft.type, r.draft.key, r.time, r.draft.body) for r in self.rows],
         )
+        self.changes.see_what_is_there()
         return Verdict(answer, self.rows, self.head, self.changes)
 
     # ---- what head and projections take from each type

@@ -124,17 +124,15 @@ class Peers:
 
     # ---- sending
 
-    def send(self, news: Sequence[News], every: Sequence[News] = ()) -> None:
+    def send(self, news: Iterable[News], every: Sequence[News] = ()) -> None:
         """Tell the others `news`, and those who asked for it `every`; never waits, never fails."""
         names = self._others()
-        if not names:
-            return
         curious = [name for name in names if name.endswith(_EVERY)]
         if every:
             self._send_all(every, curious)
             names = [name for name in names if name not in curious]
-        if news:
-            self._send_all(news, names)
+        if names and (told := list(news)):
+            self._send_all(told, names)
 
     def _send_all(self, news: Sequence[News], names: Sequence[str]) -> None:
         if not names:

@@ -25,55 +25,51 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
         return None
     if found.batch is not None or found.beyond or found.holders:
         return None
+    if found.uniques:
+        return None
     last = len(drafts) - 1
     while last > 0 and drafts[last].at is None:
         last -= 1  # from here on the store gives the time; what stands in front has its predecessor's
-    steps, uniques, limit = found.steps, found.uniques, now + AHEAD
-    position, time, count, early = after, before.time, before.steps, before.time
+    last += after
+    steps = found.steps
+    position, time, count = after, before.time, before.steps
     command = fact = 0
     changed: dict[str, _Step] = {}
-    keys: set[str | None] = set()
     rows: list[Row] = []
     parts = [before.chain]
     for draft in drafts:
-        type_, key, unique = draft.type, draft.key, draft.unique
-        if unique in uniques:
-            return None
-        step = changed[key] if key in changed else steps.get(key)
-        position += 1
-        at = time if position - after <= last else now
-        if type_ == "step_scheduled":
-            if "queue" in draft.data:
+        type_, key, body = draft.type, draft.key, draft.body
+        if type_ == "step_completed" or type_ == "step_failed":
+            at = draft.at
+            if at is None or at < time or at > now + AHEAD:
                 return None
-            count += 1
-            command = position
-            changed[key] = (0, None)
-        elif step is None:
-            return None
-        elif type_ == "step_started":
-            if step[1] is not None and now < step[1]:
+            if (changed[key] if key in changed else steps.get(key)) is None:
                 return None
-            attempt = draft.data.get("attempt", 1)
-            if attempt >= step[0]:
-                changed[key] = (attempt, draft.data.get("due"))
-        elif type_ == "step_completed" or type_ == "step_failed":
-            if draft.at is None or not early <= draft.at <= limit:
-                return None
-            at = early = draft.at
+            position += 1
             fact = position
             count -= 1
             changed[key] = None
-        else:
-            return None
-        if at > time:
             time = at
-        keys.add(unique)
+        else:
+            position += 1
+            if position > last and now > time:
+                time = now
+            if type_ == "step_scheduled":
+                if key in changed or "queue" in draft.data:
+                    return None
+                count += 1
+                command = position
+                changed[key] = (0, None)
+            elif type_ == "step_started":
+                step = changed[key] if key in changed else steps.get(key)
+                attempt = draft.data.get("attempt", 1)
+                if step is None or attempt <= step[0] or (step[1] is not None and now < step[1]):
+                    return None
+                changed[key] = (attempt, draft.data.get("due"))
+            else:
+                return None
         rows.append(Row(position, draft, time))
-        body = draft.body
-        parts.append(f"{position}\0{type_}\0{key}\0{time}\0{len(body)}\0".encode())
-        parts.append(body)
-    if len(keys) < len(rows):
-        return None
+        parts += f"{position}\0{type_}\0{key}\0{time}\0{len(body)}\0".encode(), body
     head = copy_of(before)
     head.position, head.time, head.steps = position, time, count
     head.chain = blake2b(b"".join(parts), digest_size=16).digest()

@@ -52,7 +52,9 @@ class Head(msgspec.Struct, gc=False):
     @property
     def ready(self) -> bool:
         """Whether a worker has something to do or to hold for it (law L14)."""
-        return self.ended is None and self.parked is None and (self.to_load or self.timers > 0)
+        if self.ended is not None or self.parked is not None:
+            return False
+        return self.steps > 0 or self.timers > 0 or self.to_load
 
     @property
     def to_load(self) -> bool:

@@ -25,16 +25,16 @@ class Found(msgspec.Struct, gc=False):
     """What the backend looked up for one append, in the transaction that will write the verdict."""
 
     head: Head | None
-    batch: tuple[int, int] | None = None
-    """First and last position of this batch, where it is in the log already."""
-    uniques: Mapping[str, int] = {}
-    """Which of `wanted(drafts)` are in the log, and where."""
     steps: Mapping[str, tuple[int, int | None]] = {}
     """Of the steps that the drafts name, those that owe an outcome: key -> (attempt, due)."""
     timers: Mapping[str, int] = {}
     """Of the timers that the drafts name, those that are pending: key -> due."""
     children: Mapping[str, tuple[str, int, str]] = {}
     """Of the children that the drafts name, those not ended: key -> (child, position, status)."""
+    batch: tuple[int, int] | None = None
+    """First and last position of this batch, where it is in the log already."""
+    uniques: Mapping[str, int] = {}
+    """Which of `wanted(drafts)` are in the log, and where."""
     holders: Mapping[str, tuple[str, str]] = {}
     """Of the tokens that the drafts name, those that are open: token -> (run, key)."""
     former: Mapping[str, str] = {}
@@ -70,6 +70,13 @@ class Changes(msgspec.Struct, gc=False):
     """The run's steps and timers go, its open hooks become run_ended, its children orphans."""
     continued: bool = False
     """It goes on as another run: its open hooks become continued instead."""
+    only_steps: bool = True
+    """Nothing but `steps` is changed, as by most appends."""
+
+    def see_what_is_there(self) -> None:
+        """Set `only_steps`, when everything else is set."""
+        more = self.timers or self.children or self.hooks or self.queued or self.deliveries
+        self.only_steps = not (more or self.ended or self.continued)
 
 
 class HookChange(msgspec.Struct, frozen=True, gc=False):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -200,7 +200,7 @@ class GroupWriter:
         else:
             if after is not None and after != known.head.position:
                 return None
-            found = Found(known.head, steps=known.steps, timers=known.timers, children=known.children)
+            found = Found(known.head, known.steps, known.timers, known.children)
         now = self._clock.now()
         verdict = judge_plainly(request, found, now)
         if verdict is None:
@@ -209,8 +209,10 @@ class GroupWriter:
                     return None
             verdict = judge_in_full(request, found, now)
         answer = verdict.answer
-        if not isinstance(answer, Appended) or not verdict.rows or answer.duplicates:
+        if type(answer) is not Appended or not verdict.rows or answer.duplicates:
             return None
+        if known is not None:
+            self._known.move_to_end(request.run)
         return answer if self._write(request, verdict, known, news) else None  # its id is taken
 
     def _slow(self, request: Append, news: list[News]) -> Appended | BaseException:
@@ -236,8 +238,10 @@ class GroupWriter:
         if verdict.rows:
             written = self._write(request, verdict, known, news)
             assert written, "the write lock is ours, and the run's row was just looked up"
+            if known is not None and known.head.ended is None:
+                self._remember(known)
         elif known is not None:
-            self._remember(request.run, known)
+            self._remember(known)
         return verdict.answer
 
     # ---- writing
@@ -249,26 +253,24 @@ class GroupWriter:
         assert changes is not None
         if head.run in self._touched:
             self._flush()  # the statements of a flush have no order among the appends of one run
+        self._touched.add(head.run)
+        whole = type(verdict.answer) is Appended
+        outside = not whole or request.after is None
         if known is None:
             if not self._create(head):
                 return False
-            known, was_fact = Known(head, {}, {}, {}), 0
+            known = Known(head, {}, {}, {})
+            outside = outside and head.fact > 0
+            self._remember(known)
         else:
-            was_fact = known.head.fact
-            self._advance(head, known.head)
-        whole = isinstance(verdict.answer, Appended)
+            before, known.head = known.head, head
+            outside = outside and head.fact > before.fact
+            self._advance(head, before)
         self._add_events(head, verdict.rows, request, whole=whole)
-        self._project(head, known, changes)
-        outside = head.fact > was_fact and not (whole and request.after is not None)
+        self._project_steps(head.row, known, changes.steps)
+        if not changes.only_steps:
+            self._project(head, known, changes, news)
         news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
-        if changes.queued:
-            news += news_of_queues(head.run, changes.queued)
-        known.head = head
-        self._touched.add(head.run)
-        if changes.ended:
-            self._known.pop(head.run, None)
-        else:
-            self._remember(head.run, known)
         return True
 
     def _create(self, head: Head) -> bool:
@@ -297,30 +299,37 @@ class GroupWriter:
             self._rows["turn_run"].append((*values, head.status, head.ended, head.owner, head.parked))
 
     def _add_events(self, head: Head, rows: Sequence[Row], request: Append, *, whole: bool) -> None:
-        run, add = head.row, self._rows["add_event"].append
-        final = len(rows) - 1
-        for number, row in enumerate(rows):
-            draft = row.draft
-            event = (run, row.position, draft.type, draft.key, row.time, draft.body.decode(), draft.unique)
-            if number < final:
-                add((*event, None, None, None, None))
-            elif whole:
-                add((*event, head.chain, request.batch, rows[0].position, request.after))
-            else:
-                add((*event, head.chain, None, None, None))
+        run = head.row
+        events = [
+            (
+                run, row.position, (draft := row.draft).type, draft.key, row.time, draft.body.decode(),
+                draft.unique, None, None, None, None,
+            )
+            for row in rows
+        ]  # fmt: skip
+        of_append = (request.batch, rows[0].position, request.after) if whole else (None, None, None)
+        events[-1] = (*events[-1][:7], head.chain, *of_append)
+        self._rows["add_event"] += events
 
-    def _project(self, head: Head, known: Known, changes: Changes) -> None:
+    def _project_steps(
+        self, row: int, known: Known, steps: Mapping[str, tuple[int, int | None] | None]
+    ) -> None:
+        for key, step in steps.items():
+            if step is not None:
+                self._rows["put_step"].append((row, key, step[0], step[1]))
+                known.steps[key] = step
+            elif known.steps.pop(key, None) is not None or not known.full:
+                self._rows["drop_step"].append((row, key))
+
+    def _project(self, head: Head, known: Known, changes: Changes, news: list[News]) -> None:
         row, rows = head.row, self._rows
         if changes.ended:
             self._ended.append((row,))
+            self._known.pop(head.run, None)
         if changes.continued:
             self._continued.append((row,))
-        for key, step in changes.steps.items():
-            if step is not None:
-                rows["put_step"].append((row, key, *step))
-                known.steps[key] = step
-            elif known.steps.pop(key, None) is not None or not known.full:
-                rows["drop_step"].append((row, key))
+        if changes.queued:
+            news += news_of_queues(head.run, changes.queued)
         for key, queued in changes.queued.items():
             place = (queued.queue, queued.limit_key, queued.priority, queued.time, queued.position)
             rows["queue_step"].append((row, key, *place, name_of(key)))
@@ -338,10 +347,6 @@ class GroupWriter:
             else:
                 rows["put_child"].append((row, key, *child))
                 known.children[key] = child
-        if changes.hooks or changes.deliveries:
-            self._project_hooks(row, changes)
-
-    def _project_hooks(self, row: int, changes: Changes) -> None:
         for change in changes.hooks:
             self._change_hook(row, change)
         for unique, position, digest in changes.deliveries:
@@ -378,9 +383,10 @@ class GroupWriter:
 
     # ---- remembering
 
-    def _remember(self, run: str, known: Known) -> None:
+    def _remember(self, known: Known) -> None:
         if not known.full:
             return
+        run = known.head.run
         self._known[run] = known
         self._known.move_to_end(run)
         if len(self._known) > REMEMBERED:

@@ -165,8 +165,7 @@ class SqliteStore(GroupStore):
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Send what other processes can use; a run that one of our workers owns and drives is ours alone."""
-        useful = [item for item in news if self._concerns_others(item)]
-        self._peers.send(useful, news)
+        self._peers.send(filter(self._concerns_others, news), news)
 
     def _concerns_others(self, item: News) -> bool:
         free = item.ready and item.owner not in self._enlisted
