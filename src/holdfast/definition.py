@@ -85,6 +85,7 @@ class Arguments:
         self._plain = not any(p.kind is keyword and p.default is p.empty for p in self._parameters)
         self._prefix = {p.name: _name_text(p.name) + b":" for p in self._parameters}
         self._types: dict[str, PayloadType] | None = None
+        self._in_order: list[tuple[bytes, PayloadType]] = []
         self._returns: PayloadType = UNTYPED
         self._at_once: Callable[[bytes], Any] | None = None
 
@@ -100,6 +101,7 @@ class Arguments:
             types[p.name] = payload_type(hint)
         self._returns = payload_type(hints.get("return", Any))
         self._types = types
+        self._in_order = [(self._prefix[name], types[name]) for name in self._positional]
         if self._plain and len(self._positional) == len(self._parameters):
             self._at_once = reader_at_once(types)
         return types
@@ -117,14 +119,19 @@ class Arguments:
         Raises PayloadError where they do not fit the signature or cannot be written.
         """
         types = self._resolve() if self._types is None else self._types
-        count = len(args)
-        if not kwargs and self._plain and self._required <= count <= len(self._positional):
-            named: Any = zip(self._positional, args, strict=False)
-        else:
+        if not kwargs and self._plain and self._required <= len(args) <= len(self._positional):
             try:
-                named = self._signature.bind(*args, **kwargs).arguments.items()
-            except TypeError as error:
-                raise PayloadError(f"{self._where}{self._signature}: {error}") from None
+                written = [
+                    prefix + kind.encode(value, "")
+                    for (prefix, kind), value in zip(self._in_order, args, strict=False)
+                ]
+                return b"{%b}" % b",".join(written)
+            except PayloadError:
+                pass  # told below, by name
+        try:
+            named = self._signature.bind(*args, **kwargs).arguments.items()
+        except TypeError as error:
+            raise PayloadError(f"{self._where}{self._signature}: {error}") from None
         parts = [
             self._prefix[name] + types[name].encode(value, f"{self._where} argument {name}")
             for name, value in named

@@ -29,7 +29,9 @@ class PayloadType:
     "charge#1 result: expected `int`, got `str` - at `$.amount`".
     """
 
-    __slots__ = ("_closed", "_decoder", "_encode", "_exact", "_fits", "_floats", "_tags", "hint")
+    __slots__ = (
+        *("_closed", "_decoder", "_encode", "_exact", "_fits", "_floats", "_read_member", "_tags", "hint"),
+    )
 
     def __init__(self, hint: Any) -> None:
         self.hint = hint
@@ -42,6 +44,7 @@ class PayloadType:
             self._decoder = msgspec.json.Decoder(hint, dec_hook=from_plain)
         except (TypeError, NameError):
             pass  # msgspec cannot tell a union of two dataclasses apart; tags can
+        self._read_member: Callable[[bytes], Any] | None = None
         self._closed = exact.closed and self._decoder is not None
         # Sorting in msgspec reorders dicts as well, so a hint with both goes by tags.
         self._closed = self._closed and not (exact.sets and exact.dicts)
@@ -89,6 +92,21 @@ class PayloadType:
             raise PayloadError(f"{where}: cannot be read: {refused.reason}") from None
         except (msgspec.ValidationError, TypeError, ValueError, RecursionError) as error:
             raise _mismatch(where, error) from None
+
+    def decode_member(self, body: bytes) -> Any:
+        """What the member `value` of a JSON object holds, read in one go; UNSET where that cannot be.
+
+        Then it is to be decoded by itself, for the error or the tags.
+        """
+        read = self._read_member
+        if read is None:
+            read = self._read_member = _reader_of_member(self)
+        if TAG_BYTES in body:
+            return msgspec.UNSET
+        try:
+            return read(body).value
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return msgspec.UNSET
 
     def _fit(self, value: Any) -> Any:
         """The value, or what the hint makes of it: a dataclass of plain JSON, a list of a tuple."""
@@ -188,6 +206,20 @@ def reader_at_once(types: Mapping[str, PayloadType]) -> Callable[[bytes], list[A
         return values
 
     return read
+
+
+class _Nothing(msgspec.Struct):
+    value: msgspec.UnsetType = msgspec.UNSET
+
+
+def _reader_of_member(kind: PayloadType) -> Callable[[bytes], Any]:
+    if kind._decoder is not None:
+        try:
+            struct = msgspec.defstruct("Member", [("value", kind.hint)], gc=False)
+            return msgspec.json.Decoder(struct, dec_hook=from_plain).decode
+        except (TypeError, NameError, ValueError):
+            pass
+    return lambda _: _Nothing()
 
 
 def check_size(raw: bytes, limit: int, where: str) -> None:

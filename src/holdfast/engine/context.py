@@ -24,6 +24,7 @@ from ..clock import from_datetime, to_datetime
 from ..codec import UNTYPED, PayloadType, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, Event, check_noted, dump_json, new, numbered
+from ..events.steps import scheduled_body, step_scheduled
 from ..ids import child_id, is_webhook_token, webhook_token
 from ..labels import check_attributes, check_run_id
 from ..runtime import ChildOptions, ContinueAsNew, Hook, RunInfo, chapter_here, here
@@ -45,17 +46,15 @@ _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
 )
 
 
-class StepCall:
+class StepCall(msgspec.Struct, eq=False):
     """A step that workflow code asked for and that owes it an outcome."""
 
-    __slots__ = ("args", "future", "key", "queued", "step")
-
-    def __init__(self, key: str, step: Step[..., Any], args: bytes, future: asyncio.Future[Any]) -> None:
-        self.queued = step.placement is not None  # unless the log says otherwise
-        self.key = key
-        self.step = step
-        self.args = args
-        self.future = future
+    key: str
+    step: Step[..., Any]
+    args: bytes
+    future: asyncio.Future[Any]
+    queued: bool
+    """Whether it waits in a queue; what the log says, where it says otherwise than the code."""
 
 
 class RunContext(Timers):
@@ -151,9 +150,12 @@ class RunContext(Timers):
 
     def ask(self, type_: str, key: str, data: Mapping[str, Any]) -> None:
         """The code asks for something: one more command."""
+        self._ask(new(type_, key=key, data=data))
+
+    def _ask(self, command: Draft) -> None:
         if self.places is not None:
             self.places[self.count] = _place(self._main)
-        self.asked.append(new(type_, key=key, data=data))
+        self.asked.append(command)
         self.count += 1
 
     def _credited(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -187,22 +189,31 @@ class RunContext(Timers):
                     self.abandoned.append(call.key)
                 raise
         finally:
-            guard.resume(watching and here.runtime is self and not self.loop.dead)
+            if watching and here.runtime is self and not self.loop.dead:
+                guard.enter()
 
     def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
-        self.alive()
+        loop = self.loop
+        if loop.dead:
+            raise Evicted
         steps.check(step)
         raw = step.arguments.encode(args, kwargs)
+        ordinals, name = self._ordinals, ("step", step.name)
+        ordinal = ordinals.get(name, 0) + 1
+        key = f"{step.name}#{ordinal}"
         if len(raw) > self.payload_limit:
-            next_key = numbered(step.name, self._ordinals.get(("step", step.name), 0) + 1)
-            self.check_limit(raw, "step_scheduled", next_key, f"{step.name} arguments")
-        data: dict[str, Any] = {"args": msgspec.Raw(raw)}
-        if step.placement is not None:
-            data |= step.placement.of(args, kwargs)
-        key = self._key("step", step.name)
-        call = StepCall(key, step, raw, self.loop.create_step_future())
-        self.calls[key] = call
-        self.ask("step_scheduled", key, self._credited(data))
+            self.check_limit(raw, "step_scheduled", key, f"{step.name} arguments")
+        more = self._credited({} if step.placement is None else step.placement.of(args, kwargs))
+        ordinals[name] = ordinal
+        self.calls[key] = call = StepCall(
+            key, step, raw, loop.create_step_future(), step.placement is not None
+        )
+        body = scheduled_body(raw, more)
+        ahead = self.ahead[self.count] if self.count < len(self.ahead) else None
+        if ahead is not None and ahead.key == key and ahead.body == body and ahead.type == "step_scheduled":
+            self._ask(ahead)  # type: ignore[arg-type] # the log holds just this: no need to make it again
+        else:
+            self._ask(step_scheduled(key, raw, more, body))
         return call
 
     # ---- child runs
@@ -223,7 +234,8 @@ class RunContext(Timers):
                     self.ask("child_cancelled", call.key, {})
                 raise
         finally:
-            guard.resume(watching and here.runtime is self and not self.loop.dead)
+            if watching and here.runtime is self and not self.loop.dead:
+                guard.enter()
 
     def _start_child(
         self, workflow: Workflow[..., Any], args: Any, kwargs: Any, options: ChildOptions

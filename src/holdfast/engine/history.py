@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import PayloadError, ReplayDivergence
-from ..events import Draft, Event, load_json, reader
+from ..events import ASKED, ENDS, Draft, Event, load_json, reader
 
 if TYPE_CHECKING:
     from .tick import Execution
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 def commands_of(events: Iterable[Event], already: int) -> list[Event | None]:
     """The commands of a log, behind `already` that the code has asked for before."""
-    upcoming: list[Event | None] = [event for event in events if event.cls == "command"]
+    upcoming: list[Event | None] = [
+        event
+        for event in events
+        if (type_ := event.type) in ASKED or (type_ in ENDS and event.cls == "command")
+    ]
     return [None] * already + upcoming
 
 
@@ -32,6 +36,9 @@ def match(execution: Execution, event: Event) -> None:
     if not execution.asked:
         raise diverged(execution, event, "nothing more")
     asked = execution.asked[0]
+    if asked is event:  # type: ignore[comparison-overlap] # see `RunContext._schedule`
+        execution.asked.popleft()
+        return
     if asked.type != event.type or asked.key != event.key or not _same(execution, asked, event):
         raise diverged(execution, event, _describe(asked.type, asked.key, asked.body))
     execution.asked.popleft()

@@ -27,7 +27,10 @@ from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, NoReturn
+
+import msgspec
 
 from ..errors import NotDeterministic
 from ..runtime import Runtime, here
@@ -46,20 +49,18 @@ _PATIENCE = 1000
 _FOREVER = 253_402_300_799_000_000
 """The end of the year 9999, in microseconds: when a sleep of `math.inf` ends."""
 
+_profiler = partial(sys.getprofile)  # makes no event, see `guard`
 _unburied: list[str] = []
 """The names of what did not let itself be closed, the latest last."""
 
 
-class Ready:
+class Ready(msgspec.Struct, eq=False):
     """A callback that waits for its turn; what `call_soon` returns."""
 
-    __slots__ = ("args", "callback", "context", "off")
-
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.off = False
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context
+    off: bool = False
 
     def cancel(self) -> None:
         self.off = True
@@ -68,17 +69,16 @@ class Ready:
         return self.off
 
 
-class DurableTimer(Ready):
+class DurableTimer(Ready, kw_only=True):
     """A callback that waits for a fact; what `call_at` returns. `key` is the timer's in the log."""
 
-    __slots__ = ("due", "fired", "key", "loop")
+    loop: Loop
+    due: int
+    fired: bool = False
+    key: str = ""
 
-    def __init__(self, loop: Loop, due: int, callback: Any, args: Any, context: Context) -> None:
-        super().__init__(callback, args, context)
-        self.loop = loop
-        self.due = due
-        self.fired = False
-        self.key = loop.runtime.start_timer(self)
+    def __post_init__(self) -> None:
+        self.key = self.loop.runtime.start_timer(self)
 
     def when(self) -> float:
         return self.due / 1e6
@@ -171,13 +171,15 @@ class Loop(asyncio.AbstractEventLoop):
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> DurableTimer:
         due = min(self.runtime.clock + _micros(delay), _FOREVER)
-        return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
+        context = context if context is not None else copy_context()
+        return DurableTimer(callback, args, context, loop=self, due=due)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> DurableTimer:
         due = _micros(when)
-        return DurableTimer(self, due, callback, args, context if context is not None else copy_context())
+        context = context if context is not None else copy_context()
+        return DurableTimer(callback, args, context, loop=self, due=due)
 
     def create_future(self) -> DurableFuture:
         future = DurableFuture(loop=self)
@@ -248,17 +250,19 @@ class Loop(asyncio.AbstractEventLoop):
 
     def drain(self) -> None:
         """Run until nothing is runnable. Exceptions of callbacks are logged, as asyncio does."""
+        around = begin_ticks()
+        try:
+            self.run_ready()
+        finally:
+            end_ticks(around)
+
+    def run_ready(self) -> None:
+        """`drain`, between `begin_ticks` and `end_ticks`."""
+        ready = self.ready
         outer, outer_runtime = events._get_running_loop(), here.runtime
-        collecting = gc.isenabled()
-        if collecting:
-            gc.disable()  # a finaliser of another run must not run against this one
-        if sys.get_asyncgen_hooks().firstiter is not _hold_generator:
-            _hook_generators()
         events._set_running_loop(self)
         here.runtime = self.runtime
-        profiler = guard.set_aside()
         try:
-            ready = self.ready
             while ready:
                 handle = ready.popleft()
                 if handle.off:
@@ -276,13 +280,13 @@ class Loop(asyncio.AbstractEventLoop):
                     raise
                 except BaseException as error:  # noqa: BLE001 - as asyncio: log it and go on
                     self.call_exception_handler({"message": "callback failed", "exception": error})
-                guard.pause()
+                if _profiler() is not None:  # else a step that was called has paused the watch
+                    guard.pause()
         finally:
-            guard.put_back(profiler)
+            if _profiler() is not None:
+                guard.pause()
             here.runtime = outer_runtime
             events._set_running_loop(outer)
-            if collecting:
-                gc.enable()
 
     def bury(self) -> None:
         """Close what is suspended, each in its own context, where every durable call raises Evicted."""
@@ -319,6 +323,25 @@ class Loop(asyncio.AbstractEventLoop):
             held[:] = [t for t in held if not t.done()]
             self.generators[:] = [g for g in self.generators if g[0].ag_frame is not None]
             self._prune_at = max(64, 2 * len(held))
+
+
+def begin_ticks() -> tuple[bool, object]:
+    """Take the interpreter's own hooks away for one tick, or for many in a row; `end_ticks` takes the result."""
+    collecting = gc.isenabled()
+    if collecting:
+        gc.disable()  # a finaliser of another run must not run against this one
+    if sys.get_asyncgen_hooks().firstiter is not _hold_generator:
+        _hook_generators()
+    return collecting, guard.set_aside()
+
+
+def end_ticks(around: tuple[bool, object]) -> None:
+    """Put everything back."""
+    collecting, profiler = around
+    if profiler is not None:
+        guard.put_back(profiler)
+    if collecting:
+        gc.enable()
 
 
 _others = threading.local()

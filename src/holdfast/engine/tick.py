@@ -22,7 +22,7 @@ import msgspec
 from .. import failures
 from ..codec import DEFAULT_LIMIT
 from ..errors import PayloadError, ReplayDivergence
-from ..events import ENDS, Draft, Event, load_json, new, numbered, reader, token_of
+from ..events import ASKED, ENDS, RECORDS, Draft, Event, load_json, new, numbered, reader, token_of
 from ..ids import successor_id
 from ..runtime import ContinueAsNew
 from ..webhooks import PUBLIC_URL
@@ -30,6 +30,7 @@ from ..workflow import Workflow
 from .children import settle
 from .context import RunContext
 from .history import commands_of, diverged, match
+from .loop import begin_ticks, end_ticks
 
 
 class _Created(msgspec.Struct):
@@ -51,6 +52,8 @@ class _Outcome(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_AT_ONCE = 1000
+"""Events of a replay between two moments at which the garbage collector may run."""
 _read_created = reader(_Created)
 _read_outcome = reader(_Outcome)
 
@@ -69,7 +72,7 @@ class Execution(RunContext):
     ) -> None:
         super().__init__(run_id, workflow, payload_limit=payload_limit, public_url=public_url, locate=locate)
         self.ended = False
-        self.position = 0
+        self._ticking = False  # whether `begin_ticks` was called for many ticks
         self._main: asyncio.Task[Any] | None = None
         self._cancel_reason = ""
         self._cancelled = False
@@ -81,21 +84,37 @@ class Execution(RunContext):
 
         Raises ReplayDivergence where the log holds a command that the code does not ask for here.
         """
-        self.position = event.position
-        deliver = _DELIVERIES.get(event.type)
+        type_ = event.type
+        deliver = _DELIVERIES.get(type_)
         if deliver is not None:
             self._run(event.time, deliver, event)
-        elif event.cls == "command":
+        elif type_ in ASKED or (type_ in ENDS and event.cls == "command"):
             match(self, event)
 
     def feed_all(self, events: Sequence[Event]) -> None:
         """Take what a log holds from here on; the code may look ahead in it (`hf.patched`)."""
         self.ahead = commands_of(events, self.count - len(self.asked))
-        for event in events:
-            self.feed(event)
-            if event.type in ENDS and event.cls == "record":
-                break  # an end from outside: the code has no part in it
+        for first in range(0, len(events), _AT_ONCE):
+            if not self._feed_some(events[first : first + _AT_ONCE]):
+                break
         self.ahead = []
+
+    def _feed_some(self, events: Iterable[Event]) -> bool:
+        """Take these; False at an end that came from outside: the code has no part in it, nor in what follows."""
+        around = begin_ticks()
+        self._ticking = True
+        try:
+            for event in events:
+                type_ = event.type
+                if type_ in RECORDS:
+                    continue
+                if type_ in ENDS and event.cls == "record":
+                    return False
+                self.feed(event)
+        finally:
+            self._ticking = False
+            end_ticks(around)
+        return True
 
     def deliver(self, fact: Draft) -> None:
         """Deliver a fact that is not committed yet; its `at` is set (laws L5 and L8)."""
@@ -129,9 +148,11 @@ class Execution(RunContext):
         deliver(self, what)
         if self._main is None:
             return
-        self.loop.drain()
-        if self._main.done():
-            self._finish(self._main)
+        loop = self.loop
+        if loop.ready:
+            (loop.run_ready if self._ticking else loop.drain)()
+            if self._main.done():
+                self._finish(self._main)
 
     def run_created(self, event: Event) -> None:
         created = _read_created(event.body)
@@ -156,11 +177,13 @@ class Execution(RunContext):
                 error.__cause__ = cause  # no future takes a StopIteration, as no coroutine raises one
             call.future.set_exception(error)
             return
-        raw = _read_outcome(event.body).value
-        try:
-            value = call.step.arguments.returns.decode(raw, f"{event.key} result")
-        except PayloadError as error:
-            raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
+        returns = call.step.arguments.returns
+        value = returns.decode_member(event.body)
+        if value is msgspec.UNSET:
+            try:
+                value = returns.decode(_read_outcome(event.body).value, f"{event.key} result")
+            except PayloadError as error:
+                raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
         call.future.set_result(value)
 
     def result_at_hand(self, fact: Draft) -> None:

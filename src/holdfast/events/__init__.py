@@ -1,7 +1,9 @@
 """Events: what a run's log is made of (`event`), what notes hold (`notes`), and what a log means (`fold`)."""
 
 from .event import (
+    ASKED,
     ENDS,
+    RECORDS,
     TYPES,
     Class,
     Draft,
@@ -18,7 +20,9 @@ from .fold import ChildState, HookState, RunState, StepState, TimerState, fold
 from .notes import Noted, check_noted
 
 __all__ = [
+    "ASKED",
     "ENDS",
+    "RECORDS",
     "TYPES",
     "ChildState",
     "Class",

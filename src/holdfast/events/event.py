@@ -188,6 +188,10 @@ _SPECS: dict[str, _Spec] = {
     "step_retried": _Spec("record", _attempt("ended")),
 }
 TYPES = frozenset(_SPECS)
+ASKED = frozenset(type for type, spec in _SPECS.items() if spec.cls == "command") - ENDS
+"""The types that are always commands. (An end may be a record instead, see `new`.)"""
+RECORDS = frozenset(type for type, spec in _SPECS.items() if spec.cls == "record") - {"run_created"}
+"""The types that are always records, and never delivered."""
 
 
 def new(type: str, *, key: str = "", data: Mapping[str, Any] | None = None, at: int | None = None) -> Draft:

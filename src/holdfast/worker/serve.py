@@ -183,7 +183,7 @@ class Serving:
             self._ended(step.run, step.key)
             return
         faults.point("worker.queue.begun")
-        call = StepCall(step.key, definition, bytes(_command(command.body).args), _nobody())
+        call = StepCall(step.key, definition, bytes(_command(command.body).args), _nobody(), True)
         running = RunningStep(step.run, call, step.attempt + 1, self._outcome, worker.streams)
         running.carrier = carrier
         self.held[step.run, step.key] = running
