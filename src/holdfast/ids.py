@@ -16,18 +16,14 @@ wall_nanoseconds: Callable[[], int] = time.time_ns
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
 
-def _base32(value: int, digits: int) -> str:
-    out = []
-    for _ in range(digits):
-        value, digit = divmod(value, 32)
-        out.append(_ALPHABET[digit])
-    return "".join(reversed(out))
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def sortable(prefix: str) -> str:
     """`prefix_` and 26 characters that sort by time of creation (48 bits of ms, 80 random bits)."""
     stamp = (wall_nanoseconds() // 1_000_000) << 80 | int.from_bytes(random_bytes(10), "big")
-    return f"{prefix}_{_base32(stamp, 26)}"
+    digits = "".join([_PAIRS[stamp >> shift & 1023] for shift in range(120, -1, -10)])
+    return f"{prefix}_{digits}"
 
 
 def run_id() -> str:

@@ -128,6 +128,8 @@ class ChildOptions(msgspec.Struct, frozen=True):
 class Runtime(abc.ABC):
     """What workflow code needs of an engine."""
 
+    __slots__ = ()
+
     @abc.abstractmethod
     def step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Coroutine[Any, Any, Any]: ...
 

@@ -11,7 +11,7 @@ from worker_kit import PATIENCE, Gate, assert_one_end, log_of, logged, of_type, 
 
 import holdfast as hf
 from holdfast.events import new
-from holdfast.worker.presence import Others, Presence
+from holdfast.worker.presence import Others, Presence, Sign
 from holdfast.worker.schedule import Scheduling
 from holdfast.workflow import workflows
 
@@ -283,7 +283,7 @@ async def test_a_death_that_was_found_while_the_store_failed_is_not_forgotten(tm
         async with asyncio.timeout(PATIENCE):
             assert await run.result() == 3
         dead = Presence(app.store.presence_folder, "wrk_dead")
-        dead.mark("orphan")
+        dead.mark(Sign("orphan"))
         dead._memory.close()
         os.close(dead._fd)
         discharge, said = app.store.discharge, []
@@ -331,7 +331,7 @@ def test_a_worker_that_came_in_the_same_instant_is_seen(tmp_path):
     stamp = tmp_path.stat().st_mtime_ns
     assert others.dead() == []
     second = Presence(tmp_path, "second")
-    second.mark("culprit")
+    second.mark(Sign("culprit"))
     os.utime(tmp_path, ns=(stamp, stamp))
     second._memory.close()
     os.close(second._fd)  # the process dies: the kernel frees its lock

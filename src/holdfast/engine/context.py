@@ -60,7 +60,26 @@ class StepCall(msgspec.Struct, eq=False):
 class RunContext(Timers):
     """The side of an execution that workflow code sees."""
 
-    _main: asyncio.Task[Any] | None = None
+    # With so many attributes, Python would give each instance a dictionary of 1.6 KB, and look them up there.
+    __slots__ = (
+        *("_main", "_ordinals", "_patches", "_random", "_tokens", "_uuids", "abandoned", "ahead", "asked"),
+        *(
+            "attributes",
+            "calls",
+            "children",
+            "count",
+            "created",
+            "due",
+            "first",
+            "hooks",
+            "inherited",
+            "loop",
+        ),
+        *("number", "parent", "payload_limit", "places", "previous", "public_url", "read", "root", "run_id"),
+        *("seed", "seen", "sleepers", "version", "workflow"),
+    )
+    loop: Loop
+    _main: asyncio.Task[Any] | None
 
     def __init__(
         self,
@@ -88,7 +107,6 @@ class RunContext(Timers):
         self.inherited: dict[str, list[Event]] = {}
         self.seen = 0
         self.attributes: dict[str, str] = {}
-        self.loop: Loop
         self.asked: deque[Draft] = deque()
         self.count = 0
         self.places: dict[int, str] | None = {} if locate else None

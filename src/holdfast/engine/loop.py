@@ -130,6 +130,7 @@ class StepFuture(DurableFuture):
 class Timers(Runtime):
     """What the loop needs of its run."""
 
+    __slots__ = ("clock",)
     clock: int
 
     @abc.abstractmethod

@@ -61,6 +61,8 @@ _read_outcome = reader(_Outcome)
 class Execution(RunContext):
     """One run's code, live: what it has asked for (`asked`) and not yet in the log stands there in order."""
 
+    __slots__ = ("_cancel_reason", "_cancelled", "_ticking", "ended")
+
     def __init__(
         self,
         run_id: str,
@@ -73,7 +75,7 @@ class Execution(RunContext):
         super().__init__(run_id, workflow, payload_limit=payload_limit, public_url=public_url, locate=locate)
         self.ended = False
         self._ticking = False  # whether `begin_ticks` was called for many ticks
-        self._main: asyncio.Task[Any] | None = None
+        self._main = None
         self._cancel_reason = ""
         self._cancelled = False
 

@@ -55,6 +55,7 @@ from ..workflow import Workflow
 from .attempts import Attempts, lost
 from .children import Children
 from .execute import RunningStep
+from .presence import Sign
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -93,6 +94,7 @@ class Advance:
     def __init__(self, worker: Worker, run_id: str, workflow: Workflow[..., Any]) -> None:
         self.worker = worker
         self.run_id = run_id
+        self._sign = Sign(run_id)
         self.workflow = workflow
         self.execution: Execution | None = None
         self.after = 0
@@ -106,8 +108,11 @@ class Advance:
         self._out: list[Draft] = []
         self._has_fact = False
         self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
+        self.children: Children | None = None
         self._attempts = Attempts(worker, run_id, self.outcome, self._note, self.turn)
-        self.children = Children(worker, run_id, self._child_ended)
+        self._sent: tuple[Append, int, bool] | None = (
+            None  # the append, the commands in it, whether it has facts
+        )
         self._retry = _RETRY_FIRST
         self._resent = False
         self._carrier: tracing.Carrier = {}  # the context of the run, where spans are made
@@ -163,6 +168,13 @@ class Advance:
             self._note(self._attempts.due(key, int(kind.removeprefix("retry-"))))
         self.turn()
 
+    def _its_children(self) -> Children:
+        """Made for the first child, for most runs have none."""
+        if self.children is None:
+            self.children = Children(self.worker, self.run_id, self._child_ended)
+            self.children.carrier = self._carrier
+        return self.children
+
     @property
     def _about(self) -> dict[str, str]:
         return {"run": self.run_id, "workflow": self.workflow.name, "worker": self.worker.id}
@@ -175,7 +187,9 @@ class Advance:
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
         waiting = self._out or self._inbox or self._attempts.open or self._news
-        return self.execution is not None and not (self.busy or self.children.busy or waiting)
+        return self.execution is not None and not (
+            self.busy or waiting or (self.children is not None and self.children.busy)
+        )
 
     @property
     def mark(self) -> int:
@@ -188,7 +202,8 @@ class Advance:
         A run that is another worker's now, or parked, still wants their outcome, and not a cancellation.
         """
         self.closed = True
-        self.children.close()
+        if self.children is not None:
+            self.children.close()
         self.drop()
         for draft in self._inbox:
             if draft.type in OUTCOMES:
@@ -202,7 +217,9 @@ class Advance:
     def _trace(self, created: Mapping[str, Any], began: int) -> None:
         """The context of the run is known: whoever makes spans for it gets it from here."""
         self._carrier, self._began = tracing.carrier_of(self.run_id, created), began
-        self._attempts.carrier = self.children.carrier = self._carrier
+        self._attempts.carrier = self._carrier
+        if self.children is not None:
+            self.children.carrier = self._carrier
 
     def _trace_tick(self, args: tuple[Any, ...]) -> Callable[[], None] | None:
         """The span of a tick that delivers a fact, or the run's beginning; a replay has none."""
@@ -235,9 +252,11 @@ class Advance:
             self.busy = True
             self.worker.spawn(self._catch_up())
             return
-        if self._inbox and not self._take_inbox(self.execution):
+        execution = self.execution
+        if self._inbox and not self._take_inbox(execution):
             return
-        self._collect(self.execution)
+        if execution.abandoned or len(execution.asked) > self._taken:
+            self._collect(execution)
         if self._out:
             self._append()
         elif self._inbox and not self._live.ended:
@@ -259,17 +278,19 @@ class Advance:
         return True
 
     def _deliver_early(self, execution: Execution, draft: Draft) -> bool:
-        draft.at = max(self.worker.clock.now(), self._time)
+        now = self.worker.clock.now()
         if draft.type == "timer_fired":
             timer = execution.sleepers.get(draft.key)
             if timer is None:
                 return True  # cancelled meanwhile
-            draft.at = max(draft.at, timer.due)
-        self._time = draft.at
+            now = max(now, timer.due)
+        if now > self._time:
+            self._time = now
+        draft.at = self._time
         self._out.append(draft)
         self._has_fact = True
         delivered = self._tick(execution.deliver, draft)
-        if delivered:
+        if delivered and (execution.asked or execution.abandoned):
             self._collect(execution)
         return delivered
 
@@ -288,12 +309,13 @@ class Advance:
         """
         asked, taken = execution.asked, self._taken
         if len(asked) > taken:
+            out = self._out
             for draft in itertools.islice(asked, taken, None) if taken else asked:
-                self._out.append(draft)
+                out.append(draft)
                 if draft.type == "step_scheduled" and "queue" not in draft.data:
                     start = self._attempts.begin(draft.key)
                     if start is not None:
-                        self._out.append(start)
+                        out.append(start)
             self._taken = len(asked)
         while execution.abandoned and not self._has_fact:
             self._note(self._attempts.abandon(execution.abandoned.pop()))
@@ -308,7 +330,7 @@ class Advance:
         metrics.TICKS.total += 1
         done = None if tracing.active is None else self._trace_tick(args)
         try:
-            self.worker.watch.run(self.run_id, work, *args)
+            self.worker.watch.run(self._sign, work, *args)
         except ReplayDivergence as error:
             self._park("diverged", error)
         except Runaway as error:
@@ -341,27 +363,23 @@ class Advance:
             )
             return
         drafts, self._out = self._out, []
-        commands, self._taken = self._taken, 0
-        had_fact, self._has_fact = self._has_fact, False
         self.busy = True
         faults.point("worker.append.before")
-        request = Append(
-            self.run_id,
-            drafts,
-            self.after,
-            self.worker.store.next_batch(),
-            lambda answer: self._answered(request, answer, commands, had_fact),
-            owner=self.worker.id,
-        )
+        worker = self.worker
+        store = worker.store
+        batch = store.next_batch()
+        request = Append(self.run_id, drafts, self.after, batch, self._answered, owner=worker.id)
+        self._sent = request, self._taken, self._has_fact
+        self._taken, self._has_fact = 0, False
         # Where no other step runs, no other append is about to join this one's group.
-        self.worker.store.submit(request, flush=not self.worker.executor.busy)
+        store.submit(request, flush=not worker.executor.busy)
 
-    def _answered(
-        self, request: Append, answer: Appended | BaseException, commands: int, had_fact: bool
-    ) -> None:
+    def _answered(self, answer: Appended | BaseException) -> None:
+        assert self._sent is not None
+        request, commands, had_fact = self._sent
         faults.point("worker.append.after")
         if isinstance(answer, Appended):
-            self._retry = _RETRY_FIRST
+            self._retry, self._sent = _RETRY_FIRST, None
             self._accepted(request, answer, commands)
         elif isinstance(answer, StaleLog):
             self._refused(request, answer, had_fact)
@@ -445,7 +463,8 @@ class Advance:
         for event in answer.missed:
             if not self._tick(execution.feed, event):
                 return
-        self._collect(execution)
+        if execution.asked or execution.abandoned:
+            self._collect(execution)
         self._carry_out(execution, request, answer)
         self.busy = False
         if execution.ended and request.drafts[-1].type in ENDS:
@@ -468,11 +487,7 @@ class Advance:
                 continue
             key, data = draft.key, draft.data
             if type_ == "step_started":
-                if draft.unique in answer.doubles:
-                    attempts.others(key)
-                    self._await_other(execution, key)
-                else:
-                    self._note(attempts.started(calls.get(key), key, data["attempt"]))
+                self._begin(execution, draft, mine=draft.unique not in answer.doubles)
             elif type_ == "step_scheduled":
                 if "queue" in data:
                     attempts.queued(key)
@@ -488,11 +503,22 @@ class Advance:
             else:
                 self._carry_out_child(draft)
 
+    def _begin(self, execution: Execution, start: Draft, *, mine: bool) -> None:
+        """The start of an attempt is committed: run its body, unless another worker had begun it."""
+        key = start.key
+        if mine:
+            instead = self._attempts.started(execution.calls.get(key), key, start.data["attempt"])
+            if instead is not None:
+                self._inbox.append(instead)
+        else:
+            self._attempts.others(key)
+            self._await_other(execution, key)
+
     def _carry_out_child(self, draft: Draft) -> None:
         if draft.type == "child_started" and draft.key in self._live.children:
-            self.children.started(self._live.children[draft.key], self._live.root)
+            self._its_children().started(self._live.children[draft.key], self._live.root)
         elif draft.type == "child_cancelled":
-            self.children.cancelled(draft.key)
+            self._its_children().cancelled(draft.key)
 
     def _await_other(self, execution: Execution, key: str) -> None:
         """An attempt that was to start here is another worker's: see to it that something comes of it.
@@ -639,7 +665,8 @@ class Advance:
         else:
             self.worker.taken_up(self.run_id, begun.data.get("worker", ""))
         self._take_up(open_steps)
-        self.children.take_up(self._live.children, children, self._live.root)
+        if children or self.children is not None:
+            self._its_children().take_up(self._live.children, children, self._live.root)
         self.busy = False
         self.turn()
 

@@ -60,7 +60,7 @@ class Attempts:
 
     def begin(self, key: str) -> Draft | None:
         """The start of a new step's first attempt, where there is a place for it; else it waits in line."""
-        draft = new("step_started", key=key, data={"attempt": 1, "worker": self._worker.id})
+        draft = self._worker.first_starts.of(key)
         if self._places.take(self):
             self.begun.add(key)
             return draft

@@ -21,8 +21,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import msgspec
-
 from .. import failures, faults, ids, tracing
 from ..chunks import Chunk
 from ..clock import Clock
@@ -30,6 +28,7 @@ from ..codec import check_size
 from ..engine.context import StepCall
 from ..errors import FatalError, PayloadError, RetryAfter, StepEnded, StreamEnded
 from ..events import Draft, new
+from ..events.steps import step_completed
 from ..runtime import Attempt, StepInfo, attempt_here
 from ..store.streams import Author
 from ..streams import Streams, Writer
@@ -47,22 +46,18 @@ _THREADS = 10_000
 class RunningStep(Attempt):
     """One attempt of a step, from its start to its outcome."""
 
-    __slots__ = (
-        *("attempt", "beaten", "call", "cancelled", "outcome", "run_id", "streams", "task", "writers"),
-        "carrier",  # the context of the run, where spans are made
-    )
+    carrier: tracing.Carrier = types.MappingProxyType({})  # the context of the run, where spans are made
+    task: asyncio.Task[None] | None = None  # while its body runs
+    cancelled = False
+    beaten = 0
+    writers: dict[tuple[str, str], Writer] | None = None
 
     def __init__(self, run_id: str, call: StepCall, attempt: int, outcome: Outcome, streams: Streams) -> None:
         self.run_id = run_id
         self.call = call
         self.attempt = attempt
-        self.carrier: tracing.Carrier = {}
         self.outcome = outcome
-        self.task: asyncio.Task[None] | None = None  # while its body runs
-        self.cancelled = False
-        self.beaten = 0
         self.streams = streams
-        self.writers: dict[tuple[str, str], Writer] | None = None
 
     @property
     def info(self) -> StepInfo:
@@ -189,18 +184,23 @@ class Executor:
                     left = max(len(waiting), _CHAIN)
                 left -= 1
                 attempt = waiting.popleft()
-                running.add(attempt)
                 attempt.task = me
                 context = self._base.copy()
-                context.run(attempt_here.set, attempt)
                 done = None if tracing.active is None else context.run(_trace, attempt)
+                body = self._perform(attempt)
                 try:
-                    draft = await self._within(context, self._perform(attempt), me)
-                except GeneratorExit as error:  # Python closes what is inside, and raises it out here
-                    draft = self._failed(attempt, error)
-                finally:
-                    attempt.task = None
-                    running.discard(attempt)
+                    awaited = context.run(body.send, None)
+                except StopIteration as end:
+                    draft = end.value  # it never suspended
+                else:
+                    running.add(attempt)
+                    try:
+                        draft = await self._go_on(context, body, awaited)
+                    except GeneratorExit as error:  # Python closes what is inside, and raises it out here
+                        draft = self._failed(attempt, error)
+                    finally:
+                        running.discard(attempt)
+                attempt.task = None
                 if done is not None:
                     done(draft)
                 attempt.outcome(attempt, draft)
@@ -214,15 +214,13 @@ class Executor:
                 self._idle.set()
 
     @types.coroutine
-    def _within(
-        self, context: contextvars.Context, body: Coroutine[Any, Any, Draft], me: asyncio.Task[None]
+    def _go_on(
+        self, context: contextvars.Context, body: Coroutine[Any, Any, Draft], awaited: Any
     ) -> Generator[Any, Any, Draft]:
-        """Await `body`, each of its parts in `context`; as soon as it suspends, another task is the runner."""
+        """Await the rest of a body that has suspended, each part in its context; another task is the runner."""
         try:
-            awaited = context.run(body.send, None)
-            if self._runner is me:
-                self._runner = None
-                self._continue()
+            self._runner = None
+            self._continue()
             while True:
                 try:
                     sent = yield awaited
@@ -235,6 +233,7 @@ class Executor:
 
     async def _perform(self, attempt: RunningStep) -> Draft:
         """Run the body; what it comes to."""
+        attempt_here.set(attempt)
         faults.point("worker.step.before")
         call = attempt.call
         step = call.step
@@ -265,10 +264,8 @@ class Executor:
         raw = returns.encode(result, where)
         if len(raw) > self._payload_limit:
             check_size(raw, self._payload_limit, where)
-        value = returns.decode(raw, where)  # refuse here what its reader could not read
-        data = {"attempt": attempt.attempt, "value": msgspec.Raw(raw)}
-        draft = new("step_completed", key=key, data=data)
-        draft.value = value
+        draft = step_completed(key, attempt.attempt, raw)
+        draft.value = returns.decode(raw, where)  # refuse here what its reader could not read
         return draft
 
     async def _call(self, fn: Any, is_async: bool, args: Any, kwargs: Any) -> Any:

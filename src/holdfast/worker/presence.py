@@ -22,6 +22,18 @@ _SETTLED = 0.05
 is coarse, so a second worker that comes right after the first can leave it as it is."""
 
 
+class Sign:
+    """How a run is named in such a file: its length, and its id."""
+
+    __slots__ = ("bytes", "run", "size")
+
+    def __init__(self, run: str) -> None:
+        name = run.encode()[: _SIZE - 2]
+        self.run = run
+        self.bytes = len(name).to_bytes(2, "little") + name
+        self.size = len(self.bytes)
+
+
 class Presence:
     """This worker's own file."""
 
@@ -33,15 +45,13 @@ class Presence:
         os.ftruncate(self._fd, _SIZE)
         self._memory = mmap.mmap(self._fd, _SIZE)
 
-    def mark(self, run_id: str) -> None:
+    def mark(self, run: Sign) -> None:
         """Note the run whose tick begins, until `clear`."""
-        name = run_id.encode()[: _SIZE - 2]
-        size = len(name)
-        self._memory[0 : 2 + size] = size.to_bytes(2, "little") + name
+        self._memory[: run.size] = run.bytes
 
     def clear(self) -> None:
         """Note that no tick is under way."""
-        self._memory[0:2] = b"\0\0"
+        self._memory[:2] = b"\0\0"
 
     def rename(self, worker: str) -> None:
         """The worker goes on under another name; the lock goes with the file."""

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import Runaway
-from .presence import Presence
+from .presence import Presence, Sign
 
 log = logging.getLogger("holdfast.worker")
 EXIT_CODE = 75
@@ -66,15 +66,15 @@ class Watch:
         """Whether a tick is being interrupted just now: then the worker's lease must not be renewed."""
         return self._interrupting
 
-    def run(self, run_id: str, work: Callable[..., None], *args: Any) -> None:
+    def run(self, run: Sign, work: Callable[..., None], *args: Any) -> None:
         """Do a tick's work. Raises Runaway where it had to be interrupted."""
         if self._run is not None:
             work(*args)  # a tick inside a tick is the outer one's time
             return
         self._count += 1
-        self._run = run_id
+        self._run = run.run
         if self._presence is not None:
-            self._presence.mark(run_id)
+            self._presence.mark(run)
         error: BaseException | None = None
         try:
             try:
@@ -89,7 +89,7 @@ class Watch:
         if interrupted and not isinstance(error, KeyboardInterrupt):
             # Whatever else came of it (a divergence, say) came of the interrupt.
             raise Runaway(
-                f"a tick of {run_id} did not come back within {self._limit:g} s; it was at {self._where}: "
+                f"a tick of {run.run} did not come back within {self._limit:g} s; it was at {self._where}: "
                 "a workflow must await, not spin or block (put long work into a step)"
             )
         if error is not None:
@@ -109,9 +109,9 @@ class Watch:
                 with self._lock:
                     self._run = None
                     sent = self._interrupting
-                for _ in range(
-                    100 if sent else 0
-                ):  # a loop's jump is where the interpreter looks for interrupts
+                if not sent:
+                    return False
+                for _ in range(100):  # a loop's jump is where the interpreter looks for interrupts
                     pass
                 interrupted, self._interrupting = self._interrupting, False
             except Interrupted:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .. import faults, ids, metrics
 from ..errors import DefinitionError, HoldfastError, StoreError
 from ..events import Draft
+from ..events.steps import FirstStarts
 from ..logs import About
 from ..store.base import Store
 from ..store.messages import Append, Appended, News
@@ -30,6 +31,7 @@ from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow, workflows
 from .advance import Advance
 from .agenda import Agenda
+from .children import Children
 from .execute import Executor
 from .maintain import Maintain
 from .places import Places
@@ -84,7 +86,7 @@ class Worker:
     ) -> None:
         self.store = store
         self.clock = store.clock
-        self.id = ids.worker_id()
+        self._name()
         self.pid = os.getpid()
         self.host = socket.gethostname()
         self.payload_limit = payload_limit
@@ -200,6 +202,11 @@ class Worker:
         if self._presence is not None:
             self._presence.close()
 
+    def _name(self) -> None:
+        """Take a new id."""
+        self.id = ids.worker_id()
+        self.first_starts = FirstStarts(self.id)
+
     # ---- runs
 
     def workflow_names(self) -> list[str]:
@@ -256,7 +263,8 @@ class Worker:
         """A child of one of this worker's runs has ended."""
         advance = self._live.get(parent)
         if advance is not None:
-            advance.children.heard(child)
+            if advance.children is not None:
+                advance.children.heard(child)
         elif parent in self._owned:
             self.wake(parent)
 
@@ -317,8 +325,8 @@ class Worker:
         if self._live.get(advance.run_id) is advance:
             del self._live[advance.run_id]
             self._owned.pop(advance.run_id, None)
-            if advance.children.open:
-                self._leave_children(advance, ended=ended)
+            if advance.children is not None and advance.children.open:
+                self._leave_children(advance.children, ended=ended)
         advance.close(ended=ended)
 
     def let_go(self, run_id: str) -> None:
@@ -331,8 +339,8 @@ class Worker:
         """A run has left something to others: children, or a successor."""
         self._maintain.orphans_soon()
 
-    def _leave_children(self, advance: Advance, *, ended: bool) -> None:
-        for child in advance.children.open:
+    def _leave_children(self, children: Children, *, ended: bool) -> None:
+        for child in children.open:
             self.listen_no_more(child)
         if ended:
             self._maintain.orphans_soon()
@@ -403,7 +411,7 @@ class Worker:
             advance.busy = True
             self.forget(advance, None, ended=False)
         self._owned.clear()
-        self.id = ids.worker_id()
+        self._name()
         if self._presence is not None:
             self._presence.rename(self.id)
 

@@ -22,7 +22,7 @@ from holdfast import faults
 from holdfast.chunks import Chunk
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, StoreError
-from holdfast.events import Event, dump_json
+from holdfast.events import ENDS, Event, dump_json
 from holdfast.queues import Queue
 from holdfast.store.gauge import MOST, STATES, TAIL, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import Answers, GroupStore, Item
@@ -176,6 +176,16 @@ class SqliteStore(GroupStore):
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`, a prefix of what is there."""
         return [Event(run_id, *row) async for row in self._pages("read", run_id, after, limit)]
+
+    async def end_of(self, run_id: str) -> Event | None:
+        """The event that ended a run, or None: one question, for everybody who waits asks it twice."""
+        rows = self._query("tail", (run_id,))
+        if rows and rows[0][0] is None:
+            return None
+        for row in rows:
+            if row[2] in ENDS:
+                return Event(run_id, *row[1:])
+        return await super().end_of(run_id)  # there is none, or late outcomes have come after it
 
     async def chain(self, run_id: str) -> list[Link]:
         """The appends of the run, in order."""

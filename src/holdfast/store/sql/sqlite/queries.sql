@@ -189,6 +189,12 @@ INSERT INTO deliveries (uniq, run, position, digest) VALUES (?1, ?2, ?3, ?4);
 SELECT position, type, key, time, CAST(body AS BLOB) FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
 
+-- name: tail
+-- When a run ended, and then the last of its log: no row for no run, one without an event for one that goes on.
+SELECT r.ended, e.position, e.type, e.key, e.time, CAST(e.body AS BLOB)
+FROM runs AS r LEFT JOIN events AS e ON e.run = r.row AND r.ended IS NOT NULL AND e.position > r.position - 4
+WHERE r.run = ?1 ORDER BY e.position;
+
 -- name: chain
 -- Last position, hash and fence of each append of a run.
 SELECT position, chain, fence FROM events
