@@ -76,7 +76,7 @@ class RunContext(Timers):
             "loop",
         ),
         *("number", "parent", "payload_limit", "places", "previous", "public_url", "read", "root", "run_id"),
-        *("seed", "seen", "sleepers", "version", "workflow"),
+        *("__weakref__", "seed", "seen", "sleepers", "version", "workflow"),
     )
     loop: Loop
     _main: asyncio.Task[Any] | None
