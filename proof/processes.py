@@ -19,6 +19,7 @@ from holdfast.testing.simulation.world import START
 from holdfast.worker.advance import Advance
 from holdfast.worker.agenda import Agenda
 from holdfast.worker.execute import Executor
+from holdfast.worker.places import Places
 from holdfast.worker.worker import Worker
 from holdfast.workflow import Workflow
 
@@ -210,10 +211,11 @@ class Hand(Worker):
 
     def __init__(self, store: Handle, name: str) -> None:
         super().__init__(store, payload_limit=1 << 20)
-        self.id = name
+        self._take_name(name)
         self.folder = None
         self.watch = Unwatched()  # type: ignore[assignment]
         self.executor = Executor(self.clock, 100, self.payload_limit)
+        self.places = Places(100, lambda: self.clock.now() / 1e6)
         self.agenda = Agenda(self.clock, self._ring)
         store.listen(self._hear)
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 from processes import RUN, Call, Client, Clock, Hand, Handle, answered, drafted
@@ -266,7 +267,7 @@ def _memory(worker: Hand) -> Any:
     agreed = [(key, due[number, key]) for key, number in sorted(agenda._entries.items(), key=lambda e: e[1])]
     alarms = sorted(alarm.due for alarm in clock.alarms)  # type: ignore[attr-defined]
     execution, attempts = advance.execution, advance._attempts
-    live = execution and (execution.fed, execution.count - len(execution.asked), execution.abandoned)  # type: ignore[attr-defined]
+    live = execution and (_fed[execution], execution.count - len(execution.asked), execution.abandoned)
     stale = advance._stale and execution is not None  # without an execution the log is read anyway
     flags = advance.busy, advance._wary, advance._news, stale, advance._has_fact, advance._taken
     drafts = [drafted(d) for d in advance._out], [drafted(d) for d in advance._inbox]
@@ -287,14 +288,17 @@ def _memory(worker: Hand) -> Any:
     )
 
 
+_fed: WeakKeyDictionary[Execution, bytes] = WeakKeyDictionary()
+
+
 @contextlib.contextmanager
 def _noting_what_is_fed() -> Iterator[None]:
     """Meanwhile, each execution remembers, as a hash, the facts that it was fed."""
     run = Execution._run
 
     def noted(self: Any, time: int, deliver: Any, what: Any) -> None:
-        fed = getattr(self, "fed", b"") + repr((time, what.type, what.key, what.body)).encode()
-        self.fed = blake2b(fed, digest_size=16).digest()
+        told = _fed.get(self, b"") + repr((time, what.type, what.key, what.body)).encode()
+        _fed[self] = blake2b(told, digest_size=16).digest()
         run(self, time, deliver, what)
 
     Execution._run = noted  # type: ignore[method-assign]

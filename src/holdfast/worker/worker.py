@@ -86,7 +86,7 @@ class Worker:
     ) -> None:
         self.store = store
         self.clock = store.clock
-        self._name()
+        self._take_name(ids.worker_id())
         self.pid = os.getpid()
         self.host = socket.gethostname()
         self.payload_limit = payload_limit
@@ -202,10 +202,9 @@ class Worker:
         if self._presence is not None:
             self._presence.close()
 
-    def _name(self) -> None:
-        """Take a new id."""
-        self.id = ids.worker_id()
-        self.first_starts = FirstStarts(self.id)
+    def _take_name(self, id: str) -> None:
+        self.id = id
+        self.first_starts = FirstStarts(id)
 
     # ---- runs
 
@@ -411,7 +410,7 @@ class Worker:
             advance.busy = True
             self.forget(advance, None, ended=False)
         self._owned.clear()
-        self._name()
+        self._take_name(ids.worker_id())
         if self._presence is not None:
             self._presence.rename(self.id)
 
