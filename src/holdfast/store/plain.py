@@ -25,13 +25,11 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
         return None
     if found.batch is not None or found.beyond or found.holders:
         return None
-    if found.uniques:
-        return None
     last = len(drafts) - 1
     while last > 0 and drafts[last].at is None:
         last -= 1  # from here on the store gives the time; what stands in front has its predecessor's
     last += after
-    steps = found.steps
+    steps, uniques = found.steps, found.uniques  # of which a store that judges from memory has none
     position, time, count = after, before.time, before.steps
     command = fact = 0
     changed: dict[str, _Step] = {}
@@ -39,6 +37,8 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
     parts = [before.chain]
     for draft in drafts:
         type_, key, body = draft.type, draft.key, draft.body
+        if uniques and draft.unique in uniques:
+            return None
         if type_ == "step_completed" or type_ == "step_failed":
             at = draft.at
             if at is None or at < time or at > now + AHEAD:
