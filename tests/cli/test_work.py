@@ -288,6 +288,18 @@ def test_a_worker_serves_until_it_is_told_to_stop(
     )
 
 
+def test_a_worker_whose_words_nobody_reads_stops_all_the_same(shop: Path) -> None:
+    """A closed pipe at the signal left it running for ever, whatever the number of signals."""
+    worker = child("worker", "shop.py", cwd=shop)
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    worker.stderr.readline()
+    worker.stdout.close()
+    worker.stderr.close()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+
+
 SLOW = """
 import asyncio, pathlib
 import holdfast as hf

@@ -56,8 +56,11 @@ def data_json(value: object) -> None:
 
 
 def note(text: str) -> None:
-    """Anything else: to stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    """Anything else: to stderr. That nobody reads it any more stops no command."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def colours(stream: TextIO) -> bool:

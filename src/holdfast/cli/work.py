@@ -211,8 +211,8 @@ async def _serve(
 
     def asked(_count: int) -> None:
         if not stop.is_set():
-            output.note("stopping: running steps finish first (once more: stop at once)")
             stop.set()
+            output.note("stopping: running steps finish first (once more: stop at once)")
             return
         os._exit(INTERRUPTED)
 
