@@ -247,7 +247,7 @@ async def test_a_start_that_fails_never_leaves_a_run_of_a_concurrent_one_half_ma
 
 async def test_a_start_on_a_store_that_cannot_write_is_told_and_can_be_made_again(url, monkeypatch):
     """Bad input: a full disk. The caller gets the error, not silence, though a worker would go on trying."""
-    monkeypatch.setattr("holdfast.worker.advance._RETRY_MOST", 0.1)
+    monkeypatch.setattr("holdfast.worker.live.LiveRun.retry_most", 0.1)
     async with hf.connect(url) as app, app.worker():
         submit = app.store.submit
 

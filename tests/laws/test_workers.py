@@ -34,7 +34,7 @@ from holdfast.events import Event, fold
 from holdfast.replay import replay_run
 from holdfast.testing import ManualClock
 from holdfast.verify import Verification
-from holdfast.worker import advance
+from holdfast.worker import live
 from holdfast.worker.worker import Worker
 
 chance = random.Random()
@@ -80,8 +80,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    monkeypatch.setattr(advance, "_RETRY_FIRST", 0.0005)
-    monkeypatch.setattr(advance, "_RETRY_MOST", 0.002)
+    monkeypatch.setattr(live.LiveRun, "retry_first", 0.0005)
+    monkeypatch.setattr(live.LiveRun, "retry_most", 0.002)
     caplog.set_level("CRITICAL")
     yield
     gc.collect()

@@ -152,7 +152,7 @@ async def test_a_worker_whose_leaving_is_cancelled_leaves_nothing_behind(tmp_pat
 
 async def test_a_worker_leaves_though_its_store_never_answers_again(url, monkeypatch):
     """What it could not record is done again by others; it does not hold up its process for ever."""
-    monkeypatch.setattr("holdfast.worker.advance._RETRY_MOST", 0.1)
+    monkeypatch.setattr("holdfast.worker.live.LiveRun.retry_most", 0.1)
     async with asyncio.timeout(PATIENCE), hf.connect(url) as app:
         gate = gates["broken"] = Gate()
         submit = app.store.submit

@@ -33,6 +33,7 @@ from .advance import Advance
 from .agenda import Agenda
 from .children import Children
 from .execute import Executor
+from .live import LiveRun
 from .maintain import Maintain
 from .places import Places
 from .presence import Presence
@@ -316,10 +317,8 @@ class Worker:
         elif not advance.busy and advance.after < fact:
             advance.news()
 
-    def forget(self, advance: Advance, error: BaseException | None, *, ended: bool = True) -> None:
+    def forget(self, advance: LiveRun, *, ended: bool = True) -> None:
         """The run has ended, or (not `ended`) is not this worker's any more."""
-        if error is not None:
-            self.log.info("%s: %s", advance.run_id, error, extra={"run": advance.run_id})
         self._claimed.discard(advance.run_id)
         if self._live.get(advance.run_id) is advance:
             del self._live[advance.run_id]
@@ -332,7 +331,7 @@ class Worker:
         """The run is not in the store any more: an older copy of it has taken its place."""
         advance = self._live.get(run_id)
         if advance is not None:
-            self.forget(advance, None, ended=False)
+            self.forget(advance, ended=False)
 
     def orphans_soon(self) -> None:
         """A run has left something to others: children, or a successor."""
@@ -351,7 +350,7 @@ class Worker:
             if begun_by != self.id:
                 metrics.RECOVERIES.total += 1
 
-    async def park(self, advance: Advance, kind: str, message: str) -> None:
+    async def park(self, advance: LiveRun, kind: str, message: str) -> None:
         """Set a run aside with a reason that people can read."""
         try:
             await self.store.park(advance.run_id, json.dumps({"kind": kind, "message": message}))
@@ -363,7 +362,7 @@ class Worker:
                 extra={"run": advance.run_id},
             )
             self.unsure()
-        self.forget(advance, None, ended=False)
+        self.forget(advance, ended=False)
 
     async def judge_crash(self, worker: str, run_id: str) -> None:
         """A worker died in a tick of this run: count it, and park the run where that has happened too often.
@@ -397,7 +396,7 @@ class Worker:
 
         self.store.submit(Append(run_id, [draft], None, self.store.next_batch(), answered))
 
-    def struck_by(self, advance: Advance) -> None:
+    def struck_by(self, advance: LiveRun) -> None:
         """A tick of this run is about to end the worker: it counts as a death."""
         self._struck = advance.run_id
         advance.busy = True  # whatever comes of it now is nobody's turn
@@ -408,7 +407,7 @@ class Worker:
         """Others have declared this worker dead: let go of every run. What steps come to is still recorded."""
         for advance in list(self._live.values()):
             advance.busy = True
-            self.forget(advance, None, ended=False)
+            self.forget(advance, ended=False)
         self._owned.clear()
         self._take_name(ids.worker_id())
         if self._presence is not None:
