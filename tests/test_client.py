@@ -380,18 +380,18 @@ async def test_many_wait_for_one_result_and_none_of_them_polls(url):
     async with hf.connect(url) as app, hf.connect(url) as watcher, app.worker():
         gate = gates["pushed"] = Gate()
         run = await app.start(waits_at_gate, "pushed")
-        heads, ask = [], watcher.store.head
+        looks, ask = [], watcher.store.end_of
 
         async def counted(run_id):
-            heads.append(run_id)
+            looks.append(run_id)
             return await ask(run_id)
 
-        watcher.store.head = counted
+        watcher.store.end_of = counted
         waiting = [asyncio.ensure_future(watcher.run(run.id).result(5)) for _ in range(10)]
         await gate.come.wait()
         with pytest.raises(TimeoutError):
             await watcher.run(run.id).result(0.2)
-        assert len(heads) == 11, "each wait looks once, and then waits to be told"
+        assert len(looks) == 11, "each wait looks once, and then waits to be told"
         gate.open.set()
         assert await asyncio.gather(*waiting) == ["pushed"] * 10
 

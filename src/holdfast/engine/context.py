@@ -470,7 +470,7 @@ _OURS = (__name__.rpartition(".")[0].rpartition(".")[0], "asyncio", "contextlib"
 def _place(main: asyncio.Task[Any] | None) -> str:
     """File and line of the workflow code that is asking: the first frame that is not ours or asyncio's."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code is not Loop.drain.__code__:  # beyond it is whoever ticks
+    while frame is not None and frame.f_code is not Loop.run_ready.__code__:  # beyond it is whoever ticks
         if not _is_ours(frame.f_globals):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
