@@ -8,7 +8,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from worker_kit import Gate, log_of, logged, of_type
+from worker_kit import Gate, log_of, logged, of_type, told
 
 import holdfast as hf
 from holdfast import faults
@@ -110,3 +110,31 @@ async def test_a_body_is_not_interrupted_by_a_view_that_the_log_does_not_bear_ou
         assert await run.result(5) == "held"
         assert bodies == ["begun", "done"]
         assert of_type(await log_of(app, run.id), "step_failed") == []
+
+
+@hf.workflow(name="early.doubles")
+async def doubles(n: int) -> int:
+    return 2 * n
+
+
+async def test_a_run_that_is_given_to_a_worker_while_it_tries_to_start_it_is_gone_on_with():
+    """Another process was first; its run was claimed before the worker's own start was refused, then by nobody."""
+    store = "memory://claimed-while-starting"
+    async with hf.connect(store) as app, hf.connect(store) as other, app.worker() as worker:
+        submit, under_way, held = app.store.submit, asyncio.Event(), []
+
+        def hold(request, **how):
+            held.append((request, how))
+            under_way.set()
+
+        app.store.submit = hold
+        start = asyncio.create_task(app.start(doubles, 21, run_id="r"))
+        await under_way.wait()
+        await other.start(doubles, 21, run_id="r")
+        await told(app.store, lambda: app.store.head("r"), lambda head: head.owner == worker.id)
+        while "r" not in worker._claimed:
+            await asyncio.sleep(0)
+        app.store.submit = submit
+        for request, how in held:
+            submit(request, **how)
+        assert await (await start).result(10) == 42

@@ -379,10 +379,7 @@ class Advance(LiveRun):
         )
         metrics.REFUSALS.totals[site] += 1
         self.worker.refusals += 1
-        created, self._on_created = self._on_created, None
-        if created is not None:
-            self.worker.forget(self)
-            created(stale)
+        if self._unstarted(stale):
             return
         if had_fact:
             self._wary = max(1, stale.position // _CAUTION)

@@ -375,13 +375,19 @@ class LiveRun(abc.ABC):
 
     # ---- ends that the code did not ask for
 
+    def _unstarted(self, error: BaseException) -> bool:
+        """Where this is a start that the store has not taken: tell its caller why."""
+        created, self._on_created = self._on_created, None
+        if created is None:
+            return False
+        self.worker.unstarted(self)
+        created(error)
+        return True
+
     def _park(self, kind: str, error: BaseException) -> None:
         self.busy = True
         self.drop()
-        created, self._on_created = self._on_created, None
-        if created is not None:
-            self.worker.forget(self)
-            created(StoreError(f"{self.run_id} was not started ({kind}): {error}"))
+        if self._unstarted(StoreError(f"{self.run_id} was not started ({kind}): {error}")):
             return
         self._log.error("%s is parked (%s): %s", self.run_id, kind, error)
         self.worker.spawn(self.worker.park(self, kind, str(error)))
@@ -390,10 +396,7 @@ class LiveRun(abc.ABC):
         """The engine ends the run: a record, for the code did not ask for it."""
         self.busy = True
         self.drop()
-        created, self._on_created = self._on_created, None
-        if created is not None:
-            self.worker.forget(self)
-            created(error)
+        if self._unstarted(error):
             return
         self.worker.spawn(self._append_end(failed_by_engine(error)))
 
@@ -416,10 +419,7 @@ class LiveRun(abc.ABC):
         self.worker.forget(self)
 
     async def _count_crash(self, error: Runaway) -> None:
-        created, self._on_created = self._on_created, None
-        if created is not None:
-            self.worker.forget(self)
-            created(StoreError(f"{self.run_id} was not started: {error}"))
+        if self._unstarted(StoreError(f"{self.run_id} was not started: {error}")):
             return
         try:
             count = await self.worker.store.crashed(self.run_id)

@@ -327,6 +327,15 @@ class Worker:
                 self._leave_children(advance.children, ended=ended)
         advance.close(ended=ended)
 
+    def unstarted(self, advance: LiveRun) -> None:
+        """A start came to nothing. Another's may have: then this worker may have been given that run meanwhile."""
+        claimed = advance.run_id in self._claimed
+        self.forget(advance)
+        if claimed:
+            self._owned[advance.run_id] = 0
+            self._claimed.add(advance.run_id)
+            self.wake(advance.run_id, advance.workflow.name)
+
     def let_go(self, run_id: str) -> None:
         """The run is not in the store any more: an older copy of it has taken its place."""
         advance = self._live.get(run_id)

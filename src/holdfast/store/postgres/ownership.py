@@ -18,8 +18,11 @@ from .lookups import lock_number
 from .queues import put_back_all
 from .text import escape, unescape
 
-_LOOKS = (0, 0, 0.002, 0.01, 0.05)
+_LOOKS = (0, 0, 0.002, 0.01, 0.05, 0.1, 0.2, 0.4)
 """Seconds before each look for free runs of one claim; nearly always the second finds that there is none."""
+
+_SOON = 0.05
+"""What has been given is not kept waiting for longer looks than this."""
 
 
 async def enlist(line: Line, worker: WorkerRow, *, known: bool) -> None:
@@ -54,6 +57,8 @@ async def claim(
     """
     taken: list[Claim] = []
     for pause in _LOOKS:
+        if taken and pause > _SOON:
+            break
         await asyncio.sleep(pause)
         claims, more = await _claim(line, worker, workflows, limit - len(taken), parked=parked)
         taken += claims
