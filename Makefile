@@ -84,10 +84,11 @@ interleavings: $(READY)
 	@proof/check-spin.sh
 
 MINUTES ?= 1
+WITH ?= clock fsync disk
 .PHONY: chaos
 chaos: $(READY)
 	@$(BIN)/holdfast stress chaos --minutes $(MINUTES)
-	@$(BIN)/holdfast stress chaos --minutes $(MINUTES) --with clock --with fsync --with disk
+	@$(if $(WITH),$(BIN)/holdfast stress chaos --minutes $(MINUTES) $(addprefix --with ,$(WITH)))
 	@$(BIN)/python proof/history.py
 
 # Less of each than they do by themselves: a quarter of an hour in all. `bench/observe_cost.py` is for callgrind.
