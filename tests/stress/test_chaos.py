@@ -16,8 +16,11 @@ from holdfast.events import new
 from holdfast.store import open_store
 from holdfast.testing.stress import trouble as own_trouble
 from holdfast.testing.stress.chaos import ChaosReport, chaos
+from holdfast.testing.stress.chaos.disk import disk_of
 from holdfast.testing.stress.chaos.promises import Told, check, read_effects, read_journals
 from holdfast.testing.stress.trouble import JumpingClock, set_offset
+from holdfast.worker.children import create_ended, creation
+from holdfast.worker.presence import Presence
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ async def test_each_broken_promise_is_named(tmp_path):
         '{"send":"d-2","token":"t"}\n{"refused":"d-2","reason":"closed"}\n{"send":"d-3","tok'
     )
     effects = tmp_path / "effects"
-    effects.write_text("r-1/work#1\t1\t10\nr-1/work#1\t1\t11\nr-1/work#1\t7\t11\n")
+    effects.write_text("r-1/work#1\t1\t10\nr-1/work#1\t1\t11\nr-1/work#1\t7\t11\nr-1/ghost#1\t1\t12\n")
     async with open_store(f"sqlite:///{tmp_path}/chaos.db") as store:
         created = new(
             "run_created", data={"workflow": "chaos.gone", "args": {}, "seed": "s", "python": "3.11"}
@@ -109,6 +112,7 @@ async def test_each_broken_promise_is_named(tmp_path):
             "r-1: work#1 attempt 1 had 2 bodies",
             "r-1: work#1 attempt 7 had a body before its record",
             "r-1: work#2 has a result, and had no effect",
+            "r-1/ghost#1: had an effect, and no log says that it was begun",
             "gone: its start was acknowledged, and it is not there",
             "d-1: acknowledged at ('r-1', 99), it stands at [('r-1', 9)]",
             "d-2: refused, it stands at [('r-1', 10)]",
@@ -116,6 +120,29 @@ async def test_each_broken_promise_is_named(tmp_path):
         ]
     )
     assert report.unknown == 1
+
+
+async def test_a_child_is_cancelled_by_its_parent_alone():
+    """A child that its parent called off before it began has no request in its log; the parent's log has it."""
+
+    async def problems(*more):
+        async with open_store("memory://") as store:
+            created = new(
+                "run_created", data={"workflow": "chaos.gone", "args": {}, "seed": "s", "python": "3.11"}
+            )
+            asked = {"run": "c", "workflow": "chaos.gone", "args": {}}
+            started = new("child_started", key="gone#1", data=asked)
+            await store.append("p", [created, started, *more], after=0)
+            await create_ended(store, "c", creation("p", "p", "gone#1", asked), "p")
+            report = ChaosReport(seed="", store="memory")
+            await check(store, report, Told(starts={"p"}), {})
+            return [problem for problem in report.problems if problem.startswith("c:")]
+
+    assert await problems() == ["c: was cancelled, and nobody asked for it"]
+    another = new("child_started", key="gone#2", data={"run": "d", "workflow": "chaos.gone", "args": {}})
+    assert await problems(another, new("child_cancelled", key="gone#2", data={})) != []
+    assert await problems(new("child_cancelled", key="gone#1", data={})) == []
+    assert await problems(new("run_completed", data={"value": 1})) == []
 
 
 def test_a_killed_process_leaves_its_journal(tmp_path):
@@ -160,3 +187,28 @@ async def test_a_disk_that_fails_stores_nothing_and_works_again(tmp_path, broken
     finally:
         apsw.set_default_vfs("unix")
         own_trouble._installed.clear()
+
+
+def test_a_disk_that_is_full_kills_no_worker(tmp_path):
+    """H-07: the mark of a tick goes into a file that is mapped; where that was a hole, a full disk was SIGBUS."""
+    program = (
+        "import pathlib, sys\n"
+        "from holdfast.worker.presence import Presence, Sign\n"
+        "presence = Presence(pathlib.Path(sys.argv[1]), 'wrk_1')\n"
+        "print('made', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "presence.mark(Sign('run'))\n"
+        "presence.rename('wrk_2')\n"
+    )
+    with disk_of(tmp_path, small=True) as disk:
+        if not disk.mounted:
+            pytest.skip("a disk that can be filled is needed: no right to mount one here")
+        words = [sys.executable, "-c", program, str(disk.folder)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+            assert worker.stdout.readline() == b"made\n"
+            disk.fill()
+            worker.communicate(b"\n")
+        assert worker.returncode == 0
+        with pytest.raises(StoreError, match="make room"):
+            Presence(disk.folder, "wrk_3")
+        assert not (disk.folder / "wrk_3.lock").exists()

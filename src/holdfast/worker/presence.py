@@ -5,6 +5,9 @@ one has come free. That is how a death is noticed within a fraction of a second,
 file holds the name of the run whose tick is under way, through shared memory, so that it survives the
 process: that run is the one to blame when ticks kill workers. A paused process keeps its lock; for that, and
 for stores on other machines, there is the lease.
+
+The file is written whole before it is mapped. Were it only made long enough, its memory would be a hole, and the
+first mark on a disk that is full by then would end the process (SIGBUS).
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import mmap
 import os
 import time
 from pathlib import Path
+
+from ..errors import StoreError
 
 _SIZE = 1024
 _SETTLED = 0.05
@@ -35,15 +40,24 @@ class Sign:
 
 
 class Presence:
-    """This worker's own file."""
+    """This worker's own file. Raises StoreError where it cannot be made."""
 
     def __init__(self, folder: Path, worker: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{worker}.lock"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        os.ftruncate(self._fd, _SIZE)
-        self._memory = mmap.mmap(self._fd, _SIZE)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                os.pwrite(self._fd, bytes(_SIZE), 0)
+                self._memory = mmap.mmap(self._fd, _SIZE)
+            except BaseException:
+                self._path.unlink(missing_ok=True)
+                os.close(self._fd)
+                raise
+        except OSError as error:
+            why = f"{folder}: a worker cannot keep its file there: {error.strerror}"
+            raise StoreError(f"{why}: make room, or let it write there") from error
 
     def mark(self, run: Sign) -> None:
         """Note the run whose tick begins, until `clear`."""
@@ -54,8 +68,12 @@ class Presence:
         self._memory[:2] = b"\0\0"
 
     def rename(self, worker: str) -> None:
-        """The worker goes on under another name; the lock goes with the file."""
-        with contextlib.suppress(FileNotFoundError):
+        """The worker goes on under another name; the lock goes with the file.
+
+        Where the disk has no room for the name, the file keeps its old one: the death of this process is found out
+        by its lease then.
+        """
+        with contextlib.suppress(OSError):
             self._path = self._path.rename(self._path.with_name(f"{worker}.lock"))
 
     def close(self) -> None:

@@ -6,6 +6,7 @@
   delivers that fact where it stands, does not ask for it. (Where a log holds the commands of several versions
   of the code, only the code can tell; here there is one.)
 - A child has a parent, and counts as nobody's start.
+- Who was cancelled was asked to be: in its own log, or, if it never began, in its parent's.
 - A start that was acknowledged is there; a payload that was acknowledged stands at its position, once; one that
   was refused stands nowhere; what was read and what was left is what was accepted.
 - A step with a result has at least one effect, of the attempt that the result is from; one result is recorded.
@@ -105,6 +106,7 @@ async def check(store: Store, report: ChaosReport, told: Told, effects: dict[str
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     statuses: Counter[str] = Counter()
     seen: set[str] = set()
+    begun: set[str] = set()
     parents: dict[str, list[str]] = defaultdict(list)
     async for head in store.all_runs():
         log = await store.read(head.run)
@@ -116,11 +118,20 @@ async def check(store: Store, report: ChaosReport, told: Told, effects: dict[str
         for event in log:
             if event.type == "hook_received":
                 places[event.data["delivery"]].append((head.run, event.position))
+            elif event.type == "step_started":
+                begun.add(f"{head.run}/{event.key}")
         _check_run(report, head.run, head.parked, log)
+        if head.status == "cancelled" and all(event.type != "cancel_requested" for event in log):
+            above = await store.read(head.parent) if head.parent is not None else []
+            if not _called_off(log, above):
+                report.problems.append(f"{head.run}: was cancelled, and nobody asked for it")
         _check_effects(report, head.run, log, effects)
     report.runs = dict(statuses)
     if report.replayed < statuses.total() and not report.problems:
         report.problems.append(f"only {report.replayed} of {statuses.total()} runs were replayed")
+    for step, attempts in effects.items():
+        if attempts and step not in begun:
+            report.problems.append(f"{step}: had an effect, and no log says that it was begun")
     report.effects = sum(sum(attempts.values()) for attempts in effects.values())
     for parent in parents.keys() - seen:
         report.problems.append(f"{', '.join(parents[parent])}: their parent {parent} is not there")
@@ -137,8 +148,6 @@ def _check_run(report: ChaosReport, run_id: str, parked: str | None, log: list[E
         return
     if state.status == "failed":
         report.problems.append(f"{run_id}: failed: {state.error}")
-    if state.status == "cancelled" and state.cancel is None:
-        report.problems.append(f"{run_id}: was cancelled, and nobody asked for it")
     if state.read > state.received:
         report.problems.append(f"{run_id}: read {state.read} payloads of {state.received}")
     report.payloads.read += state.read
@@ -146,6 +155,15 @@ def _check_run(report: ChaosReport, run_id: str, parked: str | None, log: list[E
     done = sum(event.type == "step_completed" for event in log)
     if state.status == "completed" and log[-1].type == "run_completed" and log[-1].data["value"] > done:
         report.problems.append(f"{run_id}: saw {log[-1].data['value']} steps completed, its log holds {done}")
+
+
+def _called_off(log: list[Event], above: list[Event]) -> bool:
+    """Whether a child never began because its parent, whose log is `above`, did not wait for it any more."""
+    if [event.type for event in log] != ["run_created", "run_cancelled"]:
+        return False
+    key = log[0].data["parent"]["key"]
+    said = {event.type for event in above if event.key == key}
+    return "child_started" in said and ("child_cancelled" in said or fold(above).ended is not None)
 
 
 def _check_effects(

@@ -326,7 +326,11 @@ class _Scene:
     async def leave(self) -> tuple[dict[str, int], list[str]]:
         """Everybody leaves in peace: the refusals that they counted, and who could not."""
         stale: Counter[str] = Counter()
-        problems = [f"{child.name} had died: {child.said()[-300:]}" for child in self._all if not child.alive]
+        problems = [
+            f"{child.name} had died (exit code {child.process.returncode}): {child.said()[-300:]}"
+            for child in self._all
+            if not child.alive
+        ]
         here = [child for child in self._worker.people if child.alive]
         for child, last in zip(here, await asyncio.gather(*(child.leave() for child in here)), strict=True):
             if last:
