@@ -668,6 +668,21 @@ class TestExempt:
         )
         assert "NotDeterministic: time.time() in workflow code" in done.stderr
 
+    def test_a_process_that_has_watched_ends_quietly(self) -> None:
+        """What is collected last may open a file when the names of the modules are gone already."""
+        program = (
+            "import sys, threading\n"
+            "from holdfast.engine import guard\n"
+            "with guard.watching():\n"
+            "    pass\n"
+            "class Late:\n"
+            "    def __del__(self, tell=sys.audit):\n"
+            "        tell('open', 'x', 'r', 0)\n"
+            "threading.kept = guard, Late()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_what_the_interpreter_calls_in_between(self) -> None:
         seen: list[str] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -119,9 +120,15 @@ def _holdfast(
     """Durable workflows, and a log of what they did that can be trusted."""
 
 
+@cache
+def _whole() -> Any:
+    """All commands that were imported, made once: Typer takes longer for it than most commands take."""
+    return typer.main.get_command(app)
+
+
 def run(args: Sequence[str]) -> int:
     """Parse the arguments, do the command, and say in one line what went wrong."""
-    whole = typer.main.get_command(app)
+    whole = _whole()
     given = list(args) or ["--help"]
 
     def command() -> object:

@@ -272,7 +272,7 @@ def _await_others(me: int) -> None:
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if event in _EVENTS:
+    if _EVENTS and event in _EVENTS:  # None once the interpreter ends and clears its modules
         if event == "sys.setprofile":
             _keep_watching()
         elif _get() is _watch:
