@@ -6,9 +6,9 @@
     python proof/mutants.py --only fence --search tests/worker   another test that notices
     python proof/mutants.py --table         the list in README.md anew
 
-A mutant is killed where the test that is named beside it fails without its protection; a test that hangs has
-failed, one that cannot be collected has not. Exit code 1 where a mutant survives, or its patch does not fit the
-source (then the list is what is out of date).
+A mutant is killed where the test that is named beside it fails without its protection. A test that cannot be
+collected has not failed, nor has one that hangs, unless the list says of the mutant that it `hangs`. Exit code 1
+where a mutant survives, or its patch does not fit the source (then the list is what is out of date).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ README = ROOT / "proof" / "README.md"
 
 
 class Mutant(NamedTuple):
-    """A protection, what it holds, its patch of src/holdfast, and the test that fails without it."""
+    """A protection, what it holds, its patch of src/holdfast, and the test that fails (or `hangs`) without it."""
 
     name: str
     law: str
@@ -42,23 +42,26 @@ class Mutant(NamedTuple):
     old: str
     new: str
     killer: str
+    hangs: bool = False
 
 
 MUTANTS = [Mutant(**one) for one in tomllib.loads((ROOT / "proof" / "mutants.toml").read_text())["mutant"]]
 
 PATIENCE = 180.0
 """Seconds after which a test hangs."""
+HUNG = f"no test has failed in {PATIENCE:g} s: it hangs"
 _TABLE = re.compile(r"(?<=<!-- mutants -->\n).*?(?=<!-- end of mutants -->)", re.DOTALL)
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
 class Outcome(NamedTuple):
-    """`killer` is the test that failed; None where the mutant lives, for the reason in `why`."""
+    """`killer` is the test that failed; None where the mutant lives, for the reason in `why`. `hung` says so."""
 
     mutant: Mutant
     killer: str | None
     why: str
     seconds: float
+    hung: bool = False
 
 
 def patched(mutant: Mutant) -> str:
@@ -81,10 +84,14 @@ def play(mutant: Mutant, tests: str) -> Outcome:
         shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
         (source / "holdfast" / mutant.file).write_text(text)
         killer, why = _run(source, tests)
-    return Outcome(mutant, killer, why, time.monotonic() - begun)
+    hung = why == HUNG
+    if hung and mutant.hangs:
+        killer, why = tests, ""
+    return Outcome(mutant, killer, why, time.monotonic() - begun, hung)
 
 
 def _run(source: Path, tests: str) -> tuple[str | None, str]:
+    """The test that failed, or None and why none did."""
     options = ["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist"]
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
@@ -99,7 +106,7 @@ def _run(source: Path, tests: str) -> tuple[str | None, str]:
             said, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
-            return tests, "it hung"
+            return None, HUNG
     found = _FAILED.search(said)
     if process.returncode == 1 and found is not None:
         return found[1], ""
@@ -119,17 +126,25 @@ def chosen(only: str, in_time: bool) -> list[Mutant]:
 
 def table() -> str:
     """Which test kills which mutant, as people read it."""
-    rows = [f"| {m.law} | {m.name} | `{m.killer.replace('tests/', '', 1)}` |" for m in MUTANTS]
+    rows = [
+        f"| {m.law} | {m.name} | `{m.killer.replace('tests/', '', 1)}`{' (hangs)' * m.hangs} |"
+        for m in MUTANTS
+    ]
     return "\n".join(["", "| holds | without it: | fails (of `tests/`) |", "|---|---|---|", *rows, "", ""])
 
 
 def tell(outcome: Outcome, done: int, count: int, *, as_json: bool) -> None:
     mutant = outcome.mutant
     if as_json:
-        more = {"killed_by": outcome.killer, "why": outcome.why, "s": round(outcome.seconds, 1)}
+        more = {
+            "killed_by": outcome.killer,
+            "hung": outcome.hung,
+            "why": outcome.why,
+            "s": round(outcome.seconds, 1),
+        }
         print(json.dumps({**mutant._asdict(), **more}), flush=True)
         return
-    verdict = f"killed by {outcome.killer}" if outcome.killer else "SURVIVES"
+    verdict = f"{'hung' if outcome.hung else 'killed by'} {outcome.killer}" if outcome.killer else "SURVIVES"
     why = f" ({outcome.why})" if outcome.why else ""
     print(
         f"[{done}/{count}] {mutant.law:8} {mutant.name}: {verdict}{why}, {outcome.seconds:.0f} s", flush=True

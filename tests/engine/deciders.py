@@ -133,9 +133,10 @@ async def until_logged(app: App, run_id: str, type_: str, key: str = "", count: 
 
 
 async def ended(run: Any) -> str:
-    """The status of a run at its end, also where the news of it were lost with an answer."""
+    """The status of a run at its end, also where the news of it were lost with an answer; none may be parked."""
     async with asyncio.timeout(20):
         while (status := await run.status()) in ("pending", "running"):
+            assert (parked := (await run.info()).parked) is None, parked
             await asyncio.sleep(0)
         return status  # type: ignore[no-any-return]
 

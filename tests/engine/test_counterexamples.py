@@ -229,7 +229,10 @@ def test_tasks_are_named_by_their_ordinal_in_the_run() -> None:
 
 @pytest.mark.parametrize("nth", range(1, 5))
 async def test_an_answer_that_is_lost_doubles_no_command(app: App, nth: int) -> None:
-    """B1: a command append whose answer was lost is sent again; as a new append it would be there twice."""
+    """B1: a command append whose answer was lost is sent again; as a new append it would be there twice.
+
+    The first append is the run's start, and its caller is told (law L12).
+    """
     async with serving(app):
         count = 0
 
@@ -239,7 +242,8 @@ async def test_an_answer_that_is_lost_doubles_no_command(app: App, nth: int) -> 
             return count == nth
 
         interleave("worker.append.before", lose_answer, when=is_nth)
-        run = await app.start(three_steps)
+        async with asyncio.timeout(5):
+            run = await app.start(three_steps)
         assert await ended(run) == "completed"
     events = await log_of(app, run.id)
     assert bodies == [0, 1, 2]

@@ -55,3 +55,13 @@ def test_a_mutant_is_killed_by_a_failure_and_by_nothing_else():
         None,
         "its patch fits 0 places of store/rules.py",
     )
+
+
+def test_a_test_that_hangs_has_killed_only_where_the_list_says_so(monkeypatch):
+    monkeypatch.setattr("mutants.PATIENCE", 0.1)
+    spared = "tests/engine/test_counterexamples.py::test_seed_and_python_version_stand_in_the_log"
+    killer, why, _, hung = play(SURVIVOR, spared)[1:]
+    assert (killer, hung) == (None, True)
+    assert "it hangs" in why
+    killer, why, _, hung = play(SURVIVOR._replace(hangs=True), spared)[1:]
+    assert (killer, why, hung) == (spared, "", True)
