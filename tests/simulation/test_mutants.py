@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent / "proof"))
 
 from mutants import MUTANTS, README, ROOT, chosen, patched, play, table
 
-SURVIVOR = MUTANTS[0]._replace(
+SURVIVOR = next(mutant for mutant in MUTANTS if mutant.name == "no command fence")._replace(
     old="    if commands and head.command > after:", new="    if head.command > after and commands:"
 )
 
