@@ -28,6 +28,7 @@ from ...workflow import Workflow
 from . import invariants
 from .faults import QUIET, Profile, profile
 from .loop import Process, Stuck
+from .store import Site
 from .world import World
 
 POLL, LEASE = 2.5, 30.0
@@ -92,15 +93,17 @@ class Report(msgspec.Struct):
     seconds: float
 
 
-def simulate(scenario: Scenario, seed: int | str) -> Report:
+def simulate(scenario: Scenario, seed: int | str, site: Site | None = None) -> Report:
     """Play a scenario with the chance of a seed; the same seed gives the same trace.
+
+    The runs are in memory, unless a `site` has them.
 
     Example:
         for seed in range(100):
             assert simulate(scenario, seed).problems == []
     """
     trouble = scenario.profile if scenario.profile is not None else profile(random.Random(f"{seed}/profile"))
-    play = _Play(World(seed, trouble, scenario.only), scenario)
+    play = _Play(World(seed, trouble, scenario.only, site), scenario)
     try:
         play.world.run(play.main())
     except Stuck as stuck:

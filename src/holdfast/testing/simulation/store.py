@@ -1,7 +1,8 @@
-"""The memory store behind a network that fails: what each simulated process sees of the one store.
+"""A store behind a network that fails: what each simulated process sees of the one store.
 
 No rule of the protocol is written here: a call arrives late, twice or never, and what arrives is judged by the
-store itself.
+store itself. `Distant` is mixed into a store's own class; a simulated world has nothing but the memory store
+unless it is given another `Site`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ...chunks import Chunk
 from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
-from ...store.group import Item, news_of_jobs
+from ...store.base import Store
+from ...store.group import GroupStore, Item, news_of_jobs
 from ...store.memory import Data, MemoryStore
 from ...store.messages import Append, News
 from ...store.rows import ALL, Claim, Head, Hook, OpenStep, RunFilter, Timer, WorkerRow
@@ -25,22 +27,54 @@ from .invariants import check_places
 if TYPE_CHECKING:
     from .world import World
 
+    Backend = MemoryStore  # or another: what matters is that it has all that is asked through `super()`
+else:
+    Backend = GroupStore
+
 T = TypeVar("T")
 
 
-class SimulatedStore(MemoryStore):
-    """A process's handle on the store."""
+class Site(Protocol):
+    """Where the runs of a world are."""
 
-    def __init__(self, world: World, data: Data, clock: Clock, name: str) -> None:
-        super().__init__("memory://simulated", clock, data)
-        self._world = world
-        self._name = name
+    @property
+    def data(self) -> Data:
+        """What is there now, for who checks it."""
+        ...
+
+    def store(self, world: World, clock: Clock, name: str) -> Distant:
+        """A process's handle."""
+        ...
+
+    def plain(self, world: World, clock: Clock) -> Store:
+        """The store itself, without a network."""
+        ...
+
+
+class Distant(Backend):
+    """A process's handle on the store; a backend's own handle lies behind it."""
+
+    _world: World
+    _name: str
+    _context: contextvars.Context
+
+    def join(self, world: World, name: str) -> Distant:
+        """Be the handle of this process."""
+        self._world, self._name = world, name
         self._context = contextvars.copy_context()
+        return self
 
     async def open(self) -> None:
         """Join the handles; what this one is told runs in the context of its process."""
         self._context = contextvars.copy_context()
         await super().open()
+        self._world.handles.append(self)
+
+    async def close(self) -> None:
+        """Leave them."""
+        await super().close()
+        if self in self._world.handles:
+            self._world.handles.remove(self)
 
     # ---- writing
 
@@ -110,9 +144,7 @@ class SimulatedStore(MemoryStore):
 
     def _spread(self, news: list[News]) -> None:
         world = self._world
-        for handle in tuple(self._data.handles):
-            if not isinstance(handle, SimulatedStore):
-                continue
+        for handle in tuple(world.handles):
             fate = None if handle is self else world.notice()
             times = {"news dropped": 0, "news doubled": 2}.get(fate or "", 1)
             for _ in range(times):
@@ -142,11 +174,11 @@ class SimulatedStore(MemoryStore):
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`."""
-        return await self._ask("read", lambda: super(SimulatedStore, self).read(run_id, after, limit))
+        return await self._ask("read", lambda: super(Distant, self).read(run_id, after, limit))
 
     async def head(self, run_id: str) -> Head | None:
         """The run's row, or None."""
-        return await self._ask("head", lambda: super(SimulatedStore, self).head(run_id))
+        return await self._ask("head", lambda: super(Distant, self).head(run_id))
 
     async def runs(self, which: RunFilter = ALL, **page: Any) -> list[Head]:
         """A page of runs."""
@@ -165,7 +197,7 @@ class SimulatedStore(MemoryStore):
 
     async def open_steps(self, run_id: str) -> list[OpenStep]:
         """The steps that owe an outcome."""
-        return await self._ask("open_steps", lambda: super(SimulatedStore, self).open_steps(run_id))
+        return await self._ask("open_steps", lambda: super(Distant, self).open_steps(run_id))
 
     async def read_stream(
         self, run_id: str, name: str, after: int = 0, limit: int = PAGE_CHUNKS
@@ -176,7 +208,7 @@ class SimulatedStore(MemoryStore):
 
     async def stream(self, run_id: str, name: str) -> StreamHead | None:
         """A stream's row."""
-        return await self._ask("stream", lambda: super(SimulatedStore, self).stream(run_id, name))
+        return await self._ask("stream", lambda: super(Distant, self).stream(run_id, name))
 
     async def workers(self) -> list[WorkerRow]:
         """All workers that have not left."""
@@ -184,11 +216,49 @@ class SimulatedStore(MemoryStore):
 
     async def owned(self, worker: str) -> list[Claim]:
         """The live runs that are this worker's."""
-        return await self._ask("owned", lambda: super(SimulatedStore, self).owned(worker))
+        return await self._ask("owned", lambda: super(Distant, self).owned(worker))
 
     async def behind(self, worker: str) -> list[tuple[str, int]]:
         """This worker's runs with facts beyond the delivered mark."""
-        return await self._ask("behind", lambda: super(SimulatedStore, self).behind(worker))
+        return await self._ask("behind", lambda: super(Distant, self).behind(worker))
+
+
+class SimulatedStore(Distant, MemoryStore):
+    """A process's handle on runs in memory."""
+
+
+class SimulatedPlain(MemoryStore):
+    """The memory store itself; what it changes is told to all."""
+
+    def hand_to(self, handles: Sequence[Distant]) -> SimulatedPlain:
+        """Tell these."""
+        self._handles = handles
+        return self
+
+    def tell_others(self, news: Sequence[News]) -> None:
+        """At once, and surely: no process has done it."""
+        tell_all(self._handles, news)
+
+
+class Memory:
+    """The runs of a world in memory."""
+
+    def __init__(self) -> None:
+        self.data = Data()
+
+    def store(self, world: World, clock: Clock, name: str) -> Distant:
+        """A process's handle."""
+        return SimulatedStore("memory://simulated", clock, self.data).join(world, name)
+
+    def plain(self, world: World, clock: Clock) -> Store:
+        """The store itself."""
+        return SimulatedPlain("memory://simulated", clock, self.data).hand_to(world.handles)
+
+
+def tell_all(handles: Sequence[Distant], news: Sequence[News]) -> None:
+    """Tell each process, in its own context."""
+    for handle in tuple(handles):
+        handle._world.loop.call_soon(handle.tell, news, context=handle._context)
 
 
 def _describe(item: Item) -> str:

@@ -20,10 +20,11 @@ from typing import Any
 from ... import ids
 from ...client import App
 from ...errors import StoreError
-from ...store.memory import Data, MemoryStore
+from ...store.base import Store
+from ...store.memory import Data
 from .faults import QUIET, Profile
 from .loop import Process, Stuck, VirtualLoop, process
-from .store import SimulatedStore
+from .store import Distant, Memory, Site
 
 START = 1_767_225_600_000_000
 """2026-01-01 in microseconds since 1970: when every world begins."""
@@ -49,13 +50,19 @@ class SimulatedClock:
 class World:
     """One simulation. `troubles` are what went wrong, in order, `problems` what must not come of it.
 
-    With `only`, all other troubles that the seed has in store do not happen.
+    With `only`, all other troubles that the seed has in store do not happen. The runs are in memory, unless a
+    `site` has them.
     """
 
     def __init__(
-        self, seed: int | str, profile: Profile = QUIET, only: Collection[str] | None = None
+        self,
+        seed: int | str,
+        profile: Profile = QUIET,
+        only: Collection[str] | None = None,
+        site: Site | None = None,
     ) -> None:
         self.seed = seed
+        self.site = site or Memory()
         self.chance = random.Random(f"{seed}/world")
         # A stream for each use: what befalls the 17th call is the same, whatever befell those before it.
         self._calls = random.Random(f"{seed}/calls")
@@ -64,7 +71,7 @@ class World:
         self._ids = random.Random(f"{seed}/ids")
         self.profile = profile
         self.loop = VirtualLoop()
-        self.data = Data()
+        self.handles: list[Distant] = []
         self.down = False
         self.over = False
         self.version = 1
@@ -143,11 +150,16 @@ class World:
     def app(self, name: str) -> App:
         """A client of the store, for the process of this name."""
         clock = self.clocks[name]
-        return App(SimulatedStore(self, self.data, clock, name))
+        return App(self.site.store(self, clock, name))
 
-    def plain(self) -> MemoryStore:
+    def plain(self) -> Store:
         """The store itself, without a network: for who checks it."""
-        return MemoryStore("memory://simulated", SimulatedClock(self.loop), self.data)
+        return self.site.plain(self, SimulatedClock(self.loop))
+
+    @property
+    def data(self) -> Data:
+        """What is stored now: for who checks it."""
+        return self.site.data
 
     def launch(self, kind: str, main: Callable[[str], Coroutine[Any, Any, Any]]) -> asyncio.Task[None]:
         """Start a process that runs `main(name)`."""
@@ -198,7 +210,7 @@ class World:
         """Kill a process: nothing of it runs again, no `finally` block either."""
         owner.dead = True
         self.note(f"{owner.name}: dies")
-        self.data.handles[:] = [h for h in self.data.handles if getattr(h, "_name", None) != owner.name]
+        self.handles[:] = [handle for handle in self.handles if handle._name != owner.name]
         self.on_death(owner)
 
     def on_death(self, owner: Process) -> None:
