@@ -98,11 +98,40 @@ async def test_timers_that_came_due_while_no_worker_was_there_fire_at_start_up_i
         async with app.worker(concurrency=1):
             for run, n in zip(runs, order, strict=True):
                 if n <= 20:
-                    assert await run.result(5) == f"{n}"
+                    assert await run.result(30) == f"{n}"
             assert woke == [f"{n}" for n in sorted(order) if n <= 20]
             assert [t.run for t in await app.timers()] == [runs[order.index(35)].id]
             clock.advance(20 * 60)
             assert await runs[order.index(35)].result(5) == "35"
+
+
+async def test_a_timer_that_was_due_first_fires_first_however_long_its_log_takes_to_read(
+    memory_url, monkeypatch
+):
+    """H-04: logs are read side by side, and the store answers as it likes."""
+    clock = ManualClock()
+    async with hf.connect(memory_url, clock=clock) as app:
+        async with app.worker():
+            first = await app.start(sleeper, 60.0, "first")
+            second = await app.start(sleeper, 120.0, "second")
+            for run in (first, second):
+                await logged(app, run.id, "timer_started")
+        clock.advance(180)
+        answered, read = asyncio.Event(), app.store.read
+
+        async def slow_for_the_first(run, *args, **kwargs):
+            events = await read(run, *args, **kwargs)
+            if run == second.id:
+                answered.set()
+            else:
+                await asyncio.wait_for(answered.wait(), 30)
+            return events
+
+        monkeypatch.setattr(app.store, "read", slow_for_the_first)
+        async with app.worker():
+            assert await second.result(30) == "second"
+            assert await first.result(30) == "first"
+    assert woke == ["first", "second"]
 
 
 async def test_every_kind_of_sleep_tells_the_logs_time(url):

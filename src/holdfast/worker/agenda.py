@@ -2,10 +2,14 @@
 
 Entries that are cancelled stay in the heap until they surface or outnumber the rest; a three-day time-out
 around each of a million short waits must not fill the memory.
+
+What came due is answered in order (RACES H-04), although a run that is not in memory has to be read first and the
+store answers several reads at a time as it likes: see `InOrder`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable
 
@@ -75,3 +79,50 @@ class Agenda:
                 del self._entries[key]
                 self._ring(*key)
         self._set_alarm()
+
+
+class InOrder:
+    """Work that is begun at once and goes on in the order in which it came.
+
+    turn = line.join()
+    try:
+        log = await read()          # side by side with the others' reads
+        await turn.come()           # those who joined before have left
+        ...
+    finally:
+        turn.leave()
+    """
+
+    def __init__(self) -> None:
+        self._last: asyncio.Future[None] | None = None
+
+    def join(self) -> Turn:
+        """The next place in the line; whoever has one must leave it, or nobody behind it comes."""
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before, self._last = self._last, left
+        return Turn(before, left)
+
+
+class Turn:
+    """A place in a line."""
+
+    def __init__(self, before: asyncio.Future[None] | None, left: asyncio.Future[None]) -> None:
+        self._before: asyncio.Future[None] | None = before
+        self._left = left
+
+    async def come(self) -> None:
+        """Wait until everybody before has left."""
+        if self._before is not None:
+            await asyncio.wait([self._before])
+
+    def leave(self) -> None:
+        """Let the next one come as soon as those before have left too."""
+        before = self._before
+        if before is None or before.done():
+            self._pass(before)
+        else:
+            before.add_done_callback(self._pass)
+
+    def _pass(self, _: asyncio.Future[None] | None) -> None:
+        if not self._left.done():
+            self._left.set_result(None)

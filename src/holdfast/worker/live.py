@@ -23,8 +23,9 @@ from ..errors import HoldfastError, KeyMissing, ReplayDivergence, Runaway, Store
 from ..events import ENDS, Draft, Event, new
 from ..keys import is_sealed
 from ..logs import About
-from ..store.rows import OpenStep
+from ..store.rows import Child, OpenStep
 from ..workflow import Workflow
+from .agenda import Turn
 from .attempts import Attempts, lost
 from .children import Children
 from .execute import RunningStep
@@ -83,10 +84,10 @@ class LiveRun(abc.ABC):
     def _child_ended(self, draft: Draft) -> None:
         """A child run of this one has ended."""
 
-    def load(self) -> None:
-        """Read the log and replay it; then go on where it ends."""
+    def load(self, turn: Turn | None = None) -> None:
+        """Read the log and replay it, when its turn comes; then go on where it ends."""
         self.busy = True
-        self.worker.spawn(self._load())
+        self.worker.spawn(self._load(turn))
 
     def _its_children(self) -> Children:
         """Made for the first child, for most runs have none."""
@@ -233,24 +234,36 @@ class LiveRun(abc.ABC):
         self.busy = False
         self.turn()
 
-    async def _load(self) -> None:
+    async def _load(self, turn: Turn | None) -> None:
+        try:
+            found = await self._read_whole()
+            if turn is not None:
+                await turn.come()
+            if found is not None and not self.closed:  # an execution made now would be nobody's to bury
+                self._begin_from(*found)
+        finally:
+            if turn is not None:
+                turn.leave()
+
+    async def _read_whole(self) -> tuple[list[Event], list[OpenStep], list[Child]] | None:
         store = self.worker.store
         self._news = False  # what is heard from here on may be about facts that this read misses
         try:
             events = await store.read(self.run_id)
-            open_steps = {step.key: step for step in await store.open_steps(self.run_id)}
-            children = await store.children(self.run_id)
+            found = events, await store.open_steps(self.run_id), await store.children(self.run_id)
             if events and is_sealed(events[0].body):
                 raise KeyMissing("its payloads are sealed: give this worker the keys ($HOLDFAST_KEYS)")
         except KeyMissing as error:
             self._park("sealed", error)
-            return
         except StoreError as error:
             self._log.warning("%s: cannot read the log, trying again: %s", self.run_id, error)
             self.worker.later(self._retry, self._unbusy)
-            return
-        if self.closed:  # meanwhile: an execution that was made now would be nobody's to bury
-            return
+        else:
+            return found
+        return None
+
+    def _begin_from(self, events: list[Event], steps: list[OpenStep], children: list[Child]) -> None:
+        """Make the execution from the log, and go on."""
         if not events or any(event.type in ENDS for event in events):
             self.worker.forget(self)
             return
@@ -266,11 +279,10 @@ class LiveRun(abc.ABC):
             self._out.append(self._started())
         else:
             self.worker.taken_up(self.run_id, begun.data.get("worker", ""))
-        self._take_up(open_steps)
+        self._take_up({step.key: step for step in steps})
         if children or self.children is not None:
             self._its_children().take_up(self._live.children, children, self._live.root)
-        self.busy = False
-        self.turn()
+        self._unbusy()
 
     def _replay(self, events: list[Event]) -> bool:
         metrics.REPLAYS.total += 1

@@ -30,7 +30,7 @@ from ..streams import BUFFER, LIMIT, Streams
 from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow, workflows
 from .advance import Advance
-from .agenda import Agenda
+from .agenda import Agenda, InOrder, Turn
 from .children import Children
 from .execute import Executor
 from .live import LiveRun
@@ -109,6 +109,7 @@ class Worker:
         self.serving = Serving(self, queues, concurrency)
         self.scheduling = Scheduling(self)
         self._live: OrderedDict[str, Advance] = OrderedDict()
+        self._loads = InOrder()
         self._starting: dict[str, list[asyncio.Future[None]]] = {}  # runs not yet created -> who waits
         self._owned: dict[str, int] = {}  # runs that are this worker's -> delivered mark
         self._claimed: set[str] = set()  # those of them whose log this worker has not read yet
@@ -305,7 +306,7 @@ class Worker:
             self._live.move_to_end(run_id)
             advance.news()
         elif workflow is None:
-            self.spawn(self._find(run_id))
+            self.spawn(self._find(run_id, self._loads.join()))
         else:
             self._load(run_id, workflow)
 
@@ -422,15 +423,17 @@ class Worker:
         if self._presence is not None:
             self._presence.rename(self.id)
 
-    def _load(self, run_id: str, workflow: str) -> None:
+    def _load(self, run_id: str, workflow: str, turn: Turn | None = None) -> None:
         definition = self.definition(workflow)
         if definition is None:
+            if turn is not None:
+                turn.leave()
             self._owned.pop(run_id, None)
             self.spawn(self.store.release(self.id, {run_id: 0}))
             return
         advance = Advance(self, run_id, definition)
         self._live[run_id] = advance
-        advance.load()
+        advance.load(turn)
         self._make_room()
 
     def definition(self, name: str) -> Workflow[..., Any] | None:
@@ -443,10 +446,15 @@ class Worker:
                 self.log.error("runs of %r are left alone: %s", name, error, extra={"workflow": name})
             return None
 
-    async def _find(self, run_id: str) -> None:
-        head = await self.store.head(run_id)
-        if head is not None and head.owner == self.id and run_id not in self._live:
-            self._load(run_id, head.workflow)
+    async def _find(self, run_id: str, turn: Turn) -> None:
+        head = None
+        try:
+            head = await self.store.head(run_id)
+        finally:
+            if head is not None and head.owner == self.id and run_id not in self._live:
+                self._load(run_id, head.workflow, turn)
+            else:
+                turn.leave()
 
     def _make_room(self) -> None:
         if len(self._live) <= self._keep:
