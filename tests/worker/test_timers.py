@@ -11,6 +11,8 @@ from holdfast.testing import ManualClock
 from holdfast.worker.agenda import Agenda
 
 woke: list[str] = []
+"""The sleepers, in the order in which their code went on. Steps would not do: a run whose step waited for a place
+may begin it after one that came later and found a place."""
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +22,13 @@ def _fresh():
 
 @hf.step(name="timers.note")
 async def note(name: str) -> None:
-    woke.append(name)
+    pass
 
 
 @hf.workflow(name="timers.sleeper")
 async def sleeper(seconds: float, name: str) -> str:
     await hf.sleep(seconds)
+    woke.append(name)
     await note(name)
     return name
 
