@@ -252,6 +252,32 @@ async def test_a_deposed_worker_serves_new_runs_under_its_new_name(tmp_path):
         assert await (await app.start(total, 3)).result(5) == 3
 
 
+async def test_a_deposed_worker_is_present_under_its_new_name_though_the_store_failed_meanwhile(url):
+    """L-17: on other machines its death is found out by that name."""
+    async with hf.connect(url) as app, app.worker() as worker:
+        enlist, attend, attended = app.store.enlist, app.store.attend, []
+
+        async def failing(row):
+            if row.id != before:
+                raise hf.StoreError("the disk is full")
+            await enlist(row)
+
+        async def attending(name):
+            attended.append(name)
+            await attend(name)
+
+        before = worker.id
+        app.store.enlist, app.store.attend = failing, attending
+        await app.store.discharge(before)
+        with pytest.raises(hf.StoreError, match="disk is full"):
+            await worker._maintain._keep_lease()
+        assert (worker.id != before, attended) == (True, [])
+        app.store.enlist = enlist
+        await worker._maintain._keep_lease()
+        await worker._maintain._keep_lease()
+        assert attended == [worker.id]
+
+
 async def test_a_lease_that_cannot_be_renewed_just_now_is_not_lost(url):
     """L-04: only the store's typed answer says that others took over; a failed write says nothing of the kind.
 

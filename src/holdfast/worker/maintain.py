@@ -35,6 +35,7 @@ class Maintain:
         self._unseen = False
         self._unsure = False
         self._orphans = False
+        self._renamed = False
         self._dead: deque[tuple[str, str | None]] = deque()
         self._burying = asyncio.Lock()
         self._mourning: asyncio.Task[None] | None = None
@@ -216,9 +217,12 @@ class Maintain:
                 "worker %s lost its lease (%s): its runs are others' now", worker.id, error
             )
             worker.deposed()
+            self._renamed = True
             await self._enlist()
+        if self._renamed:  # also where the store failed in between, and this is another try
             await worker.store.attend(worker.id)
             self._mourn()
+            self._renamed = False
 
     async def _bury_expired(self) -> None:
         worker = self._worker
