@@ -5,12 +5,13 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import holdfast as hf
 from holdfast.chunks import END, Part
 from holdfast.events import new
-from holdfast.logcheck import ExportedHead
+from holdfast.logcheck import ExportedHead, LogCheck
 from holdfast.store import open_store
 from holdfast.store.rules import extend_chain
 from holdfast.verify import Verification, read_heads
@@ -133,6 +134,27 @@ async def test_an_edited_time(path: Path) -> None:
     found = await verify(path)
     assert re.match(r"ended position 5: its time lies \d+ µs before its predecessor's", found[0])
     assert "does not fit its events" in found[1]
+
+
+async def test_a_timer_that_fired_too_early_unless_it_was_cancelled_before() -> None:
+    """L8. A decider with an old view and a clock that is ahead rings for a timer that another has cancelled."""
+    due = 4_000_000_000_000_000
+    async with open_store("memory://") as store:
+        created = new("run_created", data={"workflow": "w", "args": {}})
+        timers = [new("timer_started", key=f"sleep#{n}", data={"due": due}) for n in (1, 2)]
+        await store.append("r", [created, new("run_started"), *timers], after=0)
+        await store.append("r", [new("timer_cancelled", key="sleep#2")], after=4)
+        await store.append("r", [new("timer_fired", key="sleep#2")])
+        assert [difference async for difference in Verification(store).run()] == []
+        await store.append("r", [new("timer_fired", key="sleep#1")])
+        log = await store.read("r")
+        assert (log[5].time < due, log[6].time) == (True, due), "the store lets no pending timer fire early"
+    check = LogCheck("r")
+    for event in [*log[:6], msgspec.structs.replace(log[6], time=log[5].time)]:
+        check.add(event)
+    assert [str(difference) for difference in check.differences] == [
+        "r position 7: sleep#1 fired before it was due"
+    ]
 
 
 async def test_an_edited_type_and_key(path: Path) -> None:
