@@ -35,7 +35,8 @@ EVENTS = 5000
 class Pruned(msgspec.Struct):
     """What pruning has come to: `runs` and `events` removed, and how many old runs were kept, by reason.
 
-    The reasons: `parent` (it has not heard of this end), `children` (some are to be seen to), `continued` and
+    The reasons: `parent` (it has not heard of this end), `children` (some are to be seen to), `schedule` (it would
+    start the run again: its worker died before it noted the due time), `continued` and
     `chain` (it belongs to a chain of runs that stays).
     """
 

@@ -198,7 +198,7 @@ def _child(seen: Seen, child: ChildState) -> Reason:
 def _worker(seen: Seen, worker_id: str) -> str:
     for row in seen.workers:
         if row.id == worker_id:
-            late = ", which has given no sign of life for a while" if row.expires < seen.now else ""
+            late = ", which has given no sign of life for a while" if not row.alive(seen.now) else ""
             return f"worker {worker_id} (process {row.pid} on {clean(row.host)}){late}"
     return f"worker {worker_id}, which is gone"
 
@@ -218,7 +218,7 @@ def _about_workers(seen: Seen, *, waiting: bool) -> Iterator[Reason]:
         if not waiting:
             yield Reason("worker", _NOTHING)
         return
-    alive = [row for row in seen.workers if row.expires >= seen.now]
+    alive = [row for row in seen.workers if row.alive(seen.now)]
     start = "It has not begun" if head.status == "pending" else "It could go on"
     if not alive:
         text = f"{start}, and no worker is up: `holdfast worker MODULE`, with the module of {workflow}."

@@ -3,13 +3,14 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 from cli_kit import Command
 
 import holdfast as hf
 from holdfast.clock import from_text
 from holdfast.store import open_store
-from holdfast.store.rows import ScheduleRow
+from holdfast.store.rows import ScheduleRow, WorkerRow
 
 STORE = "sqlite:///office.db"
 DUE = from_text("2026-03-27T08:00:00Z")
@@ -59,6 +60,19 @@ def test_the_list_as_json_and_after_the_change_of_the_clock(office: Command) -> 
         "paused": False,
         "nobodys": True,
     }
+
+
+def test_a_schedule_whose_worker_gives_no_sign_of_life_is_nobodys(office: Command) -> None:
+    async def keep(expires: int) -> None:
+        async with open_store(STORE) as store:
+            await store.enlist(WorkerRow("w1", 1, "elsewhere", expires))
+            was = next(found for found in await store.schedules() if found.workflow == "report")
+            await store.swap_schedule(was, msgspec.structs.replace(was, keeper="w1"))
+
+    asyncio.run(keep(from_text("2100-01-01T00:00:00Z")))
+    assert not json.loads(office("schedules", "--json").lines[1])["nobodys"]
+    asyncio.run(keep(DUE))
+    assert json.loads(office("schedules", "--json").lines[1])["nobodys"]
 
 
 def test_pause_and_resume_begin_anew(office: Command) -> None:

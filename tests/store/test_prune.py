@@ -5,6 +5,7 @@ import itertools
 import signal
 from itertools import pairwise
 
+import msgspec
 import pytest
 from store_kit import (
     SECOND,
@@ -26,6 +27,7 @@ from holdfast import faults
 from holdfast.chunks import Part
 from holdfast.events import new
 from holdfast.prune import Pruned, prune
+from holdfast.store.rows import ScheduleRow
 from holdfast.store.succession import last_of, succeed
 from holdfast.verify import Verification
 
@@ -132,6 +134,22 @@ async def test_a_child_stays_until_its_parent_has_heard_its_end(store, clock):
     assert await older_than(store, 30) == Pruned(1, 2)
     assert await left(store) == {"p"}
     assert await differences(store) == []
+
+
+async def test_a_scheduled_run_stays_until_its_due_time_is_noted(store, clock):
+    """Else the next worker, which finds the schedule as the dead one left it, would start the run once more."""
+    due = clock.now()
+    was = ScheduleRow("w", "* * * * *", "UTC", "all", due - 60 * SECOND)
+    await store.swap_schedule(None, was)
+    await store.append(
+        "w@1", [new("run_created", data={**created().data, "due": due}), running(), ended()], after=0
+    )
+    await ended_run(store, "by hand")
+    clock.advance(DAY)
+    assert await older_than(store, 0) == Pruned(1, 3, {"schedule": 1})
+    assert await left(store) == {"w@1"}
+    await store.swap_schedule(was, msgspec.structs.replace(was, since=due))
+    assert await older_than(store, 0) == Pruned(1, 3)
 
 
 async def test_a_parent_stays_until_its_orphans_are_seen_to(store, clock):

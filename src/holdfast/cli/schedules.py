@@ -57,7 +57,7 @@ async def _list(url: str, as_json: bool) -> int:
 
     async with existing(url) as store:
         rows = await store.schedules()
-        alive = {worker.id for worker in await store.workers()}
+        alive = {worker.id for worker in await store.workers() if worker.alive(store.clock.now())}
     if as_json:
         for row in rows:
             output.data_json(_as_json(row, kept=row.keeper in alive))

@@ -59,6 +59,7 @@ _ENDS = ("completed", "failed", "cancelled")
 _KEPT = {
     "parent": "its parent has not heard of its end yet",
     "children": "children of it are still to be seen to",
+    "schedule": "the schedule has not noted yet that its due time was seen to",
     "continued": "it goes on as a run that stays",
     "chain": "it goes on from a run that stays",
 }

@@ -166,6 +166,10 @@ class WorkerRow(msgspec.Struct, frozen=True):
     expires: int
     counters: dict[str, int] = {}
 
+    def alive(self, now: int) -> bool:
+        """Whether its lease runs at `now` (microseconds since 1970)."""
+        return self.expires >= now
+
 
 class AccessToken(msgspec.Struct, frozen=True):
     """What a store keeps of a caller's token: never the token itself, but the hash of its secret half."""

@@ -166,7 +166,7 @@ class Attempts:
             return False
         started = [e for e in await store.read(self._run_id) if e.type == "step_started" and e.key == key]
         whose, now = started[-1].data["worker"], self._worker.clock.now()
-        return any(row.id == whose and row.expires > now for row in await store.workers())
+        return any(row.id == whose and row.alive(now) for row in await store.workers())
 
     def abandon(self, key: str) -> Draft | None:
         """Workflow code waits for this step no longer."""

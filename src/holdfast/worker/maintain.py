@@ -228,7 +228,7 @@ class Maintain:
         worker = self._worker
         now = worker.clock.now()
         for other in await worker.store.workers():
-            if other.id != worker.id and other.expires < now:
+            if other.id != worker.id and not other.alive(now):
                 worker.log.warning("the lease of worker %s has run out", other.id, extra={"gone": other.id})
                 await worker.store.discharge(other.id)
                 await self._claim_all()

@@ -16,8 +16,6 @@ from starlette.responses import RedirectResponse, Response
 from ...clock import to_datetime
 from ...errors import HoldfastError
 from ...queues import declared
-from ...store.base import Store
-from ...store.rows import WorkerRow
 from ...store.scheduled import ACTS, change, dues
 from ...worker.schedule import run_id_of
 from ..service import Service
@@ -50,7 +48,7 @@ async def _queues(request: Request) -> dict[str, Any]:
 async def _schedules(request: Request) -> dict[str, Any]:
     """Schedules with their due times, and whether a worker that is up has them in its code."""
     store = Service.of(request).store
-    alive = {worker.id for worker in await store.workers() if _alive(worker, store)}
+    alive = {worker.id for worker in await store.workers() if worker.alive(store.clock.now())}
     found: list[Scheduled] = []
     for row in await store.schedules():
         last, due = dues(row)
@@ -82,10 +80,6 @@ async def _workers(request: Request) -> dict[str, Any]:
     """Workers, how many runs each has, and whether it still gives signs of life."""
     store = Service.of(request).store
     return {"workers": [(row, await store.owned(row.id)) for row in await store.workers()]}
-
-
-def _alive(worker: WorkerRow, store: Store) -> bool:
-    return worker.expires >= store.clock.now()
 
 
 _PLACES: dict[str, tuple[str, Look]] = {

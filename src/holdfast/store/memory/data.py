@@ -72,6 +72,7 @@ class Data:
             if run is None or run.head.ended is None or run.head.ended >= ended_before:
                 continue
             parent = None if run.head.parent is None else self.runs.get(run.head.parent)
+            schedule = self.schedules.get(run.head.workflow)
             found.append(
                 Candidate(
                     name,
@@ -81,6 +82,7 @@ class Data:
                     run.log[run.head.command - 1].body if run.head.command else None,
                     bool(run.children),
                     parent is not None and any(child == name for child, *_ in parent.children.values()),
+                    None if schedule is None else schedule.since,
                 )
             )
         return found

@@ -18,8 +18,8 @@ async def remove(line: Line, runs: Sequence[str], ended_before: int, *, dry: boo
     async def work(db: Connection) -> Removal:
         await db.execute(SQL["begin"])
         candidates = [
-            Candidate(unescape(run), row, position, _bytes(created), _bytes(end), children, parent)
-            for run, row, position, created, end, children, parent in await db.fetch(
+            Candidate(unescape(run), row, position, _bytes(created), _bytes(end), children, parent, since)
+            for run, row, position, created, end, children, parent, since in await db.fetch(
                 SQL["leaving"], names, ended_before
             )
         ]

@@ -24,8 +24,8 @@ def remove(db: apsw.Connection, runs: Sequence[str], ended_before: int, *, dry: 
     """Remove what may go."""
     rows: list[Any] = db.execute(SQL["leaving"], (_names(runs), ended_before)).fetchall()
     candidates = [
-        Candidate(run, row, position, created, end, bool(children), bool(parent))
-        for run, row, position, created, end, children, parent in rows
+        Candidate(run, row, position, created, end, bool(children), bool(parent), since)
+        for run, row, position, created, end, children, parent, since in rows
     ]
     named = neighbours_of(candidates)
     there = {run for (run,) in db.execute(SQL["present"], (_names(named),))} if named else set()

@@ -612,16 +612,19 @@ WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND key = $2 AND orpha
 -- ==== removing
 
 -- name: leaving
--- Of these runs, those that ended before a time: what names others of their chains, and who needs them. A run
--- that continues says so in its last command. Held until they are gone; what a writer holds is left for later.
+-- Of these runs, those that ended before a time: what names others of their chains or a due time, and who needs
+-- them. A run that continues says so in its last command. Held until they are gone; what a writer holds is left for
+-- later.
 SELECT run, id, position,
     (SELECT body FROM holdfast.events
-     WHERE events.run = runs.id AND events.position = 1 AND strpos(body, '"previous":') > 0),
+     WHERE events.run = runs.id AND events.position = 1
+       AND (strpos(body, '"previous":') > 0 OR strpos(body, '"due":') > 0)),
     (SELECT body FROM holdfast.events
      WHERE events.run = runs.id AND events.position = runs.command AND strpos(body, '"continued":') > 0),
     EXISTS (SELECT FROM holdfast.children WHERE children.run = runs.id),
     EXISTS (SELECT FROM holdfast.runs AS above JOIN holdfast.children ON children.run = above.id
-            WHERE above.run = runs.parent AND children.child = runs.run)
+            WHERE above.run = runs.parent AND children.child = runs.run),
+    (SELECT since FROM holdfast.schedules WHERE schedules.workflow = runs.workflow)
 FROM holdfast.runs WHERE run = ANY ($1::text[]) AND ended < $2 ORDER BY run FOR UPDATE OF runs SKIP LOCKED;
 
 -- name: present

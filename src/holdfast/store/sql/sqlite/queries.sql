@@ -510,16 +510,17 @@ DELETE FROM children WHERE run = (SELECT row FROM runs WHERE run = ?1) AND key =
 -- ==== removing
 
 -- name: leaving
--- Of these runs, those that ended before a time: what names others of their chains, and who needs them. A run
--- that continues says so in its last command.
+-- Of these runs, those that ended before a time: what names others of their chains or a due time, and who needs
+-- them. A run that continues says so in its last command.
 SELECT run, row, position,
     (SELECT CAST(body AS BLOB) FROM events
-     WHERE events.run = runs.row AND events.position = 1 AND instr(body, '"previous":')),
+     WHERE events.run = runs.row AND events.position = 1 AND (instr(body, '"previous":') OR instr(body, '"due":'))),
     (SELECT CAST(body AS BLOB) FROM events
      WHERE events.run = runs.row AND events.position = runs.command AND instr(body, '"continued":')),
     EXISTS (SELECT 1 FROM children WHERE children.run = runs.row),
     EXISTS (SELECT 1 FROM runs AS above JOIN children ON children.run = above.row
-            WHERE above.run = runs.parent AND children.child = runs.run)
+            WHERE above.run = runs.parent AND children.child = runs.run),
+    (SELECT since FROM schedules WHERE schedules.workflow = runs.workflow)
 FROM runs WHERE run IN (SELECT value FROM json_each(?1)) AND ended < ?2;
 
 -- name: present
