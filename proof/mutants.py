@@ -93,7 +93,12 @@ def play(mutant: Mutant, tests: str) -> Outcome:
 def _run(source: Path, tests: str) -> tuple[str | None, str]:
     """The test that failed, or None and why none did."""
     options = ["-x", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(source),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOLDFAST_PATIENCE": "10",
+    }
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests.split()],
         cwd=ROOT,

@@ -1,5 +1,6 @@
 """What holds for every test: profiles of hypothesis, and nothing is left behind."""
 
+import gc
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent / "kit"))
 
 import postgres_kit
+from patience import PATIENCE
 
 from holdfast import faults
 
@@ -25,6 +27,13 @@ settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported until now stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """No test leaves a thread running or a fault point armed."""
@@ -34,7 +43,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     faults.disarm()
     assert not armed, f"fault points left armed: {', '.join(armed)}"
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)  # one that was told to end may still be about to
+        thread.join(PATIENCE)  # one that was told to end may still be about to
         assert not thread.is_alive(), f"{thread.name} is still running"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "worker"))
 
+from patience import PATIENCE
 from worker_kit import log_of
 
 import holdfast as hf
@@ -135,7 +136,7 @@ async def test_names_may_hold_any_printable_text(tmp_path, name):
 
     async with hf.connect(f"sqlite:///{tmp_path}/app.db") as app, app.worker():
         run = await app.start(outer, 1)
-        assert await run.result(5) == 2
+        assert await run.result(PATIENCE) == 2
         assert (await run.info()).workflow == name
         assert [r.id async for r in app.runs(workflow=name)] == [run.id]
         assert (await log_of(app, run.id))[2].key == f"{name}#1"
@@ -170,7 +171,7 @@ async def test_two_functions_of_one_name_are_refused_with_both_places(app, tmp_p
         one_line(caught.value, "bad.shared", f"{tmp_path}/one.py:8", f"{tmp_path}/two.py:8", "name=")
         run = await app.start(spaces[0]["uses"])
         with pytest.raises(hf.RunFailed, match=r"bad\.shared-step.*one\.py:4.*two\.py:4"):
-            await run.result(5)
+            await run.result(PATIENCE)
         assert await runs_of(app) == [run.id]
     finally:
         del workflows._known["bad.shared"], steps._known["bad.shared-step"]
@@ -238,7 +239,7 @@ async def test_every_text_round_trips_on_sqlite(tmp_path, text):
     """DESIGN §8: NUL characters and lone surrogates too."""
     async with hf.connect(f"sqlite:///{tmp_path}/app.db") as app, app.worker():
         run = await app.start(echo, {"said": text, text: [text]}, run_id="text")
-        assert await run.result(5) == {"said": text, text: [text]}
+        assert await run.result(PATIENCE) == {"said": text, text: [text]}
         assert (await app.start(echo, {"said": text, text: [text]}, run_id="text")).id == "text"
 
 
@@ -252,7 +253,7 @@ async def test_a_workflow_that_no_process_knows_just_waits(app):
 async def test_raw_arguments_that_do_not_fit_park_the_run_and_say_so(app):
     """The sender had no code to check with; nothing can be decided, so nothing is written in its name."""
     run = await app.start_raw("bad.doubled", b'{"n":"two"}')
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (reason := (await run.info()).parked) is None:
             await asyncio.sleep(0.005)
     one_line(Exception(reason["message"]), "argument n", "int", "str")
@@ -408,7 +409,7 @@ FULL = """
                 try:
                     for n in range(400):
                         run = await app.start(large, "x" * 100_000, run_id=f"run-{n}")
-                        assert await run.result(5) == 100_000
+                        assert await run.result(20) == 100_000
                         kept += 1
                 except (hf.StoreError, TimeoutError) as error:
                     print("said:", type(error).__name__, str(error))
@@ -416,7 +417,7 @@ FULL = """
                 import os
                 os.unlink("small/ballast")
                 run = await app.start(doubled, 21, run_id="after")
-                print("after:", await run.result(20))
+                print("after:", await run.result(PATIENCE))
         async with hf.connect("sqlite:///small/app.db") as app:
             print("completed:", len([r async for r in app.runs(status="completed")]))
     asyncio.run(main())

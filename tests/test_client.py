@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "worker"))
 
+from patience import PATIENCE
 from worker_kit import Gate, assert_one_end, log_of, logged, parked, types
 
 import holdfast as hf
@@ -164,11 +165,11 @@ async def working(app):
 
 async def test_a_start_with_the_same_id_and_input_is_the_same_run(working):
     first = await working.start(doubled, 21, run_id="one")
-    assert await first.result(5) == 42
+    assert await first.result(PATIENCE) == 42
     again = await working.start(doubled, 21, run_id="one")
-    assert (again.id, await again.result(5)) == ("one", 42)
-    assert await (await working.start(doubled, amount=21, run_id="one")).result(5) == 42
-    assert await (await working.start(doubled, 21, "none", run_id="one")).result(5) == 42, (
+    assert (again.id, await again.result(PATIENCE)) == ("one", 42)
+    assert await (await working.start(doubled, amount=21, run_id="one")).result(PATIENCE) == 42
+    assert await (await working.start(doubled, 21, "none", run_id="one")).result(PATIENCE) == 42, (
         "a default is no other"
     )
     assert types(await log_of(working, "one")).count("run_created") == 1
@@ -205,11 +206,11 @@ async def test_100_concurrent_starts_with_one_id_are_one_run(url, where):
                 runs = await asyncio.gather(
                     *((app if n % 2 else second).start(doubled, 4, run_id="same") for n in range(100))
                 )
-                assert {await run.result(5) for run in runs} == {8}
+                assert {await run.result(PATIENCE) for run in runs} == {8}
         else:
             runs = await asyncio.gather(*(app.start(doubled, 4, run_id="same") for _ in range(100)))
             async with (second if where == "worker elsewhere" else app).worker():
-                assert {await run.result(5) for run in runs} == {8}
+                assert {await run.result(PATIENCE) for run in runs} == {8}
         events = await log_of(app, "same")
         assert_one_end(events)
         assert types(events).count("run_created") == 1
@@ -241,7 +242,7 @@ async def test_a_start_that_fails_never_leaves_a_run_of_a_concurrent_one_half_ma
 
         app.store.start_commit = failing
         runs = await asyncio.gather(*(app.start(doubled, 3, run_id="same") for _ in range(3)))
-        assert [await run.result(5) for run in runs] == [6, 6, 6]
+        assert [await run.result(PATIENCE) for run in runs] == [6, 6, 6]
         assert (await log_of(app, "same"))[0].data["args"] == {"amount": 3}
 
 
@@ -258,7 +259,7 @@ async def test_a_start_on_a_store_that_cannot_write_is_told_and_can_be_made_agai
         with pytest.raises(hf.StoreError, match="disk is full"):
             await app.start(doubled, 4, run_id="full")
         app.store.submit = submit
-        assert await (await app.start(doubled, 4, run_id="full")).result(5) == 8
+        assert await (await app.start(doubled, 4, run_id="full")).result(PATIENCE) == 8
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ async def test_run_ids_that_nobody_could_type_are_refused(app, run_id):
 @pytest.mark.parametrize("run_id", ["a'b\"c", "naïve—ключ-🗝", "a/b c%20?", "x" * 512, "; DROP TABLE runs"])
 async def test_run_ids_may_hold_any_printable_text(working, run_id):
     run = await working.start(doubled, 1, run_id=run_id)
-    assert await run.result(5) == 2
+    assert await run.result(PATIENCE) == 2
     assert (await working.run(run_id).info()).id == run_id
 
 
@@ -333,8 +334,8 @@ async def test_attributes_that_are_beyond_the_limits_create_nothing(app, attribu
 
 async def test_a_result_has_the_type_of_the_workflow_also_by_id(working):
     run = await working.start(ordered, Order("o1", 2))
-    assert await run.result(5) == Order("o1", 4)
-    assert await working.run(run.id).result(5) == Order("o1", 4)
+    assert await run.result(PATIENCE) == Order("o1", 4)
+    assert await working.run(run.id).result(PATIENCE) == Order("o1", 4)
 
 
 async def test_a_timed_out_wait_leaves_the_run_alone(working):
@@ -344,7 +345,7 @@ async def test_a_timed_out_wait_leaves_the_run_alone(working):
         await run.result(timeout=0.05)
     assert await run.status() == "running"
     gate.open.set()
-    assert await run.result(5) == "timed-out"
+    assert await run.result(PATIENCE) == "timed-out"
     assert await run.result(timeout=0.5) == "timed-out"
 
 
@@ -352,7 +353,7 @@ async def test_a_failed_run_raises_with_the_original_as_its_cause(working):
     run = await working.start(declined, "4242")
     for handle in (run, working.run(run.id)):
         with pytest.raises(hf.RunFailed) as caught:
-            await handle.result(5)
+            await handle.result(PATIENCE)
         assert "Declined" in str(caught.value)
         assert "4242" in str(caught.value)
         assert caught.value.run_id == run.id
@@ -387,7 +388,7 @@ async def test_many_wait_for_one_result_and_none_of_them_polls(url):
             return await ask(run_id)
 
         watcher.store.end_of = counted
-        waiting = [asyncio.ensure_future(watcher.run(run.id).result(5)) for _ in range(10)]
+        waiting = [asyncio.ensure_future(watcher.run(run.id).result(PATIENCE)) for _ in range(10)]
         await gate.come.wait()
         with pytest.raises(TimeoutError):
             await watcher.run(run.id).result(0.2)
@@ -409,7 +410,7 @@ async def test_status_info_and_events_tell_the_same_story(working):
     assert info.ended_at is None
     assert info.parked is None
     gate.open.set()
-    await run.result(5)
+    await run.result(PATIENCE)
     info = await run.info()
     assert info.status == await run.status() == "completed"
     assert info.created_at <= info.ended_at
@@ -427,7 +428,7 @@ async def test_status_info_and_events_tell_the_same_story(working):
 
 async def test_events_without_data_leave_the_payloads_out(working):
     run = await working.start(doubled, 21)
-    await run.result(5)
+    await run.result(PATIENCE)
     full, bare = [e async for e in run.events()], [e async for e in run.events(data=False)]
     assert [(e.position, e.type, e.key, e.time) for e in bare] == [
         (e.position, e.type, e.key, e.time) for e in full
@@ -499,7 +500,7 @@ async def test_cancel_runs_the_finally_blocks_and_ends_the_run_cancelled(working
     await logged(working, run.id, "timer_started")
     assert await run.cancel("not wanted any more") is True
     with pytest.raises(hf.RunCancelled, match="not wanted any more") as caught:
-        await run.result(5)
+        await run.result(PATIENCE)
     assert (caught.value.reason, caught.value.run_id) == ("not wanted any more", run.id)
     assert await run.status() == "cancelled"
     assert bodies["cancelled"] == 1
@@ -515,12 +516,12 @@ async def test_cancel_where_no_worker_serves_the_run_is_heard_later(app):
     assert await run.status() == "pending"
     async with app.worker():
         with pytest.raises(hf.RunCancelled, match="early"):
-            await run.result(5)
+            await run.result(PATIENCE)
 
 
 async def test_cancel_of_a_run_that_has_ended_is_false_and_writes_nothing(working):
     run = await working.start(doubled, 1)
-    await run.result(5)
+    await run.result(PATIENCE)
     before = await log_of(working, run.id)
     assert await run.cancel() is False
     assert await log_of(working, run.id) == before
@@ -550,7 +551,7 @@ async def test_a_cancel_that_lands_between_the_last_fact_and_the_end_is_too_late
         app.store.submit = submit
         submit(held[0])
         assert await cancelled is False
-        assert await run.result(5) == [1]
+        assert await run.result(PATIENCE) == [1]
         assert types(await log_of(app, run.id))[-2:] == ["cancel_requested", "run_completed"]
 
 
@@ -558,7 +559,7 @@ async def test_a_run_may_go_on_after_a_cancel(working):
     run = await working.start(deaf)
     await logged(working, run.id, "timer_started")
     assert await run.cancel() is True, "its code has taken notice"
-    assert await run.result(5) == "went on"
+    assert await run.result(PATIENCE) == "went on"
 
 
 async def test_terminate_asks_nobody(working):
@@ -566,7 +567,7 @@ async def test_terminate_asks_nobody(working):
     await logged(working, run.id, "timer_started")
     assert await run.terminate("enough") is True
     with pytest.raises(hf.RunCancelled, match="enough"):
-        await run.result(5)
+        await run.result(PATIENCE)
     assert bodies["terminated"] == 0, "no finally block ran"
     assert await run.terminate() is False
     assert_one_end(await log_of(working, run.id))
@@ -588,7 +589,7 @@ async def test_terminate_works_without_a_worker(app):
     assert await run.terminate("never mind") is True
     async with app.worker():
         with pytest.raises(hf.RunCancelled, match="never mind"):
-            await run.result(5)
+            await run.result(PATIENCE)
     assert bodies["nobody"] == 0
 
 
@@ -596,7 +597,7 @@ async def test_wake_ends_sleeps_early(working):
     run = await working.start(sleeper, 3600.0)
     await logged(working, run.id, "timer_started")
     assert await run.wake() is True
-    assert await run.result(5) == "slept"
+    assert await run.result(PATIENCE) == "slept"
     assert await run.wake() is False
     events = await log_of(working, run.id)
     assert types(events).count("woken") == 1
@@ -610,7 +611,7 @@ async def test_a_payload_reaches_its_run_and_the_sender_learns_where(working):
     run = await working.start(approval, "approve:1")
     await logged(working, run.id, "hook_opened")
     sent = await working.resume("approve:1", Approval(ok=True, note="fine"))
-    assert await run.result(5) == [Approval(True, "fine")]
+    assert await run.result(PATIENCE) == [Approval(True, "fine")]
     events = await log_of(working, run.id)
     assert (sent.run_id, sent.duplicate) == (run.id, False)
     assert events[sent.position - 1].type == "hook_received"
@@ -629,7 +630,7 @@ async def test_a_payload_of_the_wrong_shape_is_refused_at_the_sender(working, pa
     assert "\n" not in str(caught.value)
     assert await log_of(working, run.id) == before, "the run is untouched"
     await working.resume("approve:2", {"ok": True})
-    assert await run.result(5) == [Approval(True)]
+    assert await run.result(PATIENCE) == [Approval(True)]
 
 
 async def test_a_payload_over_the_limit_is_refused_at_the_sender(url):
@@ -651,7 +652,7 @@ async def test_a_delivery_id_makes_a_payload_once(working):
     with pytest.raises(DeliveryConflict, match="d1"):
         await working.resume("once", {"n": 2}, delivery_id="d1")
     await working.resume("once", {"n": 2}, delivery_id="d2")
-    assert await run.result(5) == [{"n": 1}, {"n": 2}]
+    assert await run.result(PATIENCE) == [{"n": 1}, {"n": 2}]
     late = await working.resume("once", {"n": 1}, delivery_id="d1")
     assert (late.position, late.duplicate) == (first.position, True), "also when the run has ended"
 
@@ -665,7 +666,7 @@ async def test_a_typed_payload_sent_again_after_its_hook_closed_is_still_the_sam
     again = await working.resume("typed", Approval(True), delivery_id="d1")
     assert (again.position, again.duplicate) == (first.position, True)
     await working.resume("typed/end")
-    await run.result(5)
+    await run.result(PATIENCE)
     assert (await working.resume("typed", Approval(True), delivery_id="d1")).duplicate is True
     with pytest.raises(hf.HookNotFound):
         await working.resume("typed", Approval(True), delivery_id="d2")
@@ -679,7 +680,7 @@ async def test_a_hundred_concurrent_sends_of_one_delivery_are_one_payload(workin
     assert len({s.position for s in sent}) == 1
     assert sum(not s.duplicate for s in sent) == 1
     await working.resume("burst", 2)
-    assert await run.result(5) == [1, 2]
+    assert await run.result(PATIENCE) == [1, 2]
 
 
 async def test_the_reasons_why_a_hook_is_not_found(working):
@@ -695,7 +696,7 @@ async def test_the_reasons_why_a_hook_is_not_found(working):
         await working.resume("shut", Approval(True))
     assert caught.value.reason == "closed"
     await working.resume("shut/end")
-    await run.result(5)
+    await run.result(PATIENCE)
     with pytest.raises(hf.HookNotFound) as caught:
         await working.resume("shut/end")
     assert caught.value.reason == "run_ended"
@@ -708,15 +709,15 @@ async def test_a_token_is_held_by_one_run_at_a_time_and_is_free_again_after(work
     await logged(working, owner.id, "hook_opened")
     loser = await working.start(anything, "desk", run_id="loser")
     with pytest.raises(hf.RunFailed, match="HookTaken") as caught:
-        await loser.result(5)
+        await loser.result(PATIENCE)
     assert isinstance(caught.value.__cause__, hf.HookTaken)
     assert caught.value.__cause__.owner == "owner"
     await working.resume("desk", "mine")
-    assert await owner.result(5) == ["mine"]
+    assert await owner.result(PATIENCE) == ["mine"]
     third = await working.start(anything, "desk", run_id="third")
     await logged(working, third.id, "hook_opened")
     assert (await working.resume("desk", "again")).run_id == "third"
-    assert await third.result(5) == ["again"]
+    assert await third.result(PATIENCE) == ["again"]
 
 
 async def test_hooks_are_listed_with_schema_and_metadata(working):
@@ -734,7 +735,7 @@ async def test_hooks_are_listed_with_schema_and_metadata(working):
     assert [h.token async for h in working.hooks(run=second.id)] == ["list:2"]
     assert [h.run async for h in working.hooks(token="list:1")] == [first.id]
     await working.resume("list:1", {"ok": False})
-    await first.result(5)
+    await first.result(PATIENCE)
     assert [h.token async for h in working.hooks()] == ["list:2"]
     assert [(h.token, h.status) async for h in working.hooks(open_only=False)] == [
         ("list:1", "closed"), ("list:2", "open"),
@@ -762,7 +763,7 @@ async def test_payloads_that_nobody_read_are_counted(working):
     answers = await asyncio.gather(*(working.resume("unread", n) for n in range(20)), return_exceptions=True)
     accepted = [a for a in answers if not isinstance(a, BaseException)]
     assert all(isinstance(a, hf.HookNotFound) for a in answers if isinstance(a, BaseException))
-    await run.result(5)
+    await run.result(PATIENCE)
     assert await run.unread() == len(accepted) - 1
 
 
@@ -771,7 +772,7 @@ async def test_tokens_may_hold_any_printable_text(working, token):
     run = await working.start(anything, token)
     await logged(working, run.id, "hook_opened")
     assert (await working.resume(token, "in")).run_id == run.id
-    assert await run.result(5) == ["in"]
+    assert await run.result(PATIENCE) == ["in"]
 
 
 @pytest.mark.parametrize("text", ["nul \0 inside", "\ud800 lone", "🗝", "", "'; --", "\u2028"])
@@ -779,7 +780,7 @@ async def test_every_text_goes_through_hooks_unharmed(working, text):
     run = await working.start(anything, "text")
     await logged(working, run.id, "hook_opened")
     await working.resume("text", {"said": text, text: 1})
-    assert await run.result(5) == [{"said": text, text: 1}]
+    assert await run.result(PATIENCE) == [{"said": text, text: 1}]
 
 
 @pytest.mark.parametrize("token", ["nul\0", "\ud800", ""])
@@ -795,7 +796,7 @@ async def test_a_delivery_id_that_is_no_text_is_refused(working):
         with pytest.raises(hf.PayloadError):
             await working.resume("ids", 1, delivery_id=delivery_id)
     await working.resume("ids", 1)
-    assert await run.result(5) == [1]
+    assert await run.result(PATIENCE) == [1]
 
 
 # ---- parked runs
@@ -814,7 +815,7 @@ async def test_a_parked_run_is_shown_and_wake_takes_it_up_again(working):
     assert await run.status() == "running"
     assert [r.id async for r in working.runs(parked=True)] == [run.id]
     assert await run.wake() is True
-    assert await run.result(5) == "slept"
+    assert await run.result(PATIENCE) == "slept"
     assert [r.id async for r in working.runs(parked=True)] == []
 
 

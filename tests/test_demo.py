@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.trail import TrailFolder
@@ -148,7 +149,7 @@ async def test_an_interrupted_demo_leaves_nothing_behind(checkout: Path, project
 
 def test_a_folder_that_is_none_is_refused(checkout: Path) -> None:
     with play(checkout, checkout / "nowhere") as demo:
-        out, _ = demo.communicate(timeout=30)
+        out, _ = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 2
     assert "is not a folder" in out
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.errors import DeliveryConflict, KeyMissing
@@ -53,7 +54,7 @@ async def play(folder: Path, keys: Keys | None) -> str:
         run = await app.start(secretive, "secret-argument", run_id="r")
         assert (await _opened(app)).metadata == {"for": "secret-note"}
         await app.resume("keys:answer", "secret-payload", delivery_id="d")
-        return await run.result(timeout=20)
+        return await run.result(PATIENCE)
 
 
 def bytes_of(folder: Path) -> bytes:
@@ -147,7 +148,7 @@ async def test_a_worker_without_the_keys_parks_the_run_and_one_with_them_ends_it
     async with hf.connect(url_of(tmp_path), keys=sealed) as app, app.worker():
         await _opened(app)
         await app.resume("keys:answer", "!", delivery_id="d")
-        assert await app.run("r").result(timeout=20) == "secret-result!"
+        assert await app.run("r").result(PATIENCE) == "secret-result!"
 
 
 async def _opened(app):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.cli.follow import follow
@@ -116,7 +117,7 @@ async def history(tmp_path: Path) -> Path:
             if any(event.type == "timer_started" for event in page):
                 break
         await run.wake()
-        assert await run.result(timeout=5) == "7 book label"
+        assert await run.result(PATIENCE) == "7 book label"
         dump_history(await app.store.read("order-7"), tmp_path / "order-7.jsonl")
     return tmp_path / "order-7.jsonl"
 
@@ -224,7 +225,7 @@ async def test_patched_lets_a_change_through_for_old_runs_and_new(tmp_path: Path
     assert replay_run(load_history(history)).ended
     async with hf.connect("memory://") as app, app.worker():
         run = await app.start(shop.fulfil, 8)
-        assert await run.result(timeout=5) == "8 book label"
+        assert await run.result(PATIENCE) == "8 book label"
         events = [event async for event in run.events()]
     assert [e.type for e in events].count("patched") == 1
     assert "timer_started" not in {e.type for e in events}
@@ -265,7 +266,7 @@ async def test_a_store_is_replayed_run_by_run(tmp_path: Path) -> None:
         async with app.worker():
             for number in range(5):
                 run = await app.start(shop.fulfil, number, run_id=f"order-{number}")
-                await run.result(timeout=5)
+                await run.result(PATIENCE)
         outcomes = [outcome async for outcome in replay_store(app.store, ["fulfil"])]
         assert [outcome.run for outcome in outcomes] == [f"order-{n}" for n in (4, 3, 2, 1, 0)]
         assert not any(outcome.divergence for outcome in outcomes)

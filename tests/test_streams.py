@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "worker"))
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("kit", "worker")]
 
+from patience import PATIENCE
 from worker_kit import Gate, log_of, logged
 
 import holdfast as hf
@@ -46,7 +47,7 @@ def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def working(url: str, **options: object) -> AsyncIterator[App]:
-    async with asyncio.timeout(30), hf.connect(url) as app, app.worker(**options):
+    async with asyncio.timeout(PATIENCE), hf.connect(url) as app, app.worker(**options):
         yield app
 
 
@@ -224,9 +225,9 @@ def stuck() -> str:
         out.write_sync("second")
         out.flush_sync()
         ghost_may_write.set()
-        ghost_is_done.wait(10)
+        ghost_is_done.wait(PATIENCE)
         return "done"
-    ghost_may_write.wait(10)
+    ghost_may_write.wait(PATIENCE)
     try:
         out.write_sync("ghost")
         out.flush_sync()
@@ -652,15 +653,15 @@ async def test_a_writer_is_killed_in_the_middle_and_its_reader_goes_on(tmp_path:
     With keys each line is there once. Without, the attempt says which lines are the dead one's.
     """
     url = f"sqlite:///{tmp_path}/app.db"
-    async with asyncio.timeout(60), hf.connect(url) as app:
+    async with asyncio.timeout(PATIENCE), hf.connect(url) as app:
         run = await app.start(book, keyed)
         chunks = aiter(run.stream("book"))
         with process("serve", url, faults="store.commit.after=kill@12") as first:
             read = [await anext(chunks)]
-            assert await asyncio.to_thread(first.wait, 20) == -9
+            assert await asyncio.to_thread(first.wait, PATIENCE) == -9
         with process("serve", url):
             read += [chunk async for chunk in chunks]
-            await run.result(timeout=20)
+            await run.result(PATIENCE)
     lines = [f"line {n}" for n in range(40)]
     assert [chunk.position for chunk in read] == list(range(1, len(read) + 1))
     own = {attempt: [c.data for c in read if c.attempt == attempt] for attempt in (1, 2)}
@@ -686,7 +687,7 @@ async def test_a_run_is_recovered_while_its_reader_waits(tmp_path: Path) -> None
     """The reader hears of the end of a run that another process ends."""
     gates["go"] = Gate()
     url = f"sqlite:///{tmp_path}/app.db"
-    async with asyncio.timeout(30), hf.connect(url) as reading, hf.connect(url) as app, app.worker():
+    async with asyncio.timeout(PATIENCE), hf.connect(url) as reading, hf.connect(url) as app, app.worker():
         run = await app.start(unended)
         chunks = aiter(reading.run(run.id).stream("out"))
         assert await taken(chunks, 1) == ["one"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.chunks import END, Part
@@ -102,7 +103,7 @@ async def test_runs_of_every_shape_are_in_order(tmp_path: Path) -> None:
         await runs[-1].cancel("enough")
         for run in runs[:-3]:
             try:
-                await run.result(timeout=10)
+                await run.result(PATIENCE)
             except hf.RunFailed:
                 pass
         await app.run(runs[-2].id).terminate()
@@ -445,7 +446,7 @@ def test_heads_are_read_line_by_line() -> None:
 async def test_code_is_replayed_where_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path / 'app.db'}"
     async with hf.connect(url) as app, app.worker():
-        await (await app.start(SHAPES[0], 1, run_id="r")).result(timeout=5)
+        await (await app.start(SHAPES[0], 1, run_id="r")).result(PATIENCE)
     monkeypatch.setattr(SHAPES[0], "fn", other_code)
     async with open_store(url) as store:
         assert [found async for found in Verification(store).run()] == []

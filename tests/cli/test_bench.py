@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child
+from patience import PATIENCE
 
 from holdfast.bench import SHAPES, Figure
 from holdfast.bench.floor import floor_of
@@ -119,7 +120,7 @@ def test_whoever_interrupts_it_gets_what_it_has(shop: Path) -> None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"ended with {bench.wait(0.05)}")
             bench.send_signal(signal.SIGINT)
-            out, err = bench.communicate(timeout=30)
+            out, err = bench.communicate(timeout=PATIENCE)
         finally:
             bench.kill()
     assert bench.returncode == 130

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child, steady
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_verify_with_code(done: Command, shop: Path) -> None:
     text = (shop / "shop.py").read_text()
     (shop / "shop.py").write_text(text.replace("charge(amount)", "charge(amount + 1)"))
     found = child("verify", "--code", "shop.py", cwd=shop)
-    out, _ = found.communicate(timeout=30)
+    out, _ = found.communicate(timeout=PATIENCE)
     assert found.returncode == 1
     assert out.startswith("order-7 position 4: the log holds step_scheduled charge#1 ")
 
@@ -127,7 +128,7 @@ def test_replay_tells_each_divergence(done: Command, shop: Path) -> None:
     (shop / "shop.py").write_text(text)
     line = next(number for number, line in enumerate(text.splitlines(), 1) if "flaky(3)" in line)
     found = child("replay", "shop", cwd=shop)
-    out, err = found.communicate(timeout=30)
+    out, err = found.communicate(timeout=PATIENCE)
     assert found.returncode == 1
     assert steady(out) == (
         "order-7 position 6: diverged\n"
@@ -137,7 +138,7 @@ def test_replay_tells_each_divergence(done: Command, shop: Path) -> None:
     )
     assert err == "the workflow prints\nthe workflow prints\n1 run of 2 runs, 22 events diverged\n"
     as_json = child("replay", "shop", "--run", "order-7", "--json", cwd=shop)
-    shown = json.loads(as_json.communicate(timeout=30)[0])
+    shown = json.loads(as_json.communicate(timeout=PATIENCE)[0])
     assert (shown["position"], shown["where"]) == (6, f"{shop / 'shop.py'}:{line}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child, steady
+from patience import PATIENCE
 
 from holdfast import client
 from holdfast.cli.frame import app
@@ -239,7 +240,7 @@ def test_a_closed_pipe_is_no_error(holdfast: Command, shop: Path) -> None:
     os.close(reader)
     process = child("events", "order-7", cwd=shop, stdout=writer)
     os.close(writer)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "")
 
 
@@ -264,7 +265,7 @@ def terminal(*words: str, cwd: Path, columns: int = 80, **env: str) -> str:
     except OSError:  # the other end is closed
         pass
     os.close(keeper)
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
     return b"".join(parts).decode().replace("\r\n", "\n")
 
 

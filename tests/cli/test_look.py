@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child, steady
+from patience import PATIENCE
 
 from holdfast.events import new
 from holdfast.store import open_store
@@ -181,7 +182,7 @@ def test_follow_ends_with_the_run(done: Command, shop: Path) -> None:
     assert follow.stdout is not None
     assert json.loads(follow.stdout.readline())["type"] == "run_created"
     assert done("terminate", "a-1", "--reason", "over").code == 0
-    out, err = follow.communicate(timeout=30)
+    out, err = follow.communicate(timeout=PATIENCE)
     assert (follow.returncode, err) == (0, "")
     assert json.loads(out.splitlines()[-1])["type"] == "run_cancelled"
     again = done("events", "a-1", "--follow", "--after", "99")
@@ -227,7 +228,7 @@ def test_why_no_worker_has_it(holdfast: Command, shop: Path) -> None:
         "It has not begun, but no worker has it: 1 worker is up, perhaps without the code of fulfil.\n"
     )
     worker.terminate()
-    worker.communicate(timeout=30)
+    worker.communicate(timeout=PATIENCE)
 
 
 def by_hand(run: str, *events: tuple[str, str, dict[str, object]]) -> None:

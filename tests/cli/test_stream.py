@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child, steady
+from patience import PATIENCE
 
 from holdfast.chunks import END, Part
 from holdfast.events import new
@@ -78,4 +79,4 @@ def test_following_goes_on_until_the_run_has_ended(told: Command) -> None:
         asyncio.run(write())
         out = process.stdout.read()  # not `communicate`: it does not know of what `readline` has buffered
         assert [json.loads(line)["position"] for line in out.splitlines()] == [2, 3, 4]
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0

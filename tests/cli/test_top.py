@@ -15,6 +15,7 @@ from select import select
 
 import pytest
 from cli_kit import Command
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.store import open_store
@@ -120,5 +121,5 @@ def test_live_until_q(terminal: Terminal) -> None:
     assert "wrk_'one\\x1b[31m" in plain
     os.write(terminal.keeper, b"xq")
     assert "\x1b[?1049l" in terminal.until("\x1b[?1049l")  # the screen is as it was
-    assert terminal.process.wait(timeout=30) == 0
+    assert terminal.process.wait(timeout=PATIENCE) == 0
     assert termios.tcgetattr(terminal.end) == terminal.before

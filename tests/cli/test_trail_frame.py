@@ -12,6 +12,7 @@ import pytest
 from cli_kit import Command
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from holdfast.cli import trail as programs
 from holdfast.cli.trail import GROUPS, load
@@ -128,7 +129,7 @@ def test_a_closed_pipe_is_no_error(ours: Command, desk: Path) -> None:
     os.close(reader)
     child = process("export", trail_id, cwd=desk, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, err) == (1, "")
 
 
@@ -139,7 +140,7 @@ def test_bytes_that_are_no_text(ours: Command, desk: Path) -> None:
     )
     assert child.stdin is not None
     child.stdin.buffer.write(b"caf\xe9 \xff")
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, err) == (0, "")
     assert out.endswith("noted\n")
     assert ours("show", ours("list").lines[1].split()[0]).code == 0

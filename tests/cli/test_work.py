@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Command, child, steady
+from patience import PATIENCE
 
 # ---- run
 
@@ -76,7 +77,7 @@ def test_a_run_that_diverges_is_parked_and_says_so(holdfast: Command, shop: Path
     text = (shop / "shop.py").read_text()
     (shop / "shop.py").write_text(text.replace("approve:{name}", "ask:{name}"))
     process = child("run", "shop:approve", "ana", "--run-id", "a-1", cwd=shop)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (1, "")
     assert (
         "error: run a-1 is parked (diverged): a-1, position 3: the log holds hook_opened approve:ana#1" in err
@@ -279,7 +280,7 @@ def test_a_worker_serves_until_it_is_told_to_stop(
     followed = holdfast("events", "order-7", "--follow", "--json")
     assert [json.loads(line)["type"] for line in followed.lines][-1] == "run_completed"
     worker.send_signal(number)
-    out, err = worker.communicate(timeout=30)
+    out, err = worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 0
     assert out == "the workflow prints\n"
     assert err == (
@@ -297,7 +298,7 @@ def test_a_worker_whose_words_nobody_reads_stops_all_the_same(shop: Path) -> Non
     worker.stdout.close()
     worker.stderr.close()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=PATIENCE) == 0
 
 
 SLOW = """
@@ -329,12 +330,12 @@ def test_a_stopping_worker_lets_its_step_finish(holdfast: Command, shop: Path) -
     worker.send_signal(signal.SIGTERM)
     assert worker.stderr.readline().startswith("stopping: running steps finish first")
     (shop / "go").touch()
-    worker.communicate(timeout=30)
+    worker.communicate(timeout=PATIENCE)
     assert worker.returncode == 0
     shown = json.loads(holdfast("show", "s-1", "--json").out)
     assert [(step["status"], step["attempts"]) for step in shown["steps"]] == [("completed", 1)]
     assert holdfast("run", "slow:slow", "--run-id", "s-1").out == '"done"\n'
-    follow.communicate(timeout=30)
+    follow.communicate(timeout=PATIENCE)
     assert follow.returncode == 0
 
 
@@ -350,7 +351,7 @@ def test_an_interrupted_run_goes_on_later(holdfast: Command, shop: Path, times: 
         process.send_signal(signal.SIGINT)
     else:
         (shop / "go").touch()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
     (shop / "go").touch()
     assert holdfast("run", "slow:slow", "--run-id", "s-1").out == '"done"\n'

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast import faults
@@ -115,7 +116,7 @@ async def until(app: App, run_id: str, enough: Callable[[list[Event]], bool]) ->
     changed = asyncio.Event()
     stop = app.store.listen(lambda _news: changed.set())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not enough(events := await app.store.read(run_id)):
                 await changed.wait()
                 changed.clear()
@@ -134,7 +135,7 @@ async def until_logged(app: App, run_id: str, type_: str, key: str = "", count: 
 
 async def ended(run: Any) -> str:
     """The status of a run at its end, also where the news of it were lost with an answer; none may be parked."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (status := await run.status()) in ("pending", "running"):
             assert (parked := (await run.info()).parked) is None, parked
             await asyncio.sleep(0)

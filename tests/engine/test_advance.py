@@ -26,6 +26,7 @@ from deciders import (
     serving,
     until_logged,
 )
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast import faults
@@ -71,7 +72,7 @@ async def test_a_retry_is_not_lost_where_facts_are_only_recorded(app: App) -> No
         await both_in_the_inbox(advance, "plain", "flaky")
         advance._wary = 1
         advance.turn()
-        assert await run.result(timeout=10) == ["plain", "flaky"]
+        assert await run.result(PATIENCE) == ["plain", "flaky"]
     events = await log_of(app, run.id)
     assert keys(events, "step_retried") == ["fails_once#1"]
     replay_run(events)
@@ -111,7 +112,7 @@ async def test_a_result_that_is_delivered_again_is_as_the_step_gave_it(app: App)
         await both_in_the_inbox(advance, "list")
         advance.ring("retry-2 fails_for_an_hour#1")  # it was due all the same: StepEnded refuses the append
         gate("end").set()
-        assert await run.result(timeout=10) == ["x", "changed"]
+        assert await run.result(PATIENCE) == ["x", "changed"]
     replay_run(await log_of(app, run.id))
 
 
@@ -136,7 +137,7 @@ async def test_a_run_that_payloads_interrupt_becomes_cautious(app: App) -> None:
         faults.arm("worker.append.before", poke)
         try:
             run = await app.start(a_hundred_steps)
-            assert await run.result(timeout=30) == list(range(100))
+            assert await run.result(PATIENCE) == list(range(100))
         finally:
             faults.disarm()
         assert 1 <= worker.refusals <= 25  # 99 where it goes on as before
@@ -157,7 +158,7 @@ async def test_a_start_whose_first_tick_breaks_says_so(app: App, monkeypatch: py
     async with serving(app) as worker:
         monkeypatch.setattr("holdfast.engine.tick._DELIVERIES", {"run_created": broken})
         with pytest.raises(StoreError, match="was not started"):
-            await asyncio.wait_for(app.start(breaks_the_engine, run_id="r"), 10)
+            await asyncio.wait_for(app.start(breaks_the_engine, run_id="r"), PATIENCE)
         assert not worker.has("r")
     assert await log_of(app, "r") == []
 
@@ -224,7 +225,7 @@ async def test_a_run_of_many_short_steps_stays_linear(app: App) -> None:
         first = loop.time() - start
         await until_logged(app, run.id, "step_scheduled", "free#1800")
         later = loop.time()
-        await run.result(timeout=60)
+        await run.result(PATIENCE)
         last = loop.time() - later
     assert last < 5 * first + 0.1, f"{first:.3f} s for the first 200 steps, {last:.3f} s for the last 200"
     assert_dense(await log_of(app, run.id))

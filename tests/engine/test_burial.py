@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from deciders import log_of, serving, until_logged
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.client import App
@@ -266,7 +267,7 @@ async def test_runs_that_a_worker_has_no_room_for_go_on_when_something_happens(a
                 await until_logged(app, run.id, "hook_opened", f"w{runs.index(run)}-{number}#1")
                 await app.resume(f"w{runs.index(run)}-{number}", "!")
         for run in runs:
-            assert await run.result(timeout=10) == "0!1!2!"
+            assert await run.result(PATIENCE) == "0!1!2!"
             replay_run(await log_of(app, run.id))
 
 

@@ -37,6 +37,7 @@ from deciders import (
     serving,
     until_logged,
 )
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.client import App
@@ -286,7 +287,7 @@ async def test_a_fact_that_lands_before_an_early_one_wins(app: App, workflow: An
         gate("x").set()
         await until_logged(app, run.id, "step_completed", count=2)
         gate("y").set()
-        assert await run.result(timeout=10) == "y"
+        assert await run.result(PATIENCE) == "y"
         assert worker.refusals >= 1
     events = await log_of(app, run.id)
     assert keys(events, "step_completed")[:2] == [y, "gated#1" if y == "gated#2" else "gated#2"]
@@ -338,7 +339,7 @@ async def test_no_fact_is_delivered_while_an_append_is_under_way(app: App) -> No
         commit(
             app.store, run.id, completed(of[b'{"name":"a"}'], "a")
         )  # so that C b comes without early facts
-        assert await run.result(timeout=10) == "hook"
+        assert await run.result(PATIENCE) == "hook"
         assert (
             worker.refusals == 0
         )  # x has waited for the answer; in flight beside it, it would have been refused
@@ -390,7 +391,7 @@ async def test_what_the_code_saw_of_the_time_is_what_the_log_holds(url: str) -> 
         async with serving(app):
             faults.arm("worker.append.before", lambda: clock.advance(0.3))
             run = await app.start(clockwork)
-            seen = await run.result(timeout=10)
+            seen = await run.result(PATIENCE)
             faults.disarm()
         events = await log_of(app, run.id)
     assert_true_to_itself(events)
@@ -427,7 +428,7 @@ async def test_facts_of_one_append_keep_the_times_at_which_they_were_delivered(u
         interleave("worker.append.before", lambda: clock.advance(0.5))
         advance.busy = False
         advance.turn()
-        seen = await run.result(timeout=10)
+        seen = await run.result(PATIENCE)
         events = await log_of(app, run.id)
         facts = {e.key: e.at.isoformat() for e in events if e.type == "step_completed"}
         assert seen == [facts["gated#1"], facts["gated#2"]]
@@ -468,7 +469,7 @@ async def test_a_clock_that_steps_back_costs_nothing(url: str) -> None:
         advance.busy = False
         advance.turn()
         worker.clock = clock
-        await run.result(timeout=10)
+        await run.result(PATIENCE)
         assert worker.refusals == 0
     assert_true_to_itself(await log_of(app, run.id))
 
@@ -491,7 +492,7 @@ async def test_a_worker_with_a_wrong_clock_does_no_harm(url: str, ahead: float) 
         clock.advance(60)
         async with app.worker() as worker:
             worker.clock = SkewedClock(clock, ahead)
-            seen = await app.run("r").result(timeout=10)
+            seen = await app.run("r").result(PATIENCE)
         events = await log_of(app, "r")
     assert max(event.time for event in events) <= clock.now() + 1_000_000
     assert seen == [e.at.isoformat() for e in events if e.type in ("run_created", "step_completed")]
@@ -513,7 +514,7 @@ async def test_the_end_counts_what_was_read_not_what_came(app: App) -> None:
         key = "gated#1"
         interleave("worker.append.before", lambda: land(app, "T", "late"))
         commit(app.store, run.id, completed(key, "x"))  # from outside, so the end comes without early facts
-        assert await run.result(timeout=10) == "done"
+        assert await run.result(PATIENCE) == "done"
         events = await log_of(app, run.id)
         assert [e.type for e in events[-2:]] == ["hook_received", "run_completed"]
         assert events[-1].data["read"] == 0
@@ -546,7 +547,7 @@ async def test_a_fact_in_front_of_a_dead_deciders_command_wakes_the_next(app: Ap
     assert head is not None
     assert head.ready
     async with serving(app):
-        assert await app.run("r").result(timeout=10) == "payload"
+        assert await app.run("r").result(PATIENCE) == "payload"
     assert_true_to_itself(await log_of(app, "r"))
 
 
@@ -603,7 +604,7 @@ async def test_a_payload_sent_again_after_a_reopening_is_the_same_payload(app: A
         await until_logged(app, run.id, "hook_closed", "T#2")
         assert (await app.resume("T", "p1", delivery_id="d1")).position == first.position
         gate("x").set()
-        assert await run.result(timeout=10) == ["p1", "p2"]
+        assert await run.result(PATIENCE) == ["p1", "p2"]
         assert (await app.resume("T", "p1", delivery_id="d1")).position == first.position
 
 
@@ -649,7 +650,7 @@ async def test_an_answer_of_patched_does_not_outlive_a_stale_log(app: App) -> No
         live(worker, "r").busy = False
         live(worker, "r").news()
         gate("between").set()
-        assert await run.result(timeout=10) == "old"
+        assert await run.result(PATIENCE) == "old"
         assert (await run.info()).parked is None
     assert "patched" not in [event.type for event in await log_of(app, "r")]
 
@@ -663,7 +664,7 @@ async def test_verify_finds_an_edited_log_and_a_cut_tail(app: App, harm: str) ->
     """B12, L13: a chain over "the log before" accepts an edit of the last append, and a cut tail."""
     async with serving(app):
         run = await app.start(three_steps)
-        await run.result(timeout=10)
+        await run.result(PATIENCE)
     assert await differences(app) == []
     assert isinstance(app.store, MemoryStore)
     log = app.store._data.runs[run.id].log
@@ -720,7 +721,7 @@ async def test_of_two_attempts_that_both_end_the_first_in_the_log_counts(app: Ap
         assert isinstance(late, Appended)
         commit(app.store, run.id, completed("gated#2", "second attempt", attempt=2))
         gate("y").set()  # attempt 1 ends too: kept as late, not delivered
-        assert await run.result(timeout=10) == "end"
+        assert await run.result(PATIENCE) == "end"
     events = await log_of(app, run.id)
     assert keys(events, "step_failed") == []
     assert_true_to_itself(events)
@@ -742,11 +743,11 @@ async def test_a_refusal_that_the_append_itself_caused_is_delivered(app: App) ->
         holder = await app.start(taker, run_id="holder")
         await until_logged(app, holder.id, "hook_opened", count=2)
         other = await app.start(taker, run_id="other")
-        assert await other.result(timeout=10) == "held by holder"
+        assert await other.result(PATIENCE) == "held by holder"
         events = await log_of(app, "other")
         assert position(events, "hook_refused") == position(events, "hook_opened", "own#1") + 1
         await app.resume("shared", "for the holder")
-        assert await holder.result(timeout=10) == "for the holder"
+        assert await holder.result(PATIENCE) == "for the holder"
     assert_true_to_itself(events)
 
 
@@ -758,7 +759,7 @@ async def test_a_cancel_behind_the_last_fact_changes_nothing(app: App) -> None:
         request = new("cancel_requested", data={"reason": "too late"})
         interleave("worker.append.before", lambda: commit(app.store, run.id, request))
         commit(app.store, run.id, completed("gated#1", "x"))
-        assert await run.result(timeout=10) == "done"
+        assert await run.result(PATIENCE) == "done"
     events = await log_of(app, run.id)
     assert [e.type for e in events[-2:]] == ["cancel_requested", "run_completed"]
     assert await run.cancel() is False
@@ -853,7 +854,7 @@ async def test_under_a_flood_of_payloads_a_run_is_replayed_a_few_times_not_at_ea
         run = await app.start(busy_listener, 50)
         await until_logged(app, run.id, "hook_opened")
         faults.arm("worker.append.before", flood)
-        assert await run.result(timeout=20) == 50
+        assert await run.result(PATIENCE) == 50
         faults.disarm()
         assert worker.refusals <= 3
     assert landed >= 50

@@ -24,6 +24,7 @@ from deciders import (
     serving,
     until_logged,
 )
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast import faults
@@ -59,7 +60,7 @@ async def test_two_sleeps_of_one_deadline_both_fire_under_conflict(url: str) -> 
         async with app.worker() as worker, other.worker() as second:
             run = await app.start(twin_sleeps, 10)
             join(second, run.id, twin_sleeps)
-            assert await run.result(timeout=30) == 10
+            assert await run.result(PATIENCE) == 10
             assert worker.refusals + second.refusals > 0
         events = await log_of(app, run.id)
     assert sorted(keys(events, "timer_fired")) == sorted(f"sleep#{n}" for n in range(1, 21))
@@ -147,7 +148,7 @@ async def test_branches_with_equal_step_names_survive_the_loss_of_the_live_run(a
 
         interleave("worker.append.before", drop, when=is_nth)
         run = await app.start(same_names)
-        assert await run.result(timeout=10) == RIGHT
+        assert await run.result(PATIENCE) == RIGHT
         faults.disarm()
     replay_run(await log_of(app, run.id))
 
@@ -243,7 +244,7 @@ async def test_all_payloads_of_several_senders_reach_a_racing_reader(app: App) -
                 await app.resume("T", [name, number])
 
         await asyncio.gather(*(sender(name) for name in "abcd"))
-        got = await run.result(timeout=20)
+        got = await run.result(PATIENCE)
         events = await log_of(app, run.id)
     assert got == [e.data["payload"] for e in events if e.type == "hook_received"]
     assert len({tuple(payload) for payload in got}) == 200
@@ -406,7 +407,7 @@ async def test_an_append_gives_back_what_lies_in_front_of_it(app: App) -> None:
         interleave("worker.append.before", lambda: land(app, "T", "between"))
         await app.resume("T", "first")
         await app.resume("T", "third")
-        assert await run.result(timeout=10) == ["first", "between", "third"]
+        assert await run.result(PATIENCE) == ["first", "between", "third"]
         assert worker.refusals == 0
     replay_run(await log_of(app, run.id))
 
@@ -435,7 +436,7 @@ async def test_what_was_left_open_is_closed_with_the_run(app: App) -> None:
         run = await app.start(leaves_things_open, run_id="r")
         await until_logged(app, "r", "timer_started", count=2)
         await run.wake()
-        assert await run.result(timeout=10) == "done"
+        assert await run.result(PATIENCE) == "done"
     assert [hook async for hook in app.hooks(run="r")] == []
     assert await app.timers(run="r") == []
 
@@ -459,7 +460,7 @@ async def test_star_arguments_and_plain_functions_work(app: App) -> None:
     """R-11: `*args` bound wrongly, and a sync `def` was accepted and then failed at run time."""
     async with serving(app):
         run = await app.start(calls_both)
-        assert await run.result(timeout=10) == [[1, [2, 3], "z", {"x": 4}], 2, 2]
+        assert await run.result(PATIENCE) == [[1, [2, 3], "z", {"x": 4}], 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -503,7 +504,7 @@ async def test_a_hook_opened_twice_is_itself_and_close_then_open_keeps_its_order
         hooks = [(e.type, e.key) for e in events if e.type.startswith("hook_")]
         assert hooks == [("hook_opened", "T#1"), ("hook_closed", "T#1"), ("hook_opened", "T#2")]
         await app.resume("T", "payload")
-        assert await run.result(timeout=10) == ["payload", []]
+        assert await run.result(PATIENCE) == ["payload", []]
     replay_run(await log_of(app, run.id))
 
 
@@ -531,7 +532,7 @@ async def test_two_deciders_on_one_run_write_one_log(app: App) -> None:
         while joined.busy:
             await asyncio.sleep(0)
         land(app, "T", "go")
-        assert await run.result(timeout=10) == RIGHT
+        assert await run.result(PATIENCE) == RIGHT
         assert worker.refusals + second.refusals > 0
     events = await log_of(app, run.id)
     assert sorted(keys(events, "step_scheduled")) == [f"repeatable#{n}" for n in range(1, 7)]

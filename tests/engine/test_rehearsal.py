@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.errors import PayloadError, ReplayDivergence
@@ -151,14 +152,14 @@ async def test_a_worker_sleeps_by_the_tests_clock() -> None:
         while len(await app.timers()) == 0 or clock.next_alarm is None:
             await asyncio.sleep(0)
         assert clock.jump()
-        times = await run.result(timeout=10)
+        times = await run.result(PATIENCE)
     assert times == [f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3)]
 
 
 async def test_a_clock_that_jumps_by_itself_needs_no_help() -> None:
     clock = ManualClock(autojump=0.001)
     async with hf.connect("memory://", clock=clock) as app, app.worker():
-        times = await (await app.start(sleeps_twice)).result(timeout=10)
+        times = await (await app.start(sleeps_twice)).result(PATIENCE)
     assert times[-1] == "2026-01-03T00:00:00+00:00"
     assert clock.time == datetime(2026, 1, 3, tzinfo=UTC)
 

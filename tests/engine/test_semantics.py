@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from deciders import free, gate, gated, keys, log_of, serving, until_logged
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.client import App
@@ -82,7 +83,7 @@ async def test_cancelling_interrupts_the_steps_body(app: App) -> None:
         await until_logged(app, run.id, "step_started")
         assert await run.cancel("enough")
         with pytest.raises(hf.RunCancelled) as cancelled:
-            await run.result(timeout=10)
+            await run.result(PATIENCE)
         assert cancelled.value.reason == "enough"
         assert not gate("x").is_set()
     replay_run(await log_of(app, run.id))
@@ -119,7 +120,7 @@ async def test_a_time_out_around_a_step_interrupts_its_body_while_the_run_goes_o
         await until_logged(app, run.id, "step_failed", "endless#1")
         assert interrupted == ["x"]
         gate("y").set()
-        assert await run.result(timeout=10) == "y"
+        assert await run.result(PATIENCE) == "y"
     events = await log_of(app, run.id)
     assert keys(events, "step_retried") == []
     replay_run(events)
@@ -136,7 +137,7 @@ async def test_a_run_that_is_cancelled_before_its_first_tick_ends_cancelled(app:
     await run.cancel("never mind")
     async with serving(app):
         with pytest.raises(hf.RunCancelled):
-            await run.result(timeout=10)
+            await run.result(PATIENCE)
 
 
 # ---- clock, chance, versions, attributes
@@ -420,7 +421,7 @@ async def test_a_payload_that_its_type_refuses_is_raised_at_the_await(app: App) 
             await app.resume("T", {"euros": "many"})
         for euros in (1, -1, 2):
             await app.resume("T", {"euros": euros})
-        assert await run.result(timeout=10) == [1, "T#1 payload: negative", 2]
+        assert await run.result(PATIENCE) == [1, "T#1 payload: negative", 2]
     events = await log_of(app, run.id)
     assert events[-1].data["read"] == 3
     replay_run(events)
@@ -570,7 +571,7 @@ async def test_a_step_that_raises_stop_iteration_fails(app: App) -> None:
     """On 3.11 no future takes a StopIteration out of a thread: the step hung for ever."""
     async with serving(app):
         run = await app.start(takes_from_nothing)
-        assert "StopIteration" in await run.result(timeout=10)
+        assert "StopIteration" in await run.result(PATIENCE)
     run_by_hand = Rehearsal(takes_from_nothing)
     run_by_hand.fail("takes_the_first#1", StopIteration(7))
     assert "StopIteration" in run_by_hand.result()
@@ -602,7 +603,7 @@ async def test_odd_characters_survive_a_worker(app: App, odd: str) -> None:
         run = await app.start(echoes, odd)
         await until_logged(app, run.id, "step_completed")
         await app.resume("T", odd)
-        assert await run.result(timeout=10) == odd * 3
+        assert await run.result(PATIENCE) == odd * 3
 
 
 @hf.workflow
@@ -759,7 +760,7 @@ async def test_context_variables_work_and_the_starters_are_not_seen(app: App) ->
     async with serving(app):
         request_id.set("the starter's")
         run = await app.start(reads_context)
-        assert await run.result(timeout=10) == ["none", "mine", "mine", "mine"]
+        assert await run.result(PATIENCE) == ["none", "mine", "mine", "mine"]
 
 
 @hf.workflow

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
+from patience import PATIENCE
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
@@ -43,7 +44,7 @@ def shop(url, **options):
 
     @api.get("/orders/{number}")
     async def look(number: int, app: hf.App = Depends(durable)) -> str:
-        return await app.run(f"order-{number}").result(timeout=20)
+        return await app.run(f"order-{number}").result(PATIENCE)
 
     return durable, api
 
@@ -131,7 +132,7 @@ async def test_without_a_worker_others_do_the_work(tmp_path):
                 assert answer.status == 401
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.events import new
@@ -53,7 +54,7 @@ async def test_a_notice_that_was_lost_costs_a_poll(monkeypatch: pytest.MonkeyPat
             await sender.resume("others", 7)
             await asyncio.sleep(0)  # the notice stands in the loop's queue, and is lost there
             await asyncio.sleep(0)
-        assert await run.result(timeout=20) == 7
+        assert await run.result(PATIENCE) == 7
 
 
 @hf.workflow
@@ -82,11 +83,11 @@ async def test_a_sleeper_that_was_given_in_a_lost_answer_wakes_in_time(
                 raise hf.StoreError("the answer was lost")
             return claims
 
-        async with other.worker(poll=60) as theirs:
+        async with other.worker(poll=600) as theirs:
             run = await other.start(dozes)
             await settled(theirs)
             monkeypatch.setattr(app.store, "claim", unanswered)
-        assert await run.result(timeout=10) == "rested"
+        assert await run.result(PATIENCE) == "rested"
         assert lost == [run.id]
 
 
@@ -106,7 +107,7 @@ async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_
             data = {"attempt": 2, "error": error, "delay": 0, "due": clock.now()}
             theirs.append(new("step_retried", key="others.fails-once#1", data=data))
         await app.store.append(run.id, theirs)
-        assert await run.result(timeout=20) == 3
+        assert await run.result(PATIENCE) == 3
     assert bodies == [1, 3]
 
 
@@ -160,7 +161,7 @@ async def test_a_run_that_much_befell_before_its_first_tick_is_told_all_once() -
             clock.advance(60)  # the second attempt
             await settled(worker)
             await app.resume("twice", 2)
-            assert await run.result(timeout=20) == [1, 2]
+            assert await run.result(PATIENCE) == [1, 2]
 
 
 async def test_a_run_begun_by_a_worker_that_others_have_declared_dead_is_freed() -> None:
@@ -171,4 +172,4 @@ async def test_a_run_begun_by_a_worker_that_others_have_declared_dead_is_freed()
         async with app.worker() as worker:
             await settled(worker)
             await app.resume("others", 7)
-            assert await app.run("begun").result(timeout=20) == 7
+            assert await app.run("begun").result(PATIENCE) == 7

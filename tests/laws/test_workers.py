@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import durable
 from deciders import join
 from durable import BodiedPlay, seeds, woven
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast import faults
@@ -120,7 +121,7 @@ async def play(program: Any, url: str, *, two: bool, troubled: bool, keep: int) 
                     await app.start(toiling, program, run_id=run_id)
                 if troubled:
                     trouble([worker, second], clock)
-                await asyncio.wait_for(meddle(app, second, ids, two=two), 60)
+                await asyncio.wait_for(meddle(app, second, ids, two=two), PATIENCE)
             finally:
                 faults.disarm()
             for run_id in ids:
@@ -162,7 +163,7 @@ async def meddle(app: App, second: Worker, ids: list[str], *, two: bool) -> None
 
 async def assert_not_stuck(app: App, run_id: str) -> None:
     """The trouble is over: in a moment nothing is left to do but wait for payloads (law L14)."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (state := fold(log := await app.store.read(run_id))).ended is None:
             if not state.open_steps and not state.pending_timers and not tick(toiling, log):
                 return

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from prometheus_client.parser import text_string_to_metric_families
 
 import holdfast as hf
@@ -250,7 +251,7 @@ async def test_a_port_answers_one_question_and_survives_the_rest() -> None:
         writer.write(data)
         if b"\r\n\r\n" not in data:
             writer.write_eof()
-        got = await asyncio.wait_for(reader.read(), 10)
+        got = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
         return got
 
@@ -296,6 +297,6 @@ def test_a_worker_process_shows_them_at_its_port(tmp_path: Path) -> None:
         assert b"cannot listen" in second.stderr
     finally:
         os.kill(worker.pid, signal.SIGTERM)
-        worker.wait(20)
+        worker.wait(PATIENCE)
         if worker.stdout is not None:
             worker.stdout.close()

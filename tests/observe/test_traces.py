@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast import metrics, tracing
@@ -77,7 +78,7 @@ async def test_a_run_is_one_trace_below_who_started_it(spans: InMemorySpanExport
         async with app.worker():
             with ours.start_as_current_span("request") as request:
                 run = await app.start(parent)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while not [hook async for hook in app.hooks(run=run.id)]:
                     await asyncio.sleep(0.005)
         before = len(spans.get_finished_spans())
@@ -140,7 +141,7 @@ async def test_a_step_at_another_worker_continues_the_trace(
     async with hf.connect(url) as app, hf.connect(url) as other, app.worker(queues=[]):
         async with other.worker(runs=False):
             run = await app.start(queueing)
-            await run.result(timeout=20)
+            await run.result(PATIENCE)
         created = (await app.store.read(run.id, limit=1))[0].data
     [step] = named(spans, "step traced.queued")
     context = TraceContextTextMapPropagator().extract({"traceparent": created["traceparent"]})
@@ -164,7 +165,7 @@ async def test_who_takes_up_a_parent_starts_its_child_no_second_time(
     async with hf.connect(f"sqlite:///{tmp_path}/t.db") as app:
         async with app.worker():
             run = await app.start(waiting)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while not [hook async for hook in app.hooks(token="traced:patient")]:
                     await asyncio.sleep(0.005)
         await run.wake()  # so that the next worker has a reason to read the parent's log
@@ -203,7 +204,7 @@ async def test_a_terminated_run_has_its_span(spans: InMemorySpanExporter) -> Non
     async with hf.connect("memory://") as app, app.worker():
         run = await app.start(parent)
         await run.terminate("enough")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not named(spans, "run traced.parent"):
                 await asyncio.sleep(0.005)
     [span] = named(spans, "run traced.parent")
@@ -225,7 +226,7 @@ async def test_no_run_suffers_from_a_broken_exporter(caplog: pytest.LogCaptureFi
     stop = otel.instrument(tracer_provider=provider)
     try:
         async with hf.connect("memory://") as app, app.worker():
-            assert await (await app.start(child)).result(timeout=20) == 9
+            assert await (await app.start(child)).result(PATIENCE) == 9
     finally:
         stop()
     assert "a span could not be made" in caplog.text
@@ -239,7 +240,7 @@ async def test_every_metric_is_an_instrument(tmp_path: Path) -> None:
             async with app.worker(queues=[]):
                 run = await app.start(queueing)
                 reader.collect()  # asks for the queues; the next one tells
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE):
                     while not list(metrics.QUEUE_WAITING.read()):
                         await asyncio.sleep(0.005)
                 data = reader.get_metrics_data()

@@ -122,7 +122,7 @@ async def chain(path: str, left: int, total: int = 0) -> int:
         return total
 
 
-def wait_for(path: Path | str, seconds: float = 20) -> None:
+def wait_for(path: Path | str, seconds: float = 100) -> None:
     """Until a file is there: for processes that cannot be told otherwise."""
     end = time.monotonic() + seconds
     while not Path(path).exists():
@@ -131,7 +131,7 @@ def wait_for(path: Path | str, seconds: float = 20) -> None:
         time.sleep(0.002)
 
 
-@hf.step(name="recovery.held", retries=20, backoff=QUICK, timeout=30)
+@hf.step(name="recovery.held", retries=20, backoff=QUICK, timeout=120)
 async def held(path: str, gate: str) -> int:
     """Leaves its effect, then waits until the file `gate` is there."""
     effect(path)

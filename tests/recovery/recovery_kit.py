@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
 from recovery_flows import STEPS
 
 from holdfast.events import Event
@@ -59,14 +60,14 @@ class Child:
         """Let it end by itself."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def reap(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
                 self.process.kill()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -106,7 +107,7 @@ def effects(path: Path) -> dict[str, list[int]]:
     return found
 
 
-def wait_until(look, what: str, seconds: float = 20):
+def wait_until(look, what: str, seconds: float = PATIENCE):
     """Look at another process's traces until there is something; the only way to wait for it."""
     end = time.monotonic() + seconds
     while not (found := look()):

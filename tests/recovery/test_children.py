@@ -5,6 +5,7 @@ import contextlib
 import signal
 
 import pytest
+from patience import PATIENCE
 from recovery_flows import chain, parent
 from recovery_kit import effects
 from worker_kit import assert_one_end, log_of, of_type, told
@@ -26,12 +27,12 @@ CHILD = [point for point in POINTS if point.startswith("child.")]
 async def test_kill_9_between_a_parent_and_its_children(children, point, passing):
     """L14: committed, but not started; started, but not known; ended, but not told: the next worker goes on."""
     child = children.start("parents", "2", faults=f"{point}=kill@{passing}")
-    assert await asyncio.to_thread(child.process.wait, 20) == -signal.SIGKILL, child.said()
+    assert await asyncio.to_thread(child.process.wait, PATIENCE) == -signal.SIGKILL, child.said()
     async with hf.connect(children.url) as app, app.worker(poll=0.2):
         runs = [await app.start(parent, str(children.effects), run_id=f"parent-{n}") for n in range(2)]
-        assert [await run.result(20) for run in runs] == [6, 6]
+        assert [await run.result(PATIENCE) for run in runs] == [6, 6]
         for run in runs:
-            assert await app.run(f"{run.id}-detached").result(20) == 4
+            assert await app.run(f"{run.id}-detached").result(PATIENCE) == 4
             await told(app.store, lambda run=run: app.store.runs(RunFilter(root=run.id)), all_ended)
             rows = await app.store.runs(RunFilter(root=run.id))
             assert sorted(row.status for row in rows) == ["cancelled"] + 5 * ["completed"]
@@ -52,14 +53,14 @@ async def test_kill_9_between_a_parent_and_its_children(children, point, passing
 async def test_kill_9_between_a_run_and_its_successor(children, point, passing):
     """L10, L14: one successor for each run, and each payload read once, whoever died between the two."""
     child = children.start("chain", faults=f"{point}=kill@{passing}")
-    assert await asyncio.to_thread(child.process.wait, 20) == -signal.SIGKILL, child.said()
+    assert await asyncio.to_thread(child.process.wait, PATIENCE) == -signal.SIGKILL, child.said()
     async with hf.connect(children.url) as app, app.worker(poll=0.2):
         run = await app.start(chain, str(children.effects), 5, run_id="chain")
         await told(app.store, lambda: app.store.hooks(token="chain-chain", open_only=False), bool)
         for n in range(10):
             with contextlib.suppress(hf.HookNotFound):  # where all were read before the process died
                 await app.resume("chain-chain", n, delivery_id=str(n))
-        assert await run.result(20) == sum(range(10))
+        assert await run.result(PATIENCE) == sum(range(10))
         rows = await app.store.runs()
         assert len(rows) == 5
         for row in rows:

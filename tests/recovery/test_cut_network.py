@@ -5,6 +5,7 @@ import asyncio
 import network_kit
 import postgres_kit
 import pytest
+from patience import PATIENCE
 from recovery_flows import ERRAND, errand, holds
 from recovery_kit import Children, effects, wait_until
 from worker_kit import assert_one_end, log_of, logged, of_type
@@ -54,17 +55,19 @@ async def test_a_worker_that_is_cut_off_is_replaced_and_overwrites_nothing(machi
             await logged(app, run.id, "step_started", 2)
             gate.touch()  # both bodies end now; one of them can tell
             await logged(app, run.id, "step_completed")
-            assert [await e.result(30) for e in errands] == [ERRAND] * 20, "the other one went on with all"
+            assert [await e.result(PATIENCE) for e in errands] == [ERRAND] * 20, (
+                "the other one went on with all"
+            )
             machine.heal()
             await logged(app, run.id, "step_completed", 2)
             events = await log_of(app, run.id)
             attempts = [e.data["attempt"] for e in of_type(events, "step_completed")]
             assert attempts == [2, 1], "the late one is kept, behind"
             await app.resume("after")
-            assert await run.result(20) == 2, "the first outcome counts"
+            assert await run.result(PATIENCE) == 2, "the first outcome counts"
             await asyncio.to_thread(wait_until, lambda: "lost its lease" in far.said(), "it to notice")
             more = await app.start(errand, path, run_id="more")
-            assert await more.result(20) == ERRAND
+            assert await more.result(PATIENCE) == ERRAND
             assert await asyncio.to_thread(far.leave) == 0, far.said()
             assert await asyncio.to_thread(near.leave) == 0, near.said()
             for each in [run, more, *errands]:

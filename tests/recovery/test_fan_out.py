@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+from patience import PATIENCE
 from recovery_flows import wide
 from recovery_kit import effects, wait_until
 from worker_kit import assert_one_end, log_of, of_type
@@ -23,7 +24,7 @@ async def test_only_what_ran_is_lost(children, tmp_path):
         assert len(begun) == 5
         gate.touch()
         async with app.worker(concurrency=100):
-            assert await run.result(60) == ["StepLost"] * 5
+            assert await run.result(PATIENCE) == ["StepLost"] * 5
         events = await log_of(app, "wide")
         assert_one_end(events)
         assert {event.key for event in of_type(events, "step_failed")} == begun

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import postgres_kit
 import pytest
+from patience import PATIENCE
 from recovery_flows import ERRAND, errand
 from recovery_kit import Children, assert_as_if_nothing_had_happened, effects, wait_until
 from worker_kit import assert_one_end, log_of, logged
@@ -42,7 +43,7 @@ async def test_an_immediate_shutdown_in_the_middle_loses_and_repeats_nothing(ser
             await asyncio.to_thread(wait_until, lambda: effects(children.effects), "the first step")
             await asyncio.to_thread(server.stop, signal.SIGQUIT)
             await asyncio.to_thread(server.start)
-            assert [await run.result(60) for run in runs] == [ERRAND] * 30
+            assert [await run.result(PATIENCE) for run in runs] == [ERRAND] * 30
             for run in runs:
                 events = await log_of(app, run.id)
                 assert_one_end(events)
@@ -68,7 +69,7 @@ async def test_a_fail_over_to_a_replica_loses_and_repeats_nothing(server, tmp_pa
             await asyncio.to_thread(wait_until, lambda: effects(children.effects), "the first step")
             await asyncio.to_thread(server.crash)
             await asyncio.to_thread(replica.promote)
-            assert [await run.result(60) for run in runs] == [ERRAND] * 30
+            assert [await run.result(PATIENCE) for run in runs] == [ERRAND] * 30
             for run in runs:
                 events = await log_of(app, run.id)
                 assert_one_end(events)
@@ -114,7 +115,7 @@ async def test_a_fail_over_to_a_replica_that_lagged_loses_the_last_moments_and_s
             kept = {name: len(await log_of(app, name)) for name in runs}
             await app.start(sums, "late", run_id="late")
             await app.resume("ends", 0, delivery_id="2")
-            assert await runs["ends"].result(20) == 1
+            assert await runs["ends"].result(PATIENCE) == 1
             for delivery in ("2", "3"):
                 await app.resume("moves", 10, delivery_id=delivery)
             await logged(app, "moves", "step_completed", 3)
@@ -133,7 +134,7 @@ async def test_a_fail_over_to_a_replica_that_lagged_loses_the_last_moments_and_s
                 await app.resume("moves", 10, delivery_id=delivery)
             for name in (*runs, "late"):
                 await app.resume(name, 0, delivery_id="0")
-            results = {name: await app.run(name).result(20) for name in (*runs, "late")}
+            results = {name: await app.run(name).result(PATIENCE) for name in (*runs, "late")}
             assert results == {"waits": 1, "ends": 1, "moves": 21, "late": 0}
             assert [str(found) async for found in Verification(app.store).run()] == []
             assert "an older copy of the store is in its place" in caplog.text
@@ -168,10 +169,10 @@ async def test_a_rolling_restart_under_load_fails_no_run(postgres_url, tmp_path)
                 for n in range(10):
                     run = await app.start(errand, str(tmp_path / "effects"), run_id=f"errand-{old}-{n}")
                     runs.append(run)
-                await runs[-10].result(60)  # the load is being worked on
+                await runs[-10].result(PATIENCE)  # the load is being worked on
                 start()
                 workers[old].send_signal(signal.SIGTERM)
-            assert [await run.result(60) for run in runs] == [ERRAND] * 40
+            assert [await run.result(PATIENCE) for run in runs] == [ERRAND] * 40
             for old in range(4):
                 assert await asyncio.to_thread(workers[old].wait, 30) == 0
             for step, attempts in effects(tmp_path / "effects").items():
@@ -180,5 +181,5 @@ async def test_a_rolling_restart_under_load_fails_no_run(postgres_url, tmp_path)
         for process in workers:
             if process.poll() is None:
                 process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
             process.stdout.close()

@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import pytest
+from patience import PATIENCE
 from recovery_flows import book
 from recovery_kit import assert_as_if_nothing_had_happened
 from worker_kit import assert_one_end, log_of, of_type
@@ -29,9 +30,9 @@ async def test_kill_9_of_a_worker_that_has_taken_steps(children, point, passing)
     async with hf.connect(children.url) as app, app.worker(queues=[]):
         run = await app.start(book, path, 4, run_id="book")
         child = children.start("press", faults=f"{point}=kill@{passing}")
-        assert await asyncio.to_thread(child.process.wait, 20) == -signal.SIGKILL, child.said()
+        assert await asyncio.to_thread(child.process.wait, PATIENCE) == -signal.SIGKILL, child.said()
         async with hf.connect(children.url) as other, other.worker(runs=False):
-            assert await run.result(20) == 6
+            assert await run.result(PATIENCE) == 6
         events = await log_of(app, run.id)
         assert_one_end(events)
         assert_as_if_nothing_had_happened(run.id, events, children.effects, steps=4)
@@ -49,7 +50,7 @@ async def test_a_paused_worker_comes_back_to_a_step_that_another_has_done(childr
             if row.pid == child.process.pid:
                 await app.store.discharge(row.id)  # as whoever sees its lease run out does
         async with hf.connect(children.url) as other, other.worker(runs=False):
-            assert await run.result(20) == 0
+            assert await run.result(PATIENCE) == 0
             child.signal(signal.SIGCONT)
             assert await asyncio.to_thread(child.leave) == 0, child.said()
         starts = of_type(await log_of(app, run.id), "step_started")

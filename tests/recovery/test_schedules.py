@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from worker_kit import told
 
 import holdfast as hf
@@ -46,7 +47,7 @@ async def test_kill_9_between_due_and_started_and_between_started_and_noted(
             assert len(found) == len(set(found)) == (last - first) // timedelta(seconds=1) + 1
             for due in found:
                 run = app.run(f"tick@{to_datetime(due):%Y-%m-%dT%H:%M:%SZ}")
-                assert await run.result(20) == str(to_datetime(due))
+                assert await run.result(PATIENCE) == str(to_datetime(due))
         finally:
             for process in workers:
                 if process.poll() is None:

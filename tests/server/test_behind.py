@@ -10,6 +10,7 @@ import textwrap
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 from server_kit import ServerThread, lines_of
 from store_kit import assert_sound, begin, created, noted, woken, worker
 
@@ -33,7 +34,7 @@ async def behind_sum(n: int) -> int:
 
 
 async def until(holds):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await holds():
             await asyncio.sleep(0.005)
 
@@ -90,7 +91,7 @@ async def test_workers_behind_the_server_share_the_runs(serve):
     server = serve()
     async with hf.connect(server.url) as one, hf.connect(server.url) as two, one.worker(), two.worker():
         runs = await asyncio.gather(*(two.start_raw("behind_sum", b'{"n":5}') for _ in range(12)))
-        assert await asyncio.gather(*(one.run(run.id).result(timeout=60) for run in runs)) == [10] * 12
+        assert await asyncio.gather(*(one.run(run.id).result(PATIENCE) for run in runs)) == [10] * 12
         for run in runs:
             await assert_sound(one.store, run.id)
 
@@ -131,7 +132,7 @@ async def test_a_worker_whose_connection_is_gone_loses_its_runs_before_its_lease
             owner = (await app.store.head(run.id)).owner
             pids = {row.id: row.pid for row in await app.store.workers()}
             os.kill(pids[owner], signal.SIGKILL)
-            assert await run.result(timeout=15) in set(pids.values()) - {pids[owner]}
+            assert await run.result(PATIENCE) in set(pids.values()) - {pids[owner]}
             assert len(await app.store.workers()) == 1
             assert [e.type for e in await app.store.read(run.id)][: len(log)] == [e.type for e in log]
             await assert_sound(app.store, run.id)
@@ -178,7 +179,7 @@ async def test_a_restart_loses_nothing_and_everybody_goes_on(tmp_path):
         async with hf.connect(server.url) as app, app.worker():
             run = await app.start_raw("behind_sum", b'{"n":60}', run_id="r")
             reader = asyncio.create_task(follow())
-            waiter = asyncio.create_task(run.result(timeout=60))
+            waiter = asyncio.create_task(run.result(PATIENCE))
 
             async def some():
                 return len(seen) > 20
@@ -188,7 +189,7 @@ async def test_a_restart_loses_nothing_and_everybody_goes_on(tmp_path):
             await asyncio.to_thread(server.stop)
             server = await asyncio.to_thread(ServerThread, url, port=port)
             assert await waiter == sum(range(60))
-            await asyncio.wait_for(reader, 20)
+            await asyncio.wait_for(reader, PATIENCE)
             log = await assert_sound(app.store, "r")
     finally:
         server.stop()
@@ -274,7 +275,7 @@ async def test_the_command_serves_and_stops_in_order(tmp_path):
             async with session.get(f"{url}/v1/runs/r/events", headers=headers) as stream:
                 await anext(lines_of(stream))
                 process.send_signal(signal.SIGTERM)
-                assert await asyncio.to_thread(process.wait, 10) == 0
+                assert await asyncio.to_thread(process.wait, PATIENCE) == 0
     finally:
         process.kill()
         process.wait()

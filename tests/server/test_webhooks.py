@@ -9,6 +9,7 @@ import json
 import time
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.replay import replay_run
@@ -95,7 +96,7 @@ async def test_a_request_comes_as_it_was_sent(site, http):
     first = {"headers": {"X-Event": "a", "Cookie": "c=1", "Authorization": "Bearer x", "Webhook-Id": "m-1"}}
     assert await sent(http, f"{url}/in/voice?a=1&a=2&b=%20", data=body, **first) == (202, b"")
     assert await sent(http, url, "GET") == (202, b"")
-    one, two = await run.result(timeout=20)
+    one, two = await run.result(PATIENCE)
     assert (one.method, one.path, one.body, one.id) == ("POST", "/in/voice", body, "m-1")
     assert one.query_string == "a=1&a=2&b=%20"
     assert one.query == {"a": "2", "b": " "}
@@ -119,7 +120,7 @@ async def test_whoever_knows_the_url_may_send_and_nobody_else(site, http):
         assert (await sent(http, f"{base}/{other}"))[0] == 404
     foreign = {"Host": "hooks.example", "Origin": "https://shop.example", "X-Forwarded-For": "192.0.2.7"}
     assert (await sent(http, url, headers={**foreign, "X-GitHub-Delivery": "g-1"}))[0] == 202
-    assert len(await run.result(timeout=20)) == 1
+    assert len(await run.result(PATIENCE)) == 1
     status, told = await sent(http, url)
     assert (status, json.loads(told)["code"]) == (410, "hook_not_found")
     # Sent again it is answered as before, for its sender has perhaps not heard the first answer.
@@ -153,7 +154,7 @@ async def test_a_request_that_is_sent_again_counts_once(site, http):
         assert (await sent(http, url, data=b"1", headers=headers))[0] == 202
     for _ in range(2):
         assert (await sent(http, url, data=b"2"))[0] == 202
-    assert [request.body for request in await run.result(timeout=20)] == [b"1", b"2", b"2"]
+    assert [request.body for request in await run.result(PATIENCE)] == [b"1", b"2", b"2"]
 
 
 @hf.workflow(name="hook.told")
@@ -187,7 +188,7 @@ async def test_a_step_answers_and_the_first_answer_holds(site, http, text, expec
     url = await url_of(site, run)
     request = {"data": b"[1]", "headers": {"Webhook-Id": "m-1"}}
     assert await sent(http, url, **request) == expected
-    assert await run.result(timeout=20) == "m-1"
+    assert await run.result(PATIENCE) == "m-1"
     assert await sent(http, url, **request) == expected
     assert len(await received(site, run)) == 1
 
@@ -219,8 +220,8 @@ async def test_who_is_not_answered_in_time_asks_again(serve, http, tmp_path):
         assert (status, json.loads(told)["code"]) == (504, "no_response")
         assert (await sent(http, nothing, headers=headers))[0] == 504
         async with app.worker():
-            await run.result(timeout=20)
-            await mute.result(timeout=20)
+            await run.result(PATIENCE)
+            await mute.result(PATIENCE)
         assert await sent(http, url, headers=headers) == (201, b"late, attempt 1")
         assert (await sent(http, nothing, headers=headers))[0] == 502
         assert len(await received(app, run)) == 1
@@ -269,7 +270,7 @@ async def test_only_what_was_signed_is_delivered(site, http, monkeypatch, caplog
     for _ in range(2):
         assert (await sent(http, url, data=body, headers=good))[0] == 202
         good = signature(scheme, secret, body)
-    request = await run.result(timeout=20)
+    request = await run.result(PATIENCE)
     assert request.id == ("evt_1" if scheme == "stripe" else "m-1")
     assert len(await received(site, run)) == 1
     log = b"".join([event.to_json() async for event in site.run(run.id).events()])
@@ -318,7 +319,7 @@ async def test_a_run_that_continues_keeps_its_urls(site, http):
         await asyncio.sleep(0.01)
     assert (await sent(http, second))[0] == 202
     assert await waiting == (201, b"number 2, attempt 1")
-    assert await run.result(timeout=20) == first
+    assert await run.result(PATIENCE) == first
 
 
 @hf.workflow(name="hook.for_ever")
@@ -341,7 +342,7 @@ async def test_a_chain_of_many_runs_has_one_url(site, http):
     while (await open_status(site, first.token)) != 200:
         await asyncio.sleep(0.02)
     assert (await sent(http, first.schema["webhook"]["url"]))[0] == 200
-    assert await run.result(timeout=60) == 0
+    assert await run.result(PATIENCE) == 0
 
 
 @hf.step(name="hook.tell")
@@ -369,7 +370,7 @@ async def test_a_changed_address_is_no_divergence(tmp_path, monkeypatch):
         async with app.worker():
             token = next(h.token for h in hooks if (h.schema or {}).get("webhook", {}).get("verify"))
             await app.resume(token, hf.Request(body=b"by hand"))
-            told = await run.result(timeout=20)
+            told = await run.result(PATIENCE)
         log = [event async for event in app.run(run.id).events()]
     assert sorted(told) == sorted(["", *(h.schema["webhook"]["url"] for h in hooks if h.schema)])
     assert told[0].startswith("https://old.example/hf/webhooks/whk_")

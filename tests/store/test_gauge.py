@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from store_kit import SECOND, begin, completed, ended, scheduled, started, worker
 
 from holdfast.events import new
@@ -117,7 +118,7 @@ async def test_postgres_tells_what_it_counts_within_seconds(store):
     before = await store.gauge(0)
     await store.append("r", [completed("a#1")])
     more = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (now := await store.gauge(0)).steps == before.steps:
             more += 1
             await begin(store, f"r{more}")  # a session reports at the end of a transaction

@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+from patience import PATIENCE
 from postgres_kit import execute
 from store_kit import (
     SECOND,
@@ -99,7 +100,7 @@ async def test_any_backend_may_be_terminated_at_any_time(postgres_url):
                 last = (await store.append(name, [noted(f"n#{n}")], after=last)).last
 
         async def terminate():
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 for _ in range(12):
                     await asyncio.to_thread(
                         execute,
@@ -111,7 +112,7 @@ async def test_any_backend_may_be_terminated_at_any_time(postgres_url):
         await asyncio.gather(terminate(), *(write(f"r{n}") for n in range(20)))
         for n in range(20):
             assert len(await assert_sound(other, f"r{n}")) == 2 + 15
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             number = 0
             while not heard.is_set():
                 number += 1

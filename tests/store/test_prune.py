@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from patience import PATIENCE
 from store_kit import (
     SECOND,
     begin,
@@ -349,7 +350,7 @@ async def test_a_pruner_that_is_killed_leaves_no_run_in_part(place, store, clock
     cutoff = clock.advance(DAY)
     monkeypatch.setenv("HOLDFAST_FAULTS", f"prune.commit.{point}=kill@2")
     process = child(PRUNER, url, cutoff)
-    assert await asyncio.to_thread(process.wait, 30) == -signal.SIGKILL
+    assert await asyncio.to_thread(process.wait, PATIENCE) == -signal.SIGKILL
     process.communicate()
     monkeypatch.delenv("HOLDFAST_FAULTS")
     assert len(await left(store)) == 7 - gone

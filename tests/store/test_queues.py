@@ -5,6 +5,7 @@ import random
 from collections import Counter
 
 import pytest
+from patience import PATIENCE
 from store_kit import SECOND, assert_sound, begin, ended, failed, retried, started, worker
 
 from holdfast.errors import LeaseLost
@@ -30,7 +31,7 @@ async def take(store, name="w1", queue=PLAIN, room=10, steps=("a", "b", "c")):
 
 async def until(heard):
     """News of other processes come in their own time."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not heard():
             await asyncio.sleep(0.01)
 

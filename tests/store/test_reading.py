@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 from store_kit import SECOND, assert_sound, begin, created, ended, noted, opened, running, timer, woken
 
 from holdfast.events import Event
@@ -164,7 +165,7 @@ async def test_news_of_each_commit_reach_the_listeners_of_every_handle(place, st
     await store.append("r", [opened("t#1"), noted("n#1")], after=last)
     await other.deliver("t", b"1", "d")
     await store.append("r", [ended()], after=last + 3)
-    await asyncio.wait_for(there.wait(), 5)
+    await asyncio.wait_for(there.wait(), PATIENCE)
     facts = [item for item in heard[store] if item.fact]
     assert [(item.run, item.owner, item.ended, item.ready) for item in facts] == [("r", "wrk", False, True)]
     (end,) = [item for item in heard[other] if item.ended]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from patience import PATIENCE
 from store_kit import (
     assert_sound,
     begin,
@@ -303,7 +304,7 @@ async def test_ten_appends_that_wait_together_are_one_fsync(tmp_path):
     trace = tmp_path / "trace"
     prefix = ["strace", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,access,faccessat,faccessat2"]
     process = child(GROUP, f"sqlite:///{tmp_path}/store.db", prefix=prefix)
-    process.communicate(timeout=50)
+    process.communicate(timeout=PATIENCE)
     if process.returncode and not trace.exists():
         pytest.skip("needs the right to trace")
     calls = trace.read_text().split("/mark-group")[1].split("/mark-done")[0].splitlines()
@@ -330,7 +331,7 @@ async def test_kill_9_around_a_commit_loses_nothing_that_was_answered(tmp_path, 
     """L2, L12, L-17: what was answered is there, what was not is there whole or not at all."""
     url = f"sqlite:///{tmp_path}/store.db"
     process = child(CRASH, url, f"{point}=kill@5")
-    out, _ = process.communicate(timeout=50)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert out.splitlines() == ["1", "2", "3"]
     async with open_store(url) as store:
         assert len(await assert_sound(store, "r")) == 2 + kept

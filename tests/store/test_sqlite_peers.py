@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 
+from patience import PATIENCE
 from store_kit import (
     assert_sound,
     begin,
@@ -47,7 +48,7 @@ async def test_a_payload_from_another_process_is_heard_by_event(tmp_path):
         assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
         process.stdin.write("\n")
         process.stdin.flush()
-        (item,) = await asyncio.wait_for(heard, 1)
+        (item,) = await asyncio.wait_for(heard, PATIENCE)
         assert item == News("r", "w1", True, False, True)
         assert (await store.read("r"))[-1].type == "hook_received"
         assert await asyncio.to_thread(finished, process) == f"r {last + 2}\n"
@@ -153,7 +154,7 @@ async def test_a_listener_that_comes_at_once_after_another_is_found(tmp_path):
             heard = asyncio.get_running_loop().create_future()
             store.listen(lambda news, heard=heard: heard.done() or heard.set_result(news))
             await sender.append(f"r{n}", [created()], after=0)
-            assert [item.run for item in await asyncio.wait_for(heard, 5)] == [f"r{n}"]
+            assert [item.run for item in await asyncio.wait_for(heard, PATIENCE)] == [f"r{n}"]
 
 
 async def test_a_path_too_long_for_a_socket_goes_by_the_open_folder(tmp_path):
@@ -166,7 +167,7 @@ async def test_a_path_too_long_for_a_socket_goes_by_the_open_folder(tmp_path):
     assert len(os.listdir(receiver.folder)) == 1
     news = [News("r", None, True, False, True)]
     sender.send(news)
-    assert await asyncio.wait_for(heard, 5) == news
+    assert await asyncio.wait_for(heard, PATIENCE) == news
     receiver.close()
     sender.close()
     assert not receiver.folder.exists()

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 from store_kit import (
     SECOND,
     begin,
@@ -305,15 +306,15 @@ async def test_a_reader_is_told_of_each_write(place, store):
     tasks = []
     other.listen(lambda news: tasks.append(asyncio.ensure_future(hear(news))))
     await store.write_stream("r", "s", text("one"))
-    assert await asyncio.wait_for(heard.get(), 5) == ("r", "s", False, False, False)
+    assert await asyncio.wait_for(heard.get(), PATIENCE) == ("r", "s", False, False, False)
     assert await words(other) == ["one"]
     with pytest.raises(RunNotFound):
         await store.write_stream("nobody", "s", text("one"))
     await store.write_stream("r", "t", [Part("text", b"one", "k")])
-    assert (await asyncio.wait_for(heard.get(), 5))[:2] == ("r", "t")
+    assert (await asyncio.wait_for(heard.get(), PATIENCE))[:2] == ("r", "t")
     await store.write_stream("r", "t", [Part("text", b"one", "k")])
     await store.write_stream("r", "u", text("one"))
-    assert (await asyncio.wait_for(heard.get(), 5))[:2] == ("r", "u")
+    assert (await asyncio.wait_for(heard.get(), PATIENCE))[:2] == ("r", "u")
 
 
 WRITER = """

@@ -6,6 +6,7 @@ import logging
 import threading
 
 import pytest
+from patience import PATIENCE
 from trail_kit import assert_in_order, wait_until
 
 from holdfast.errors import PayloadError, TrailEnded, TrailLocked, TrailNotFound
@@ -195,7 +196,7 @@ async def test_the_loop_goes_on_while_another_process_holds_the_locks(afolder, f
     for process in (journal, whole):
         assert await asyncio.to_thread(process.line) == "ready"
     waiting = [asyncio.create_task(afolder.start(f"{i}").__aenter__()) for i in range(aio.THREADS + 10)]
-    waiting += [asyncio.create_task(asyncio.wait_for(t.note(f"{i}"), 60)) for i in range(10)]
+    waiting += [asyncio.create_task(asyncio.wait_for(t.note(f"{i}"), PATIENCE)) for i in range(10)]
     await asyncio.to_thread(
         wait_until,
         lambda: any(x.name == "holdfast-trail-lock" for x in threading.enumerate()),
@@ -265,7 +266,7 @@ async def test_a_cancelled_await_ends_at_once_and_its_write_is_whole(afolder, fo
     with pytest.raises(TimeoutError):  # although the lock is still held
         async with asyncio.timeout(0.01):
             await t.note("cancelled")
-    after = asyncio.create_task(asyncio.wait_for(t.note("after"), 60))
+    after = asyncio.create_task(asyncio.wait_for(t.note("after"), PATIENCE))
     await asyncio.sleep(0)
     process.go()
     await after
@@ -325,7 +326,7 @@ def test_a_write_that_nobody_awaits_any_more_outlives_its_loop(folder):
     async def work():
         t = await afolder.start("x")
         trails.append(t)
-        task = asyncio.create_task(asyncio.wait_for(t.note("y"), 60))
+        task = asyncio.create_task(asyncio.wait_for(t.note("y"), PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
@@ -350,5 +351,5 @@ def test_threads_end_with_the_folder(folder):
     threads = asyncio.run(work())
     assert any(thread.name.startswith("holdfast-trail") for thread in threads)
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive()

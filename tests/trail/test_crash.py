@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 
 import pytest
+from patience import PATIENCE
 from trail_kit import Writer, assert_in_order, at_once, index_of, wait_for_a_waiter, wait_until
 
 from holdfast import faults
@@ -254,12 +255,12 @@ def test_a_child_forked_while_a_thread_writes_can_write_on_the_same_handle(folde
     def pause():
         if threading.current_thread() is thread:
             inside.set()
-            leave.wait(30)
+            leave.wait(PATIENCE)
 
     thread = threading.Thread(target=trail.note, args=("parent",))
     faults.arm("trail.append.before", pause)
     thread.start()
-    inside.wait(10)  # the thread holds the handle and the journal's lock
+    inside.wait(PATIENCE)  # the thread holds the handle and the journal's lock
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 from trail_kit import at_once, wait_for_a_waiter, wait_until
 
 from holdfast.errors import TrailError, TrailLocked
@@ -43,7 +44,7 @@ def test_processes_exclude_each_other(path):
         "        import os; n = int(os.pread(fd, 9, 0) or b'0'); os.pwrite(fd, b'%d' % (n + 1), 0)"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, path]) for _ in range(4)]
-    assert [child.wait(60) for child in children] == [0] * 4
+    assert [child.wait(PATIENCE) for child in children] == [0] * 4
     with open(path) as file:
         assert file.read() == "400"
 
@@ -71,7 +72,7 @@ def test_a_lock_that_comes_after_its_waiter_has_left_is_given_back(path):
     with pytest.raises(TrailLocked):
         lock.acquire(path, timeout=0.01)
     lock.release(fd)
-    with lock.locked(path, timeout=5):
+    with lock.locked(path, timeout=PATIENCE):
         pass
     wait_until(lambda: not lock._open, "the last open file to be closed")
 
@@ -132,8 +133,8 @@ def test_a_child_forked_beside_a_waiter_that_gave_up_does_not_keep_the_lock(path
         os.read(read, 1)  # lives on, and does nothing
         os._exit(0)
     try:
-        holder.communicate("go\n", timeout=20)
-        with lock.locked(path, timeout=5):
+        holder.communicate("go\n", timeout=PATIENCE)
+        with lock.locked(path, timeout=PATIENCE):
             pass
     finally:
         os.close(read)
@@ -156,7 +157,7 @@ def test_a_child_of_a_killed_holder_does_not_keep_the_lock(path):
     holder.kill()
     holder.wait()
     os.kill(child, 0)  # it lives
-    with lock.locked(path, timeout=5):
+    with lock.locked(path, timeout=PATIENCE):
         pass
     holder.communicate()  # closes what the child reads, so it ends
 
@@ -175,7 +176,7 @@ def test_an_interrupted_wait_leaves_nothing_behind(path):
         lock.acquire(path, timeout=30)
     thread.join()
     lock.release(fd)
-    with lock.locked(path, timeout=5):
+    with lock.locked(path, timeout=PATIENCE):
         pass
     wait_until(lambda: not lock._open, "the last open file to be closed")
 

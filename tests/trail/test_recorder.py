@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import itertools
 
 import trail_flows
+from patience import PATIENCE
 from trail_flows import Report, everything, three_agents, waits_in_a_chapter
 
 import holdfast as hf
@@ -45,7 +46,7 @@ def journal(folder: TrailFolder, trail_id: str) -> bytes:
 
 async def resume(app: hf.App, token: str) -> None:
     """Send a payload as soon as the hook is open."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not [hook async for hook in app.hooks(token=token)]:
             await asyncio.sleep(0.005)
     await app.resume(token)
@@ -563,7 +564,7 @@ async def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
         try:
             children.append(serve())
             runs = [await app.start(everything, "pages", run_id=f"r{n}") for n in range(3)]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while len(folder.list()) < 3:
                     await asyncio.sleep(0.01)
             children[0].send_signal(signal.SIGKILL)
@@ -572,8 +573,8 @@ async def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
             for run in runs:
                 await resume(app, f"go:{run.id}")
             for run in runs:
-                assert await run.result(timeout=30) == "published pages"
-            async with asyncio.timeout(30):
+                assert await run.result(PATIENCE) == "published pages"
+            async with asyncio.timeout(PATIENCE):
                 while [s.status for s in folder.list()] != ["completed"] * 3:
                     await asyncio.sleep(0.01)
         finally:

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from trail_kit import assert_in_order, at_once, index_of, wait_for_a_waiter, wait_until
 
 from holdfast import faults
@@ -387,12 +388,12 @@ def test_a_start_that_is_taken_back_while_another_indexes_it_leaves_no_ghost(fol
     def replace(source, target):
         if str(target).endswith(".json") and threading.current_thread() is indexer:
             indexing.set()  # it has read the journal, and is about to write the record
-            assert taken_back.wait(10)
+            assert taken_back.wait(PATIENCE)
         real(source, target)
 
     def begin():
         indexer.start()
-        assert indexing.wait(10)
+        assert indexing.wait(PATIENCE)
 
     indexer = threading.Thread(target=folder.list)
     monkeypatch.setattr(os, "replace", replace)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 from holdfast.trail import TrailFolder, journal
 
 WRITERS = Path(__file__).with_name("writers.py")
@@ -63,7 +65,7 @@ class Writer:
         self.process.communicate()
 
 
-def wait_until(look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+def wait_until(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """Look at somebody else's traces until there is something; the only way to wait for it."""
     end = time.monotonic() + seconds
     while not (found := look()):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, logged, of_type, told, types
 
 import holdfast as hf
@@ -72,7 +73,7 @@ async def test_a_workflow_called_in_a_workflow_is_a_run_of_its_own(working):
         return sum(await asyncio.gather(*(leaf(n) for n in range(count))))
 
     run = await working.start(sums, 5, run_id="sums")
-    assert await run.result(20) == 20
+    assert await run.result(PATIENCE) == 20
     children = [r async for r in working.runs(parent="sums")]
     assert sorted(r.id for r in children) == [child_id("sums", "children.leaf", n) for n in range(1, 6)]
     assert {r.status for r in children} == {"completed"}
@@ -85,7 +86,7 @@ async def test_a_workflow_called_in_a_workflow_is_a_run_of_its_own(working):
 
 async def test_parent_and_root_are_known_in_the_run_and_outside(working):
     run = await working.start(top, run_id="t'op")
-    told = await run.result(20)
+    told = await run.result(PATIENCE)
     grandchild = await working.run(told["id"]).info()
     assert told == {"parent": grandchild.parent, "root": "t'op", "id": grandchild.id}
     assert (await working.run(grandchild.parent).info()).parent == "t'op"
@@ -108,10 +109,10 @@ async def test_a_failure_comes_up_as_the_childs_own_exception(working):
     async def careless() -> int:
         return await leaf(-2)
 
-    assert await (await working.start(careful)).result(20) == "card -1"
+    assert await (await working.start(careful)).result(PATIENCE) == "card -1"
     run = await working.start(careless, run_id="careless")
     with pytest.raises(hf.RunFailed) as caught:
-        await run.result(20)
+        await run.result(PATIENCE)
     assert isinstance(caught.value.__cause__, Declined)
     assert "decline" in caught.value.__cause__.remote_traceback, "where it happened, not where it was awaited"
     await sound(working)
@@ -130,13 +131,13 @@ async def test_a_time_out_cancels_the_child_for_good(working):
         return "?"
 
     run = await working.start(impatient, run_id="impatient")
-    assert await run.result(20) == "gave up"
+    assert await run.result(PATIENCE) == "gave up"
     events = await log_of(working, "impatient")
     commands = [e.type for e in events if e.cls == "command"]
     assert commands == ["timer_started", "child_started", "child_cancelled", "run_completed"]
     [child] = [r async for r in working.runs(parent="impatient")]
     with pytest.raises(hf.RunCancelled, match="impatient does not wait"):
-        await working.run(child.id).result(20)
+        await working.run(child.id).result(PATIENCE)
     assert "step_completed" in types(await log_of(working, child.id))
     await sound(working)
 
@@ -159,7 +160,7 @@ async def test_a_parent_that_goes_on_sends_home_the_child_that_it_no_longer_wait
     assert "turns does not wait" in ended.data["reason"]
     assert await run.status() == "running"
     await working.resume("elsewhere", "on we go")
-    assert await run.result(20) == "on we go"
+    assert await run.result(PATIENCE) == "on we go"
     await sound(working)
 
 
@@ -176,10 +177,10 @@ async def test_cancel_goes_down_all_levels(working):
     await told(working.store, lambda: working.store.hooks(), lambda hooks: len(hooks) == 2)
     assert await run.cancel("changed our mind")
     with pytest.raises(hf.RunCancelled):
-        await run.result(20)
+        await run.result(PATIENCE)
     for child in [r async for r in working.runs(root="outer")]:
         with pytest.raises(hf.RunCancelled):
-            await working.run(child.id).result(20)
+            await working.run(child.id).result(PATIENCE)
     await sound(working)
 
 
@@ -199,7 +200,7 @@ async def test_children_of_a_parent_that_ended_are_cancelled(working, how):
         await working.resume("go")
     [child] = [r async for r in working.runs(parent="fails")]
     with pytest.raises(hf.RunCancelled, match="fails"):
-        await working.run(child.id).result(20)
+        await working.run(child.id).result(PATIENCE)
     await sound(working)
 
 
@@ -216,7 +217,7 @@ async def test_children_of_a_parent_that_nobody_holds_are_cancelled_by_the_next_
     [child] = [r async for r in app.runs(parent="alone")]
     async with app.worker():
         with pytest.raises(hf.RunCancelled):
-            await app.run(child.id).result(20)
+            await app.run(child.id).result(PATIENCE)
         await sound(app)
 
 
@@ -232,7 +233,7 @@ async def test_a_cancelled_child_is_an_error_that_says_so(working):
     await told(working.store, lambda: working.store.hooks(), lambda hooks: len(hooks) == 1)
     [child] = [r async for r in working.runs(parent="asks")]
     await working.run(child.id).cancel("not today")
-    assert await run.result(20) == f"not today / child run {child.id} was cancelled: not today"
+    assert await run.result(PATIENCE) == f"not today / child run {child.id} was cancelled: not today"
     await sound(working)
 
 
@@ -243,13 +244,13 @@ async def test_a_detached_child_outlives_its_parent(working):
         return child.id
 
     run = await working.start(lets_go, "later", run_id="lets-go")
-    assert await run.result(20) == "detached"
+    assert await run.result(PATIENCE) == "detached"
     child = working.run("detached")
     info = await child.info()
     assert (info.parent, info.root, info.attributes) == ("lets-go", "lets-go", {"kind": "audit"})
     await told(working.store, lambda: working.store.hooks(), lambda hooks: len(hooks) == 1)
     await working.resume("later", 7)
-    assert await child.result(20) == 7
+    assert await child.result(PATIENCE) == 7
     await sound(working)
 
 
@@ -259,14 +260,14 @@ async def test_a_detached_child_is_started_though_its_parent_did_not_wait(workin
         asyncio.create_task(leaf.start(4, run_id="on-its-own"))
         await asyncio.sleep(0)
 
-    await (await working.start(does_not_wait)).result(20)
+    await (await working.start(does_not_wait)).result(PATIENCE)
     await told(working.store, lambda: working.store.head("on-its-own"), lambda head: head is not None)
-    assert await working.run("on-its-own").result(20) == 8
+    assert await working.run("on-its-own").result(PATIENCE) == 8
     await sound(working)
 
 
 async def test_an_id_of_another_run_is_refused_where_it_is_asked_for(working):
-    await (await working.start(leaf, 1, run_id="taken")).result(20)
+    await (await working.start(leaf, 1, run_id="taken")).result(PATIENCE)
 
     @hf.workflow(name="children.clash")
     async def clash() -> list[str]:
@@ -285,7 +286,7 @@ async def test_an_id_of_another_run_is_refused_where_it_is_asked_for(working):
             said.append(str(error))
         return said
 
-    said = await (await working.start(clash, run_id="clash")).result(20)
+    said = await (await working.start(clash, run_id="clash")).result(PATIENCE)
     assert [text.split(":")[0] for text in said[:2]] == [
         "run 'taken' exists already, and is no child of clash"
     ] * 2
@@ -305,7 +306,7 @@ async def test_bad_arguments_are_told_at_the_call(working):
                 said.append(str(error))
         return said
 
-    assert len(await (await working.start(bad, run_id="bad")).result(20)) == 4
+    assert len(await (await working.start(bad, run_id="bad")).result(PATIENCE)) == 4
     assert [r async for r in working.runs(parent="bad")] == []
 
 
@@ -334,7 +335,7 @@ async def test_another_worker_executes_a_child_that_this_one_does_not_know(app, 
         [child] = await app.store.runs(RunFilter(parent="elsewhere"))
         assert child.status == "pending"
         async with hf.connect(app.store.url) as other, other.worker() as there:
-            assert await run.result(20) == 16
+            assert await run.result(PATIENCE) == 16
             assert there.id != here.id
     await sound(app)
 
@@ -352,10 +353,10 @@ async def test_a_notice_that_is_lost_costs_the_slow_poll_and_no_more(app, monkey
         monkeypatch.setattr(worker, "child_ended", lambda *_: None)
         await app.resume("deaf", 5)
         [child] = [r async for r in app.runs(parent="deaf")]
-        assert await app.run(child.id).result(20) == 5
+        assert await app.run(child.id).result(PATIENCE) == 5
         assert not (await run.info()).ended_at
         monkeypatch.undo()
-        assert await run.result(20) == 5
+        assert await run.result(PATIENCE) == 5
 
 
 async def test_the_store_that_does_not_answer_is_asked_again(memory, monkeypatch):
@@ -385,7 +386,7 @@ async def test_the_store_that_does_not_answer_is_asked_again(memory, monkeypatch
     run = await memory.start(unlucky, run_id="unlucky")
     await told(store, lambda: store.head("unlucky"), lambda head: head.ended is not None)
     monkeypatch.undo()
-    assert await run.result(20) == 6
+    assert await run.result(PATIENCE) == 6
     await sound(memory)
 
 
@@ -413,7 +414,7 @@ async def test_a_thousand_children_cost_twice_what_five_hundred_do(memory, monke
     for count in (100, 1000):
         reads = 0
         run = await memory.start(thousand, count, run_id=f"many-{count}")
-        assert await run.result(60) == count * (count - 1) // 2
+        assert await run.result(PATIENCE) == count * (count - 1) // 2
         assert reads <= 3 * count + 10
         assert (await run.info()).position == 2 * count + 3
 
@@ -428,7 +429,7 @@ async def test_waiting_for_children_takes_no_step_slot(url):
                 return await double(1)
             return sum(await asyncio.gather(tree(depth - 1), tree(depth - 1)))
 
-        assert await (await app.start(tree, 4, run_id="tree")).result(30) == 32
+        assert await (await app.start(tree, 4, run_id="tree")).result(PATIENCE) == 32
         await sound(app)
 
 
@@ -438,7 +439,7 @@ async def test_deep_nesting(memory):
         return 1 + await deep(level - 1) if level else 0
 
     run = await memory.start(deep, 60, run_id="a" * 100)
-    assert await run.result(30) == 60
+    assert await run.result(PATIENCE) == 60
     ids = [r.id async for r in memory.runs(root="a" * 100)]
     assert len(ids) == 61
     assert max(map(len, ids)) <= 200
@@ -456,5 +457,5 @@ async def test_a_run_that_was_dropped_from_memory_hears_of_its_child(app):
         await told(app.store, lambda: app.store.hooks(), lambda hooks: len(hooks) == 4)
         for n in range(4):
             await app.resume(f"t{n}", n)
-        assert [await run.result(20) for run in runs] == [0, 1, 2, 3]
+        assert [await run.result(PATIENCE) for run in runs] == [0, 1, 2, 3]
         await sound(app)

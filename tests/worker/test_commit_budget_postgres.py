@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from patience import PATIENCE
 
 import holdfast as hf
 
@@ -60,7 +61,7 @@ class Counting:
         self.app, self._server, self._sent = app, server, sent
 
     async def run(self, workflow: Any, *args: Any) -> Any:
-        return await (await self.app.start(workflow, *args)).result(timeout=60)
+        return await (await self.app.start(workflow, *args)).result(PATIENCE)
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
         before, sent = await self._server.fetchrow(LOOK), len(self._sent)
@@ -107,7 +108,7 @@ async def test_a_shape_costs_just_its_commits(postgres_url: str, monkeypatch: py
 
         async def answer() -> None:
             await app.resume("budget", 7)
-            assert await waiting.result(timeout=60) == 7
+            assert await waiting.result(PATIENCE) == 7
 
         found["hook"] = await counted.cost(answer)
     assert {name: cost.commits for name, cost in found.items() if name != "gather"} == {

@@ -4,6 +4,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, of_type, told
 
 import holdfast as hf
@@ -57,7 +58,7 @@ async def chain_of(app, first: str) -> list[str]:
 
 async def test_a_run_goes_on_as_a_new_one_with_a_fresh_log(working):
     run = await working.start(countdown, 4, run_id="countdown", attributes={"kind": "count"})
-    total, first, previous, last, parent = await run.result(20)
+    total, first, previous, last, parent = await run.result(PATIENCE)
     chain = await chain_of(working, "countdown")
     assert (total, first, parent) == (10, "countdown", None)
     assert (previous, last, len(chain)) == (chain[-2], chain[-1], 5)
@@ -66,7 +67,7 @@ async def test_a_run_goes_on_as_a_new_one_with_a_fresh_log(working):
         assert_one_end(events)
         assert len(of_type(events, "step_completed")) == 1
         assert (await working.run(run_id).info()).attributes == {"kind": "count"}
-    assert await working.run(chain[2]).result(5) == [total, first, previous, last, parent]
+    assert await working.run(chain[2]).result(PATIENCE) == [total, first, previous, last, parent]
     assert not await run.cancel(), "the chain has ended"
     await sound(working)
 
@@ -77,7 +78,7 @@ async def test_payloads_go_along_in_order_each_once(working):
     await told(working.store, lambda: working.store.hooks(token="collect"), bool)
     for n in range(20):
         await working.resume("collect", n, delivery_id=f"d{n}")
-    assert await run.result(20) == list(range(20))
+    assert await run.result(PATIENCE) == list(range(20))
     chain = await chain_of(working, "collect")
     assert len(chain) == 7
     again = await working.resume("collect", 5, delivery_id="d5")
@@ -100,7 +101,7 @@ async def test_payloads_under_way_while_runs_change_are_neither_lost_nor_doubled
                 await sender.resume("collect", n)
 
         await asyncio.gather(*(send(sender, range(k, 30, 3)) for k, sender in enumerate((app, other, app))))
-        got = await run.result(60)
+        got = await run.result(PATIENCE)
         assert sorted(got) == list(range(30))
         for k in range(3):
             mine = [n for n in got if n % 3 == k]
@@ -120,17 +121,17 @@ async def test_between_the_end_and_the_new_run_a_sender_creates_it(app, monkeypa
         except hf.HookTaken as error:
             return error.owner
 
-    async with app.worker(poll=60):
+    async with app.worker(poll=600):
         run = await app.start(collect, 2, run_id="collect", each=1)
         await told(app.store, lambda: app.store.hooks(token="collect"), bool)
         await app.resume("collect", 1)
         await told(app.store, run.status, lambda status: status == "completed")
         [successor] = [orphan.child for orphan in await app.store.orphans()]
         assert await app.store.head(successor) is None
-        assert await (await app.start(wants_the_token)).result(20) == "collect"
+        assert await (await app.start(wants_the_token)).result(PATIENCE) == "collect"
         sent = await app.resume("collect", 2)
         assert sent.run_id == successor
-        assert await run.result(20) == [1, 2]
+        assert await run.result(PATIENCE) == [1, 2]
         assert await succeed(app.store, "collect") == successor, "again, and it is the same one"
     monkeypatch.undo()
     async with app.worker():
@@ -143,8 +144,8 @@ async def _nothing(_store) -> None:
 
 async def test_who_waits_for_the_result_creates_the_new_run_too(app, monkeypatch):
     monkeypatch.setattr("holdfast.worker.maintain.see_to_orphans", _nothing)
-    async with app.worker(poll=60):
-        assert (await (await app.start(countdown, 3, run_id="c")).result(20))[0] == 6
+    async with app.worker(poll=600):
+        assert (await (await app.start(countdown, 3, run_id="c")).result(PATIENCE))[0] == 6
 
 
 async def test_cancel_follows_the_chain(working):
@@ -154,7 +155,7 @@ async def test_cancel_follows_the_chain(working):
     await told(working.store, run.status, lambda status: status == "completed")
     assert await run.cancel("enough")
     with pytest.raises(hf.RunCancelled, match="enough"):
-        await run.result(20)
+        await run.result(PATIENCE)
     await sound(working)
 
 
@@ -174,7 +175,7 @@ async def test_a_cancel_that_lands_just_before_the_end_reaches_the_new_run(app):
     await app.store.append("once", end, after=2)
     async with app.worker():
         with pytest.raises(hf.RunCancelled, match="stop"):
-            await app.run("once").result(20)
+            await app.run("once").result(PATIENCE)
         await sound(app)
 
 
@@ -190,7 +191,7 @@ async def test_a_parent_waits_for_the_last_of_a_chain(working):
         waits.cancel()
         return "gave up"
 
-    total, _, _, _, above = await (await working.start(parent, run_id="parent")).result(20)
+    total, _, _, _, above = await (await working.start(parent, run_id="parent")).result(PATIENCE)
     assert (total, above) == (6, "parent")
     run = await working.start(gives_up, run_id="gives-up")
     await told(working.store, lambda: working.store.hooks(token="collect"), bool)
@@ -199,10 +200,10 @@ async def test_a_parent_waits_for_the_last_of_a_chain(working):
         working.store, lambda: working.store.runs(RunFilter(parent="gives-up")), lambda rows: len(rows) == 2
     )
     await working.resume("give up")
-    assert await run.result(20) == "gave up"
+    assert await run.result(PATIENCE) == "gave up"
     rows = [r async for r in working.runs(parent="gives-up")]
     with pytest.raises(hf.RunCancelled):
-        await working.run(rows[0].id).result(20)
+        await working.run(rows[0].id).result(PATIENCE)
     await sound(working)
 
 
@@ -225,8 +226,8 @@ async def test_what_does_not_go_along(working):
             hf.continue_as_new(0)
 
     run = await working.start(leaves, 1, run_id="leaves")
-    assert await run.result(20) == "done"
+    assert await run.result(PATIENCE) == "done"
     [child] = [r async for r in working.runs(workflow="continue.waits")]
     with pytest.raises(hf.RunCancelled):
-        await working.run(child.id).result(20)
+        await working.run(child.id).result(PATIENCE)
     await sound(working)

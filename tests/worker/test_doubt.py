@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, logged, of_type
 
 import holdfast as hf
@@ -73,7 +74,7 @@ async def drive(app: App, count: int) -> None:
     for value in (100, 200):
         await asyncio.gather(*(app.resume(f"doubt-{n}", value) for n in range(count)))
     for run in runs:
-        assert await run.result(20) == RESULT
+        assert await run.result(PATIENCE) == RESULT
 
 
 def assert_sound(events, deciders=1):
@@ -142,8 +143,9 @@ async def one_step() -> int:
     return await work(1)
 
 
-async def test_an_end_whose_answer_is_lost_is_told_at_once(url):
-    """L12: whoever waits for the result does not wait for the slow look, which comes after 5 s."""
+async def test_an_end_whose_answer_is_lost_is_told_at_once(url, monkeypatch):
+    """L12: whoever waits for the result does not wait for the slow look."""
+    monkeypatch.setattr("holdfast.ends._LOOK_AGAIN", 10 * PATIENCE)
     async with hf.connect(url) as app, app.worker():
         run = await app.start(one_step)  # its next commit is the end
 
@@ -152,7 +154,7 @@ async def test_an_end_whose_answer_is_lost_is_told_at_once(url):
             faults.fail()
 
         faults.arm("store.commit.after", once)
-        assert await run.result(timeout=3) == 1
+        assert await run.result(PATIENCE) == 1
         assert not faults.is_armed("store.commit.after")
         assert_one_end(await log_of(app, run.id))
 
@@ -186,7 +188,7 @@ async def test_a_store_that_fails_before_or_after_its_commit(url):
             for n in range(6):
                 await insist(lambda n=n, v=value: app.resume(f"doubt-{n}", v, delivery_id=f"{n}-{v}"))
         for run in runs:
-            assert await run.result(20) == RESULT
+            assert await run.result(PATIENCE) == RESULT
         faults.disarm()
         assert failed > 10
         for n in range(6):
@@ -286,7 +288,7 @@ async def two_deciders(url: str, seed: int, runs: int) -> tuple[int, int]:
                 return accepted
 
             paid = await asyncio.gather(*(pay(name) for name in names))
-            received = [await handle.result(20) for handle in handles]
+            received = [await handle.result(PATIENCE) for handle in handles]
             refusals = one.refusals + other.refusals
         for name, accepted, got in zip(names, paid, received, strict=True):
             events = await log_of(first, name)
@@ -343,7 +345,7 @@ async def test_two_deciders_that_both_wait_for_one_retry(url):
             for run in runs:
                 await logged(first, run.id, "step_retried")
                 other.wake(run.id, "doubt.retries")
-            assert [await run.result(20) for run in runs] == [1] * 10
+            assert [await run.result(PATIENCE) for run in runs] == [1] * 10
         for run in runs:
             events = await log_of(first, run.id)
             assert_one_end(events, deciders=2)
@@ -363,7 +365,7 @@ async def test_two_workers_that_both_take_up_a_started_attempt(url):
             await logged(one_app, run.id, "hook_opened")
             for value in (100, 200):
                 await one_app.resume("claimed", value)
-            assert await other_app.run(run.id).result(20) == RESULT
+            assert await other_app.run(run.id).result(PATIENCE) == RESULT
         assert_sound(await log_of(one_app, run.id), deciders=2)
 
 
@@ -406,10 +408,10 @@ async def test_a_last_attempt_is_lost_only_when_its_worker_is(url, monkeypatch, 
             if dies:
                 await first.store.discharge(holder.id)
                 with pytest.raises(hf.RunFailed, match="StepLost"):
-                    await second.run(run.id).result(20)
+                    await second.run(run.id).result(PATIENCE)
             gate.set()
             if not dies:
-                assert await second.run(run.id).result(20) == "done"
+                assert await second.run(run.id).result(PATIENCE) == "done"
     assert bodies == {("once/doubt.once#1", 1): 1}
 
 

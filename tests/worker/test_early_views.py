@@ -8,6 +8,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from patience import PATIENCE
 from worker_kit import Gate, log_of, logged, of_type, told
 
 import holdfast as hf
@@ -38,7 +39,7 @@ async def held(gate: int) -> str:
 async def starts(token: str) -> str:
     hook = hf.hook(token)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await hook
     except TimeoutError:
         loser = asyncio.create_task(work("late"))  # the same key as below: the first of its name
@@ -53,7 +54,7 @@ async def guards(token: str, gate: int) -> str:
     hook = hf.hook(token)
     guarded = asyncio.create_task(held(gate))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await hook
     except TimeoutError:
         guarded.cancel()
@@ -96,7 +97,7 @@ async def payload_lands_first(url, workflow, *args):
 async def test_a_step_is_not_unwanted_because_another_view_did_not_want_it():
     """L5, R-04: a step that an early view started and cancelled is, after the replay, another call."""
     async with payload_lands_first("memory://early-starts", starts) as (app, run):
-        assert await run.result(5) == "in time"
+        assert await run.result(PATIENCE) == "in time"
         assert bodies == ["in time"]
         assert of_type(await log_of(app, run.id), "step_failed") == []
 
@@ -107,7 +108,7 @@ async def test_a_body_is_not_interrupted_by_a_view_that_the_log_does_not_bear_ou
     waiting = Gate()
     async with payload_lands_first("memory://early-guards", guards, gate) as (app, run):
         waiting.open.set()
-        assert await run.result(5) == "held"
+        assert await run.result(PATIENCE) == "held"
         assert bodies == ["begun", "done"]
         assert of_type(await log_of(app, run.id), "step_failed") == []
 
@@ -137,4 +138,4 @@ async def test_a_run_that_is_given_to_a_worker_while_it_tries_to_start_it_is_gon
         app.store.submit = submit
         for request, how in held:
             submit(request, **how)
-        assert await (await start).result(10) == 42
+        assert await (await start).result(PATIENCE) == 42

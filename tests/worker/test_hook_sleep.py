@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 import pytest
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, of_type
 
 import holdfast as hf
@@ -73,7 +74,7 @@ async def test_hook_sleep(url, senders, record_property):
         runs = await asyncio.gather(*(app.start(hook_sleep, name, run_id=name) for name in names))
         await asyncio.sleep(FIRE_AFTER_MS / 1000)  # the stress's own parameter
         answers = await asyncio.gather(*(fire(sender, name) for name in names))
-        results = await asyncio.gather(*(run.result(30) for run in runs))
+        results = await asyncio.gather(*(run.result(PATIENCE) for run in runs))
         seconds = time.perf_counter() - begun
         accepted = read = unread = 0
         for name, (taken, refused), drained in zip(names, answers, results, strict=True):

@@ -9,6 +9,7 @@ import asyncio
 import gc
 
 import pytest
+from patience import PATIENCE
 from worker_kit import logged
 
 import holdfast as hf
@@ -49,7 +50,7 @@ async def test_a_run_that_is_let_go_while_its_log_is_read_is_not_replayed(monkey
 
         monkeypatch.setattr(app.store, "read", slowly)
         worker.wake(run.id, "let-go.waits")
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), PATIENCE)
         worker.deposed()
         go_on.set()
         while worker._tasks:

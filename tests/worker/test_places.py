@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, logged, of_type
 
 import holdfast as hf
@@ -69,7 +70,7 @@ async def test_a_run_begins_no_more_than_there_is_room_for(app):
         run = await app.start(wide, "a", 200)
         assert len(await logged(app, run.id, "step_started", 5)) > 200
         gates["a"].set()
-        assert await run.result(20) == sum(range(200))
+        assert await run.result(PATIENCE) == sum(range(200))
     events = await log_of(app, run.id)
     assert_one_end(events)
     assert most_at_once(events) == 5
@@ -79,7 +80,7 @@ async def test_a_run_begins_no_more_than_there_is_room_for(app):
 async def test_retries_wait_for_a_place_too(app):
     async with app.worker(concurrency=3):
         run = await app.start(again, 30)
-        assert await run.result(20) == sum(range(30))
+        assert await run.result(PATIENCE) == sum(range(30))
     events = await log_of(app, run.id)
     assert len(of_type(events, "step_started")) == 60
     assert most_at_once(events) == 3
@@ -97,8 +98,8 @@ async def test_a_run_with_one_step_goes_before_the_next_of_many(app):
         await logged(app, single.id, "step_started")
         ahead = running.index("single 0")
         gates["single"].set()
-        assert await single.result(20) == 0
-        assert await crowd.result(20) == sum(range(100))
+        assert await single.result(PATIENCE) == 0
+        assert await crowd.result(PATIENCE) == sum(range(100))
     assert ahead <= 10
 
 
@@ -106,10 +107,10 @@ async def test_steps_that_nobody_waits_for_leave_the_line(app):
     """Their await was cancelled before they had begun: they never run, and give no place away."""
     async with app.worker(concurrency=2) as worker:
         run = await app.start(gives_up, "x", 50)
-        assert await run.result(20) == "gave up"
+        assert await run.result(PATIENCE) == "gave up"
         assert len(running) == 2
         gates["y"].set()
-        assert await (await app.start(wide, "y", 10)).result(20) == sum(range(10))
+        assert await (await app.start(wide, "y", 10)).result(PATIENCE) == sum(range(10))
         assert worker.places._taken == 0
     events = await log_of(app, run.id)
     assert_one_end(events)

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from worker_kit import Gate, assert_one_end, log_of, logged, of_type
 
 import holdfast as hf
@@ -63,7 +64,7 @@ async def test_a_queue_holds_its_limit_over_two_workers_and_all_is_done(url):
     """H-12: 5 runs of 10 steps each, two workers with room for a hundred: never more than two at once."""
     async with hf.connect(url) as one, hf.connect(url) as two, one.worker(), two.worker():
         runs = [await (one, two)[n % 2].start(film, 10) for n in range(5)]
-        assert [await run.result(20) for run in runs] == [45] * 5
+        assert [await run.result(PATIENCE) for run in runs] == [45] * 5
         events = [event for run in runs for event in await log_of(one, run.id)]
         starts = of_type(events, "step_started")
         assert len(starts) == 50
@@ -81,12 +82,12 @@ async def test_a_worker_of_queues_alone_runs_steps_and_no_runs(url):
         gpu.worker(queues=["queues.two"], runs=False) as server,
     ):
         run = await runs.start(film, 3)
-        assert await run.result(20) == 3
+        assert await run.result(PATIENCE) == 3
         workers = {event.data["worker"] for event in of_type(await log_of(runs, run.id), "step_started")}
         assert workers == {server.id}
         assert (await runs.store.head(run.id)).owner is None
         other = await gpu.start(film, 2)  # started where no run is advanced
-        assert await other.result(20) == 1
+        assert await other.result(PATIENCE) == 1
 
 
 async def test_without_a_worker_for_its_queue_a_step_waits(url):
@@ -96,7 +97,7 @@ async def test_without_a_worker_for_its_queue_a_step_waits(url):
         [row] = await app.store.queues()
         assert (row.name, row.waiting, row.running) == ("queues.two", 1, 0)
         async with hf.connect(url) as other, other.worker(queues=["queues.two"], runs=False):
-            assert await run.result(20) == 0
+            assert await run.result(PATIENCE) == 0
 
 
 @hf.step(name="queues.letter", queue="queues.keyed", limit_key=lambda to, _n: to)
@@ -114,7 +115,7 @@ async def post(people: list[str], each: int) -> int:
 
 async def test_one_at_a_time_for_each_key(working):
     run = await working.start(post, ["ana", "ben", "cy"], 4)
-    assert await run.result(20) == 12
+    assert await run.result(PATIENCE) == 12
     assert set(most.values()) == {1}
     for who in ("ana", "ben", "cy"):
         assert [n for to, n in order if to == who] == [0, 1, 2, 3]
@@ -135,7 +136,7 @@ async def test_the_important_ones_go_first(url):
         run = await app.start(ward, [1, 9, 5, 9, 0])
         await logged(app, run.id, "step_scheduled", 5)
         async with hf.connect(url) as other, other.worker(runs=False):
-            await run.result(20)
+            await run.result(PATIENCE)
     assert order == [9, 9, 5, 1, 0]
 
 
@@ -153,7 +154,7 @@ async def test_a_rate_is_held_and_the_rest_is_not_forgotten(working):
     """Nobody sends news when time has passed: the worker asks again by itself."""
     begun = asyncio.get_running_loop().time()
     run = await working.start(pace, 5)
-    await run.result(20)
+    await run.result(PATIENCE)
     assert order[2] - begun >= 0.2
     assert order[4] - begun >= 0.4
 
@@ -173,10 +174,10 @@ async def tries(good: int) -> int:
 
 async def test_attempts_of_a_queued_step_are_retried_and_counted(working):
     run = await working.start(tries, 3)
-    assert await run.result(20) == order.pop() == 3
+    assert await run.result(PATIENCE) == order.pop() == 3
     run = await working.start(tries, 9)
     with pytest.raises(hf.RunFailed) as caught:
-        await run.result(20)
+        await run.result(PATIENCE)
     assert str(caught.value.__cause__) == "attempt 3"
     assert_one_end(await log_of(working, run.id))
     await assert_proven(working)
@@ -221,19 +222,19 @@ async def test_a_step_that_nobody_waits_for_is_interrupted_wherever_it_runs(url)
         other.worker(runs=False),
     ):
         first = await app.start(called_off, "first")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await gates["first"].come.wait()
         second = await app.start(impatient, "second", 600)
         await app.resume("queues:first", "never mind")
-        assert await first.result(20) == "never mind"
-        assert await second.result(20) == "second"
+        assert await first.result(PATIENCE) == "never mind"
+        assert await second.result(PATIENCE) == "second"
     assert order == ["begun first", "interrupted first", "begun second"]
 
 
 async def test_a_step_that_nobody_waits_for_leaves_the_queue(url):
     async with hf.connect(url) as app, app.worker(queues=[]):
         run = await app.start(impatient, "never", 0.01)
-        assert await run.result(20) == "too late"
+        assert await run.result(PATIENCE) == "too late"
         assert await app.store.queues() == []
 
 
@@ -246,10 +247,10 @@ async def test_a_run_that_ends_takes_its_steps_with_it(url):
     ):
         gates["gone"] = Gate()
         run = await app.start(impatient, "gone", 600)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await gates["gone"].come.wait()
         await run.terminate("enough")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "interrupted gone" not in order:
                 await asyncio.sleep(0.005)
 
@@ -262,7 +263,7 @@ async def test_a_worker_that_leaves_finishes_what_it_runs_and_the_rest_goes_to_o
             await leaving.__aenter__()
             gates.update((f"r{n}", Gate()) for n in range(3))
             runs = [await app.start(impatient, f"r{n}", 600) for n in range(3)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await gates["r0"].come.wait()
             stopping = asyncio.ensure_future(leaving.__aexit__(None, None, None))
             await asyncio.sleep(0)
@@ -271,7 +272,7 @@ async def test_a_worker_that_leaves_finishes_what_it_runs_and_the_rest_goes_to_o
         async with hf.connect(url) as third, third.worker(runs=False):
             for n, run in enumerate(runs):
                 gates[f"r{n}"].open.set()
-                assert await run.result(20) == f"r{n}"
+                assert await run.result(PATIENCE) == f"r{n}"
             attempts = [len(of_type(await log_of(app, run.id), "step_started")) for run in runs]
     assert attempts == [1, 1, 1]
 
@@ -303,4 +304,4 @@ async def wrong() -> str:
 
 async def test_a_limit_key_of_the_wrong_kind_is_told_at_the_call(working):
     run = await working.start(wrong)
-    assert "expected limit_key to be 1–255 characters, got 5" in await run.result(20)
+    assert "expected limit_key to be 1–255 characters, got 5" in await run.result(PATIENCE)

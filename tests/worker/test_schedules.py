@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from patience import PATIENCE
 from worker_kit import told
 
 import holdfast as hf
@@ -57,7 +58,7 @@ async def started(app, *dues):
     names = sorted(f"sched.report@{due}" for due in dues)
     found = await told(app.store, lambda: runs_of(app), lambda ids: len(ids) >= len(names))
     assert found == names
-    return [await app.run(run).result(20) for run in names]
+    return [await app.run(run).result(PATIENCE) for run in names]
 
 
 async def row(app, enough=lambda _row: True) -> ScheduleRow:
@@ -208,7 +209,7 @@ async def test_a_worker_that_cannot_go_on_leaves_it_to_itself_and_others(url, cl
 
         faults.arm(point, fail)
         clock.jump()
-        await asyncio.wait_for(failed.wait(), 20)
+        await asyncio.wait_for(failed.wait(), PATIENCE)
         await asyncio.sleep(0)
         clock.advance(1)
         await settled(app, "2026-03-28T09:00:00Z")
@@ -255,7 +256,7 @@ async def test_a_run_that_somebody_started_under_the_id_is_the_run(url, clock, s
     assert run_id_of("sched.report", micros(due)) == f"sched.report@{due}"
     async with hf.connect(url, clock=clock) as app, app.worker():
         mine = await app.start(report, run_id=f"sched.report@{due}")
-        assert await mine.result(20) == ""
+        assert await mine.result(PATIENCE) == ""
         clock.jump()
         await settled(app, due)
         assert await runs_of(app) == [mine.id]
@@ -297,7 +298,7 @@ async def test_a_scheduled_run_that_continues_keeps_its_due_time(memory_url, clo
         async with hf.connect(memory_url, clock=clock) as app, app.worker():
             clock.jump()
             await told(app.store, lambda: runs_of(app), bool)
-            result = await app.run("sched.report@2026-03-28T09:00:00Z").result(20)
+            result = await app.run("sched.report@2026-03-28T09:00:00Z").result(PATIENCE)
             assert result == "2026-03-28 09:00:00+00:00"
     finally:
         workflows._known.pop("sched.report")

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from worker_kit import Gate, assert_one_end, log_of, logged, of_type, types
 
 import holdfast as hf
@@ -27,14 +28,14 @@ def _fresh():
 
 async def result(app, workflow, *args, **kwargs):
     run = await app.start(workflow, *args, **kwargs)
-    return await run.result(10)
+    return await run.result(PATIENCE)
 
 
 async def failure(app, workflow, *args, **kwargs):
     """The original exception of a run that must fail, and its log."""
     run = await app.start(workflow, *args, **kwargs)
     with pytest.raises(hf.RunFailed) as caught:
-        await run.result(10)
+        await run.result(PATIENCE)
     return caught.value.__cause__, await log_of(app, run.id)
 
 
@@ -159,7 +160,7 @@ async def informed() -> list[dict[str, Any]]:
 
 async def test_a_step_knows_its_run_key_and_attempt(working):
     run = await working.start(informed, run_id="informed")
-    first, second, third = await run.result(10)
+    first, second, third = await run.result(PATIENCE)
     assert {i["attempt"] for i in (first, second)} == {3}
     assert third["attempt"] == 2
     assert {i["run"] for i in (first, second, third)} == {"informed"}
@@ -194,7 +195,7 @@ async def tries(succeed_at: int) -> int:
 async def test_retries_wait_for_the_delay_that_the_log_names(working):
     """H-07: each attempt is recorded before its body, each delay with the failure that caused it."""
     run = await working.start(tries, 4)
-    assert await run.result(10) == 4
+    assert await run.result(PATIENCE) == 4
     assert bodies["flaky"] == 4
     events = await log_of(working, run.id)
     starts, retried = of_type(events, "step_started"), of_type(events, "step_retried")
@@ -265,7 +266,7 @@ async def patient() -> int:
 
 async def test_retry_after_is_honoured_instead_of_the_backoff(working):
     run = await working.start(patient)
-    assert await run.result(5) == 2
+    assert await run.result(PATIENCE) == 2
     events = await log_of(working, run.id)
     failed, again = of_type(events, "step_retried")[0], of_type(events, "step_started")[1]
     assert failed.data["delay"] == 0.15
@@ -354,7 +355,7 @@ async def test_whatever_a_step_raises_is_its_own_affair(memory, what, sync):
     said = await result(memory, survives, what, sync)
     assert said == ("RuntimeError" if what == "stop" else type(RAISED[what]).__name__)
     gate.open.set()
-    assert await neighbour.result(5) == "neighbour"
+    assert await neighbour.result(PATIENCE) == "neighbour"
 
 
 # ---- time-outs and heartbeats
@@ -389,7 +390,7 @@ sync_gate = threading.Event()
 
 @hf.step(name="steps.slow-sync", timeout=0.05, retries=0)
 def slow_sync() -> None:
-    sync_gate.wait(20)
+    sync_gate.wait(PATIENCE)
 
 
 @hf.workflow(name="steps.times-out-sync")
@@ -506,7 +507,7 @@ async def test_a_step_whose_await_is_cancelled_is_interrupted_and_the_run_goes_o
     run = await working.start(gives_up, "given up")
     await gate.come.wait()
     await working.resume("give up given up")
-    assert await run.result(5) == "went on"
+    assert await run.result(PATIENCE) == "went on"
     events = await logged(working, run.id, "step_failed")
     assert bodies["given up cancelled"] == 1
     assert of_type(events, "step_failed")[0].data["error"]["type"].endswith("CancelledError")
@@ -598,7 +599,7 @@ async def test_a_cancel_that_comes_while_the_start_is_being_committed(memory_url
         await app.resume("go")
         if not late:
             submit(request, **how)
-        assert await run.result(5) == "done"
+        assert await run.result(PATIENCE) == "done"
         await logged(app, run.id, "step_failed")
         assert worker.executor.busy == 0
         assert_one_end(await log_of(app, run.id))
@@ -623,7 +624,7 @@ async def test_a_step_that_waits_for_its_next_attempt_can_be_cancelled(working):
     run = await working.start(cancels_a_retry)
     await logged(working, run.id, "step_retried")
     await working.resume("stop trying")
-    assert await run.result(5) == "stopped"
+    assert await run.result(PATIENCE) == "stopped"
     assert bodies["never well"] == 1
 
 
@@ -654,7 +655,7 @@ async def test_a_body_that_finishes_in_spite_of_its_cancellation_is_recorded_and
     await working.resume("cancel stubborn")
     await logged(working, run.id, "step_completed")
     await working.resume("end stubborn")
-    assert await run.result(5) == "cancelled"
+    assert await run.result(PATIENCE) == "cancelled"
 
 
 # ---- bounds
@@ -715,7 +716,7 @@ async def test_ten_slots_for_many_runs_together(memory_url):
     running = most = 0
     async with hf.connect(memory_url) as app, app.worker(concurrency=10):
         runs = await asyncio.gather(*(app.start(storm, 20, False) for _ in range(40)))
-        assert [await run.result(10) for run in runs] == [190] * 40
+        assert [await run.result(PATIENCE) for run in runs] == [190] * 40
         assert 0 < most <= 10
         assert bodies["counted"] == 800
 

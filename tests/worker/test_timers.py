@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from patience import PATIENCE
 from worker_kit import assert_one_end, log_of, logged, of_type, types
 
 import holdfast as hf
@@ -74,7 +75,7 @@ async def test_overshoot(url, record_property):
     async with hf.connect(url) as app, app.worker():
         runs = [await app.start(sleeper, 0.02 + n / 100, f"s{n}") for n in range(40)]
         for run in runs:
-            await run.result(10)
+            await run.result(PATIENCE)
         over = []
         for run in runs:
             events = await log_of(app, run.id)
@@ -127,13 +128,13 @@ async def test_a_timer_that_was_due_first_fires_first_however_long_its_log_takes
             if run == second.id:
                 answered.set()
             else:
-                await asyncio.wait_for(answered.wait(), 30)
+                await asyncio.wait_for(answered.wait(), PATIENCE)
             return events
 
         monkeypatch.setattr(app.store, "read", slow_for_the_first)
         async with app.worker():
-            assert await second.result(30) == "second"
-            assert await first.result(30) == "first"
+            assert await second.result(PATIENCE) == "second"
+            assert await first.result(PATIENCE) == "first"
     assert woke == ["first", "second"]
 
 
@@ -147,7 +148,8 @@ async def test_every_kind_of_sleep_tells_the_logs_time(url):
             clock.jump()
             await logged(app, run.id, "timer_fired", fired + 1)
         days = [
-            (moment - datetime(2026, 1, 1, tzinfo=UTC)) / timedelta(days=1) for moment in await run.result(5)
+            (moment - datetime(2026, 1, 1, tzinfo=UTC)) / timedelta(days=1)
+            for moment in await run.result(PATIENCE)
         ]
         assert days == [0, 2, 2, 4]
 
@@ -161,7 +163,7 @@ async def test_two_sleeps_with_one_deadline_both_fire(url):
             await logged(app, run.id, "timer_started", 2)
         clock.advance(60)
         for run in runs:
-            assert await run.result(10) == 2
+            assert await run.result(PATIENCE) == 2
             events = await log_of(app, run.id)
             assert types(events).count("timer_fired") == 2
             assert_one_end(events)
@@ -173,7 +175,7 @@ async def test_thousands_of_timers_in_one_run(url):
         run = await app.start(many, 3000, 60.0)
         await logged(app, run.id, "timer_started", 3000)
         clock.advance(61)
-        assert await run.result(20) == 3000
+        assert await run.result(PATIENCE) == 3000
         assert len(worker.agenda) == 0
         assert types(await log_of(app, run.id)).count("timer_fired") == 3000
 
@@ -184,14 +186,14 @@ async def test_thousands_of_runs_that_sleep(memory_url):
         runs = await asyncio.gather(*(app.start(sleeper, 60.0, "n") for _ in range(2000)))
         clock.advance(60)
         for run in runs:
-            assert await run.result(20) == "n"
+            assert await run.result(PATIENCE) == "n"
         assert len(woke) == 2000
 
 
 async def test_time_outs_that_were_not_needed_leave_nothing_behind(memory):
     """A three-day watchdog around each of many short waits must not fill the memory."""
     run = await memory.start(watchdog, 500)
-    assert await run.result(20) == 500
+    assert await run.result(PATIENCE) == 500
     assert await memory.timers() == []
 
 
@@ -226,7 +228,7 @@ async def test_a_hook_and_a_timer_that_come_together_have_one_order_for_ever(url
         await app.resume("race", "in time")
         clock.advance(3600)  # the payload is in the log; the timer is due too, and has not fired
         async with app.worker():
-            assert await run.result(5) == "in time"
+            assert await run.result(PATIENCE) == "in time"
 
 
 # ---- a quiet system

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from patience import PATIENCE
+
 from holdfast.client import App
 from holdfast.events import ENDS, Event
 from holdfast.store import Store
-
-PATIENCE = 20.0
-"""Seconds after which a test that waits for something gives up."""
 
 
 async def logged(app: App, run_id: str, type_: str, count: int = 1) -> list[Event]:

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from typing import Any
 
+from patience import PATIENCE
+
 import holdfast as hf
 from holdfast.clock import Clock
 from holdfast.server import Settings, serving
@@ -45,14 +47,14 @@ class ServerThread:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the server did not stop"
         if self._error is not None:
             raise self._error
 
     def run(self, work: Any) -> Any:
         """A coroutine on the server's own loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
 
 async def lines_of(stream: Any) -> Any:

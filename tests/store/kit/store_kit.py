@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 from holdfast.events import Draft, Event, fold, new
 from holdfast.store import Store
 from holdfast.store.rows import WorkerRow
@@ -149,7 +151,8 @@ async def assert_sound(store: Store, run: str) -> list[Event]:
 
 def child(source, *arguments, **options):
     """A Python process with the builders at hand."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    kits = (Path(__file__).parent, Path(__file__).parents[2] / "kit")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, kits))}
     command = [*options.pop("prefix", ()), sys.executable, "-c", source, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options
@@ -157,6 +160,6 @@ def child(source, *arguments, **options):
 
 
 def finished(process):
-    out, _ = process.communicate(timeout=50)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out
     return out
