@@ -14,7 +14,7 @@ help:
 	@echo 'make docs               write the generated pages of docs/ anew'
 	@echo 'make simulate [SEEDS=n] whole deployments from many seeds, in simulated trouble'
 	@echo 'make mutants [SECONDS=n] take protections out, one by one, and see that a test notices'
-	@echo 'make scenarios [COUNT=n] generated workflows in trouble on real SQLite and PostgreSQL'
+	@echo 'make scenarios [COUNT=n] generated workflows in trouble on real SQLite and PostgreSQL, call by call too'
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
 	@echo 'make bench              what it costs here: a quarter of an hour (holdfast bench: a minute)'
@@ -77,6 +77,8 @@ COUNT ?= 100
 .PHONY: scenarios
 scenarios: $(READY)
 	@HOLDFAST_SCENARIOS=$(COUNT) $(BIN)/python -m pytest -q -n auto tests/laws/test_workers.py
+	@$(BIN)/python proof/simulate.py --store sqlite --seeds $(COUNT)
+	@$(BIN)/python proof/simulate.py --store postgres --seeds $(COUNT)
 
 .PHONY: interleavings
 interleavings: $(READY)

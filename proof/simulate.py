@@ -5,37 +5,69 @@
     python proof/simulate.py --seed 23 --trace       one seed, with its trace
     python proof/simulate.py --shrink 23             one seed, made small: the command that repeats what is left
     python proof/simulate.py --case '{"seed": …}'    what is left of a seed, with its trace (or @FILE)
+    python proof/simulate.py --store sqlite --seeds 100   the same deployments on a real file, or on a PostgreSQL
 
-A sweep shrinks the first seed that finds a problem. Exit code 1 where a seed found one.
+A sweep shrinks the first seed that finds a problem (in memory). Exit code 1 where a seed found one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "simulation"))
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path[:0] = [str(Path(__file__).parent), str(TESTS / "simulation"), str(TESTS / "kit")]
 
 import msgspec
 from scenarios import Case, drawn, generated, played, scenario_of, shrunk, statements
 
 from holdfast.testing.simulation import Report
+from holdfast.testing.simulation.store import Site
 
 TOTAL = ("calls", "befallen", "statuses", "events")
+STORES = ("memory", "sqlite", "postgres")
+site: Site | None = None
+"""Where this process has its runs; None: each seed in a memory of its own."""
+
+
+@contextlib.contextmanager
+def stored(store: str) -> Iterator[None]:
+    """Have the runs there, meanwhile."""
+    global site
+    with contextlib.ExitStack() as stack:
+        if store == "sqlite":
+            from sites import SqliteSite
+
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            site = stack.enter_context(contextlib.closing(SqliteSite(Path(folder))))
+        elif store == "postgres":
+            import postgres_kit
+            from sites import PostgresSite
+
+            databases = postgres_kit.databases()
+            stack.callback(databases.remove)
+            site = stack.enter_context(contextlib.closing(PostgresSite(databases.fresh())))
+        try:
+            yield
+        finally:
+            site = None
 
 
 def play(seed: int) -> Report:
     """One seed."""
     be_quiet()
-    return played(generated(seed), seed)
+    return played(generated(seed), seed, None if site is None else site.emptied())
 
 
 def be_quiet() -> None:
@@ -51,7 +83,7 @@ def outcome(seed: int) -> tuple[int, list[str], dict[str, Any]]:
 
 def show(case: Case, *, trace: bool) -> int:
     be_quiet()
-    report = played(scenario_of(case), case.seed)
+    report = played(scenario_of(case), case.seed, None if site is None else site.emptied())
     if trace:
         print("\n".join(report.trace))
     print(
@@ -86,42 +118,46 @@ def make_small(seed: int) -> int:
     return 1
 
 
-def sweep(first: int, count: int, processes: int) -> int:
-    begun, calls, bad = time.monotonic(), 0, list[int]()
-    befallen: Counter[str] = Counter()
-    statuses: Counter[str] = Counter()
-    events: Counter[str] = Counter()
-    with multiprocessing.Pool(processes) as pool:
+class Sum:
+    """What the seeds of a sweep have come to."""
+
+    def __init__(self) -> None:
+        self.bad: list[int] = []
+        self.calls = 0
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in TOTAL[1:]}
+
+    def add(self, seed: int, problems: list[str], totals: dict[str, Any]) -> None:
+        self.calls += totals["calls"]
+        for name, counter in self.counts.items():
+            counter.update(totals[name])
+        if problems:
+            self.bad.append(seed)
+            print(f"\nseed {seed}: {problems[0]}", flush=True)
+
+
+def sweep(first: int, count: int, processes: int, store: str) -> int:
+    begun, total = time.monotonic(), Sum()
+    with contextlib.ExitStack() as stack:
         seeds = range(first, first + count)
-        for done, (seed, problems, totals) in enumerate(
-            pool.imap_unordered(outcome, seeds, chunksize=4), start=1
-        ):
-            calls += totals["calls"]
-            befallen.update(totals["befallen"])
-            statuses.update(totals["statuses"])
-            events.update(totals["events"])
-            if problems:
-                bad.append(seed)
-                print(f"\nseed {seed}: {problems[0]}\n  repeat it: python proof/simulate.py --seed {seed}")
-            bar(done, count, len(bad), begun)
+        if store == "memory":
+            pool = stack.enter_context(multiprocessing.Pool(processes))
+            outcomes = pool.imap_unordered(outcome, seeds, chunksize=4)
+        else:
+            stack.enter_context(stored(store))
+            outcomes = map(outcome, seeds)  # type: ignore[assignment]
+        for done, one in enumerate(outcomes, start=1):
+            total.add(*one)
+            bar(done, count, len(total.bad), begun)
     print(file=sys.stderr)
-    result = {
-        "seeds": count,
-        "first": first,
-        "bad": sorted(bad),
-        "calls": calls,
-        "faults": sum(befallen.values()),
-    }
-    print(
-        json.dumps(
-            result
-            | {"befallen": dict(befallen), "runs": dict(statuses), "events": dict(events)}
-            | {"s": round(time.monotonic() - begun)}
-        )
-    )
-    if bad:
-        make_small(min(bad))
-    return 1 if bad else 0
+    befallen, statuses, events = total.counts.values()
+    result = {"store": store, "seeds": count, "first": first, "bad": sorted(total.bad), "calls": total.calls}
+    result |= {"faults": befallen.total(), "befallen": befallen, "runs": statuses, "events": events}
+    print(json.dumps(result | {"s": round(time.monotonic() - begun)}))
+    for seed in total.bad:
+        print(f"repeat it: python proof/simulate.py --store {store} --seed {seed} --trace")
+    if total.bad and store == "memory":
+        make_small(min(total.bad))
+    return 1 if total.bad else 0
 
 
 def bar(done: int, count: int, bad: int, begun: float) -> None:
@@ -145,6 +181,7 @@ def main() -> int:
     parser.add_argument("--shrink", type=int)
     parser.add_argument("--case")
     parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--store", choices=STORES, default="memory")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     given = parser.parse_args()
     if given.shrink is not None:
@@ -153,8 +190,9 @@ def main() -> int:
         text = Path(given.case[1:]).read_text() if given.case.startswith("@") else given.case
         return show(msgspec.json.decode(text, type=Case), trace=True)
     if given.seed is not None:
-        return show(drawn(given.seed), trace=given.trace)
-    return sweep(given.first, given.seeds, given.processes)
+        with stored(given.store):
+            return show(drawn(given.seed), trace=given.trace)
+    return sweep(given.first, given.seeds, given.processes, given.store)
 
 
 if __name__ == "__main__":

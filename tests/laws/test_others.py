@@ -91,6 +91,57 @@ async def test_a_sleeper_that_was_given_in_a_lost_answer_wakes_in_time(
         assert lost == [run.id]
 
 
+@hf.workflow
+async def nods() -> str:
+    await asyncio.sleep(60)
+    return "rested"
+
+
+async def test_an_alarm_that_rings_while_the_store_does_not_answer_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L14: the run is not in memory, and could not be looked up; the alarm does not ring twice (seeds 49, 282)."""
+    clock = ManualClock()
+    async with hf.connect("memory://", clock=clock) as app, app.worker(keep=1) as worker:
+        sleeper = await app.start(nods)
+        await app.start(listens)
+        await settled(worker)
+        assert not worker.has(sleeper.id)
+        refused: list[str] = []
+
+        async def unreachable(run_id: str) -> Any:
+            refused.append(run_id)
+            raise hf.StoreError("the store cannot be reached")
+
+        monkeypatch.setattr(app.store, "head", unreachable)
+        clock.advance(60)
+        await settled(worker)
+        monkeypatch.undo()
+        assert refused == [sleeper.id]
+        clock.advance(60)
+        assert await sleeper.result(timeout=10) == "rested"
+
+
+async def test_a_killer_of_workers_is_parked_though_the_store_does_not_answer_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """H-07, L14: the worker that was given it could not park it, and nobody else may have it."""
+    async with hf.connect("memory://killer") as app, hf.connect("memory://killer") as other:
+        run = await other.start(listens)
+        for _ in range(10):
+            await app.store.crashed(run.id)
+
+        async def unreachable(_run_id: str) -> Any:
+            monkeypatch.undo()
+            raise hf.StoreError("the store cannot be reached")
+
+        monkeypatch.setattr(app.store, "head", unreachable)
+        async with app.worker(poll=0.02), asyncio.timeout(10):
+            while (parked := (await run.info()).parked) is None:
+                await asyncio.sleep(0.01)
+        assert "its ticks killed 10 workers" in str(parked)
+
+
 @pytest.mark.parametrize("ended", [True, False], ids=["it has failed there", "its worker is gone"])
 async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_over(ended: bool) -> None:
     """L3, H-07: no second body for it; and the run does not wait for ever for what is no fact (seed 168)."""

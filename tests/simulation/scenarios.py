@@ -20,6 +20,7 @@ from durable import BodiedPlay, woven
 import holdfast as hf
 from holdfast.testing.simulation import Profile, Reduction, Report, Scenario, Start, shrink, simulate
 from holdfast.testing.simulation.shrink import INSIDE, KEEP, Levels
+from holdfast.testing.simulation.store import Site
 
 bodies = random.Random()
 """What steps' bodies do by chance; seeded by `generated`."""
@@ -92,10 +93,10 @@ def scenario_of(case: Case, profile: Profile | None = None) -> Scenario:
     )
 
 
-def played(scenario: Scenario, seed: int) -> Report:
+def played(scenario: Scenario, seed: int, site: Site | None = None) -> Report:
     """What comes of it; the bodies of steps take their chance from the seed, too."""
     bodies.seed(seed)
-    return simulate(scenario, seed)
+    return simulate(scenario, seed, site)
 
 
 def generated(seed: int, profile: Profile | None = None) -> Scenario:

@@ -290,7 +290,7 @@ class Worker:
         """A run that the store has given to this worker."""
         faults.point("worker.claim.after")
         if claim.crashes >= self.crash_limit:  # counted when somebody else had it already
-            self.spawn(self._park_killer(claim.run, claim.crashes))
+            self.spawn(self._set_aside(claim))
             return
         self._owned[claim.run] = 0
         self._claimed.add(claim.run)
@@ -388,6 +388,13 @@ class Worker:
         if count >= self.crash_limit and head.owner in (worker, None):
             await self._park_killer(run_id, count)
 
+    async def _set_aside(self, claim: Claim) -> None:
+        try:
+            await self._park_killer(claim.run, claim.crashes)
+        except StoreError:
+            self.unsure()  # it is this worker's, who does not serve it: the store gives it once more
+            raise
+
     async def _park_killer(self, run_id: str, count: int) -> None:
         head = await self.store.head(run_id)
         if head is not None:
@@ -450,6 +457,13 @@ class Worker:
         head = None
         try:
             head = await self.store.head(run_id)
+        except StoreError as error:
+            # What woke the run, an alarm say, does not come again.
+            self.log.warning(
+                "%s: cannot be looked up, trying again: %s", run_id, error, extra={"run": run_id}
+            )
+            again = self.clock.now() + round(LiveRun.retry_most * 1e6)
+            self.agenda.add(again, run_id, "load")
         finally:
             if head is not None and head.owner == self.id and run_id not in self._live:
                 self._load(run_id, head.workflow, turn)

@@ -126,8 +126,7 @@ class Distant(Backend):
         self._world.note(f"{self._name}: {what} -> {_short(answer)}")
         if what == "take_steps":
             check_places(self._world)
-        if news:
-            self._spread(news)
+        self._spread(news)
         return answer
 
     def _returning(self, item: Item, what: str, delay: float) -> Callable[[Any], None]:
@@ -142,20 +141,28 @@ class Distant(Backend):
 
         return answer
 
-    def _spread(self, news: list[News]) -> None:
+    def _spread(self, news: Sequence[News]) -> None:
         world = self._world
+        abroad = self.for_others(news)
         for handle in tuple(world.handles):
+            told = news if handle is self else abroad
+            if not told:
+                continue
             fate = None if handle is self else world.notice()
             times = {"news dropped": 0, "news doubled": 2}.get(fate or "", 1)
             for _ in range(times):
                 world.loop.call_later(
-                    world.travel("slow" if fate else None), handle.tell, news, context=handle._context
+                    world.travel("slow" if fate else None), handle.tell, told, context=handle._context
                 )
+
+    def for_others(self, news: Sequence[News]) -> Sequence[News]:
+        """What other processes are told of this."""
+        return news
 
     def tell_others(self, news: Sequence[News]) -> None:
         """Runs that are free now: heard by all."""
         if news:
-            self._spread(list(news))
+            self._spread(news)
 
     # ---- reading: it takes time both ways, and may fail
 
