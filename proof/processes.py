@@ -224,11 +224,11 @@ class Hand(Worker):
 
     @property
     def advance(self) -> Advance | None:
-        return self._live.get(RUN)
+        return self.runs.live.get(RUN)
 
     def join(self, workflow: Workflow[..., Any]) -> None:
         """Decide on the run, whoever else does: leases play no part in correctness."""
-        self._live[RUN] = advance = Advance(self, RUN, workflow)
+        self.runs.live[RUN] = advance = Advance(self, RUN, workflow)
         advance.load()
 
 

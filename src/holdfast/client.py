@@ -208,14 +208,14 @@ class App:
         worker = self._worker
         try:
             if worker is not None and definition is not None and worker.advances and not worker.stopping:
-                await worker.started(run_id)
-                if worker.has(run_id) and await self.store.head(run_id) is None:
-                    worker.let_go(run_id)
-                if worker.has(run_id):
+                await worker.runs.started(run_id)
+                if worker.runs.has(run_id) and await self.store.head(run_id) is None:
+                    worker.runs.let_go(run_id)
+                if worker.runs.has(run_id):
                     await self._same_run(run_id, name, args, definition)
                     run.existed = True
                 else:
-                    await worker.begin(definition, run_id, created)
+                    await worker.runs.begin(definition, run_id, created)
             else:
                 await self.store.append(run_id, [created], after=0)
         except StaleLog:

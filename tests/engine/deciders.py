@@ -151,13 +151,13 @@ def position(events: Sequence[Event], type_: str, key: str = "") -> int:
 
 
 def live(worker: Worker, run_id: str) -> Advance:
-    return worker._live[run_id]
+    return worker.runs.live[run_id]
 
 
 def join(worker: Worker, run_id: str, workflow: Workflow[..., Any]) -> Advance:
     """Let a second worker decide on a run that another one has: leases play no part in correctness."""
     advance = Advance(worker, run_id, workflow)
-    worker._live[run_id] = advance
+    worker.runs.live[run_id] = advance
     advance.load()
     return advance
 

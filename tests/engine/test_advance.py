@@ -159,7 +159,7 @@ async def test_a_start_whose_first_tick_breaks_says_so(app: App, monkeypatch: py
         monkeypatch.setattr("holdfast.engine.tick._DELIVERIES", {"run_created": broken})
         with pytest.raises(StoreError, match="was not started"):
             await asyncio.wait_for(app.start(breaks_the_engine, run_id="r"), PATIENCE)
-        assert not worker.has("r")
+        assert not worker.runs.has("r")
     assert await log_of(app, "r") == []
 
 

@@ -143,7 +143,7 @@ async def test_branches_with_equal_step_names_survive_the_loss_of_the_live_run(a
             return count == nth
 
         def drop() -> None:
-            for advance in worker._live.values():
+            for advance in worker.runs.live.values():
                 advance._stale = True
 
         interleave("worker.append.before", drop, when=is_nth)

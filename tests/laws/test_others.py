@@ -180,7 +180,7 @@ async def test_a_run_that_is_let_go_while_its_log_is_read_is_not_replayed(
         monkeypatch.setattr(app.store, "read", slowly)
         async with app.worker() as worker:
             await reading.wait()
-            [advance] = worker._live.values()
+            [advance] = worker.runs.live.values()
             worker.deposed()
             go_on.set()
             await settled(worker)

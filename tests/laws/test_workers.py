@@ -99,7 +99,7 @@ def trouble(workers: list[Worker], clock: ManualClock) -> None:
         clock.advance(chance.random() / 1000)
         if chance.random() < 0.1:
             for worker in workers:
-                for one in worker._live.values():
+                for one in worker.runs.live.values():
                     one._stale = True
 
     faults.arm("store.commit.before", fail)
@@ -139,7 +139,7 @@ async def meddle(app: App, second: Worker, ids: list[str], *, two: bool) -> None
         if two and chance.random() < 0.2:
             run_id = chance.choice(ids)
             head = await app.store.head(run_id)
-            if head is not None and head.ended is None and run_id not in second._live:
+            if head is not None and head.ended is None and run_id not in second.runs.live:
                 join(second, run_id, toiling)
         open_hooks = [hook async for hook in app.hooks()]
         if open_hooks and chance.random() < 0.4:

@@ -350,7 +350,7 @@ async def test_a_notice_that_is_lost_costs_the_slow_poll_and_no_more(app, monkey
     async with app.worker(poll=0.05) as worker:
         run = await app.start(deaf, run_id="deaf")
         await told(app.store, lambda: app.store.hooks(), lambda hooks: len(hooks) == 1)
-        monkeypatch.setattr(worker, "child_ended", lambda *_: None)
+        monkeypatch.setattr(worker.runs, "child_ended", lambda *_: None)
         await app.resume("deaf", 5)
         [child] = [r async for r in app.runs(parent="deaf")]
         assert await app.run(child.id).result(PATIENCE) == 5

@@ -274,7 +274,7 @@ async def two_deciders(url: str, seed: int, runs: int) -> tuple[int, int]:
             handles = []
             for name in names:
                 handles.append(await first.start(hook_sleep, name, 4, 20, 5, 2, run_id=name))
-                other.wake(name, "doubt.hook-sleep")
+                other.runs.wake(name, "doubt.hook-sleep")
 
             async def pay(name):
                 accepted = 0
@@ -344,7 +344,7 @@ async def test_two_deciders_that_both_wait_for_one_retry(url):
                 await first.resume(run.id)
             for run in runs:
                 await logged(first, run.id, "step_retried")
-                other.wake(run.id, "doubt.retries")
+                other.runs.wake(run.id, "doubt.retries")
             assert [await run.result(PATIENCE) for run in runs] == [1] * 10
         for run in runs:
             events = await log_of(first, run.id)
@@ -361,7 +361,7 @@ async def test_two_workers_that_both_take_up_a_started_attempt(url):
         run = await first.start(mixed, "claimed", run_id="claimed")
     async with hf.connect(url) as one_app, hf.connect(url) as other_app:
         async with one_app.worker(), other_app.worker() as other:
-            other.wake(run.id, "doubt.mixed")
+            other.runs.wake(run.id, "doubt.mixed")
             await logged(one_app, run.id, "hook_opened")
             for value in (100, 200):
                 await one_app.resume("claimed", value)
@@ -401,7 +401,7 @@ async def test_a_last_attempt_is_lost_only_when_its_worker_is(url, monkeypatch, 
                 return found
 
             monkeypatch.setattr(Attempts, "is_under_way", counted)
-            other.wake(run.id, "doubt.one-chance")
+            other.runs.wake(run.id, "doubt.one-chance")
             for _ in range(3):
                 await looks.acquire()
             assert not of_type(await log_of(first, run.id), "step_failed")

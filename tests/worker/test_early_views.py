@@ -133,7 +133,7 @@ async def test_a_run_that_is_given_to_a_worker_while_it_tries_to_start_it_is_gon
         await under_way.wait()
         await other.start(doubles, 21, run_id="r")
         await told(app.store, lambda: app.store.head("r"), lambda head: head.owner == worker.id)
-        while "r" not in worker._claimed:
+        while "r" not in worker.runs._claimed:
             await asyncio.sleep(0)
         app.store.submit = submit
         for request, how in held:

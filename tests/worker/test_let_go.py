@@ -49,7 +49,7 @@ async def test_a_run_that_is_let_go_while_its_log_is_read_is_not_replayed(monkey
             return await read(*args, **kwargs)
 
         monkeypatch.setattr(app.store, "read", slowly)
-        worker.wake(run.id, "let-go.waits")
+        worker.runs.wake(run.id, "let-go.waits")
         await asyncio.wait_for(asked.wait(), PATIENCE)
         worker.deposed()
         go_on.set()

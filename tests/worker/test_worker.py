@@ -489,7 +489,7 @@ async def test_runs_leave_memory_and_come_back(url):
     """`keep`: what merely waits is dropped, and replayed when something happens to it."""
     async with hf.connect(url) as app, app.worker(keep=3) as worker:
         runs = [await app.start(echo, f"keep-{n}", 3) for n in range(20)]
-        assert len(worker._live) <= 4
+        assert len(worker.runs.live) <= 4
         for value in range(3):
             await asyncio.gather(*(app.resume(f"keep-{n}", value) for n in range(20)))
         assert [await run.result(PATIENCE) for run in runs] == [[0, 1, 2]] * 20

@@ -267,7 +267,7 @@ class StagedRun(Generic[R]):
                 raise RuntimeError(f"{self.id} does not go on: it waits for {await self._waiting()}")
 
     def _awaited(self) -> list[str]:
-        execution = self._stage.worker.execution(self.id)
+        execution = self._stage.worker.runs.execution(self.id)
         return (
             [] if execution is None else [h.token for h in execution.hooks.values() if h.open and h.awaited]
         )

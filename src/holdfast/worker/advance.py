@@ -249,7 +249,7 @@ class Advance(LiveRun):
             self._refused(request, answer, had_fact)
         elif isinstance(answer, RunEnded | RunNotFound):
             self._log.info("%s: %s", self.run_id, answer)
-            self.worker.forget(self)
+            self.worker.runs.forget(self)
         elif isinstance(answer, StepEnded | TooEarly):
             # Nothing of the append is stored: what happened in this process must not be lost with it.
             self._log.debug("%s: %s", self.run_id, answer)
@@ -318,7 +318,7 @@ class Advance(LiveRun):
                 self.worker.orphans_soon()
             if self._resent:  # the news of the commit may have been lost with its answer
                 self.worker.store.tell([News(self.run_id, None, fact=False, ended=True, ready=False)])
-            self.worker.forget(self)
+            self.worker.runs.forget(self)
             return
         if self._out or self._inbox or self._news or self._stale:
             self.turn()

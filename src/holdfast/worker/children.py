@@ -76,7 +76,7 @@ class Children:
         self._root = root
         self._open[call.key] = call
         self._keys.setdefault(call.run, set()).add(call.key)
-        self._worker.listen_for(call.run, self._run_id)
+        self._worker.runs.listen_for(call.run, self._run_id)
         self._look_after(call.key)
 
     def cancelled(self, key: str) -> None:
@@ -174,7 +174,7 @@ class Children:
         if run != call.run:  # it has continued as another run
             self._last[key] = run
             self._keys.setdefault(run, set()).add(key)
-            worker.listen_for(run, self._run_id)
+            worker.runs.listen_for(run, self._run_id)
         if end is not None:
             faults.point("child.end.heard")
             return ended(key, end)
@@ -188,12 +188,12 @@ class Children:
         """Start the child, `here` if there is room; or find it there. Its refusal, where it is not ours."""
         worker = self._worker
         definition = worker.definition(call.workflow.name)
-        await worker.started(call.run)
+        await worker.runs.started(call.run)
         try:
             if call.key in self._unwanted and not call.detached:
                 await create_ended(worker.store, call.run, created, self._run_id)
-            elif here and definition is not None and worker.has_room and not worker.has(call.run):
-                await worker.begin(definition, call.run, created)
+            elif here and definition is not None and worker.runs.has_room and not worker.runs.has(call.run):
+                await worker.runs.begin(definition, call.run, created)
             else:
                 await worker.store.append(call.run, [created], after=0)
             if starting is not None:
@@ -223,7 +223,7 @@ class Children:
             for run in {call.run, self._last.pop(call.key, call.run)}:
                 self._keys[run].discard(call.key)
                 if not self._keys[run]:
-                    self._worker.listen_no_more(run)
+                    self._worker.runs.listen_no_more(run)
             self._told(outcome)
 
 

@@ -200,7 +200,7 @@ class LiveRun(abc.ABC):
             if event.type in ENDS:
                 if event.cls == "record":  # its writer (`terminate`) knows nothing of the run's context
                     self._trace_end(event)
-                self.worker.forget(self)
+                self.worker.runs.forget(self)
                 return
             if event.cls == "command":
                 self._reload()  # another decider has been here
@@ -226,7 +226,7 @@ class LiveRun(abc.ABC):
             ends,
             self.after,
         )
-        self.worker.forget(self, ended=False)
+        self.worker.runs.forget(self, ended=False)
         await self.worker.store.release(self.worker.id, {self.run_id: 0})
         return True
 
@@ -265,7 +265,7 @@ class LiveRun(abc.ABC):
     def _begin_from(self, events: list[Event], steps: list[OpenStep], children: list[Child]) -> None:
         """Make the execution from the log, and go on."""
         if not events or any(event.type in ENDS for event in events):
-            self.worker.forget(self)
+            self.worker.runs.forget(self)
             return
         self._stale = False
         self._taken, self._has_fact = 0, False
@@ -278,7 +278,7 @@ class LiveRun(abc.ABC):
         if begun is None:
             self._out.append(self._started())
         else:
-            self.worker.taken_up(self.run_id, begun.data.get("worker", ""))
+            self.worker.runs.taken_up(self.run_id, begun.data.get("worker", ""))
         self._take_up({step.key: step for step in steps})
         if children or self.children is not None:
             self._its_children().take_up(self._live.children, children, self._live.root)
@@ -392,7 +392,7 @@ class LiveRun(abc.ABC):
         created, self._on_created = self._on_created, None
         if created is None:
             return False
-        self.worker.unstarted(self)
+        self.worker.runs.unstarted(self)
         created(error)
         return True
 
@@ -402,7 +402,7 @@ class LiveRun(abc.ABC):
         if self._unstarted(StoreError(f"{self.run_id} was not started ({kind}): {error}")):
             return
         self._log.error("%s is parked (%s): %s", self.run_id, kind, error)
-        self.worker.spawn(self.worker.park(self, kind, str(error)))
+        self.worker.spawn(self.worker.runs.park(self, kind, str(error)))
 
     def _fail(self, error: HoldfastError) -> None:
         """The engine ends the run: a record, for the code did not ask for it."""
@@ -414,7 +414,7 @@ class LiveRun(abc.ABC):
 
     async def _give_up(self, error: StoreError) -> None:
         created, self._on_created = self._on_created, None
-        self.worker.forget(self, ended=False)
+        self.worker.runs.forget(self, ended=False)
         try:  # it may be there all the same, if only the answer was lost
             await self.worker.store.release(self.worker.id, {self.run_id: 0})
         except HoldfastError:
@@ -428,7 +428,7 @@ class LiveRun(abc.ABC):
             self._trace_end(end)
         except HoldfastError as error:
             self._log.warning("%s: could not record its end: %s", self.run_id, error)
-        self.worker.forget(self)
+        self.worker.runs.forget(self)
 
     async def _count_crash(self, error: Runaway) -> None:
         if self._unstarted(StoreError(f"{self.run_id} was not started: {error}")):
@@ -438,7 +438,7 @@ class LiveRun(abc.ABC):
         except HoldfastError as problem:
             self._log.warning("%s: its crash could not be counted: %s", self.run_id, problem)
             count = 0
-        if count >= self.worker.crash_limit:
+        if count >= self.worker.crashes.limit:
             self._park("runaway", error)
         else:
             await asyncio.sleep(0)

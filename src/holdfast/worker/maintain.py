@@ -133,7 +133,7 @@ class Maintain:
                 self._unsure = True  # it may have been given runs, and nobody else will ask for those
                 raise
             for claim in claims:
-                worker.take(claim)
+                worker.runs.take(claim)
             if len(claims) < limit:
                 return
 
@@ -157,9 +157,9 @@ class Maintain:
         await self._claim_all()
         await worker.serving.take()
         for run_id, fact in await worker.store.behind(worker.id):
-            worker.check(run_id, fact)
+            worker.runs.check(run_id, fact)
         for child in await worker.store.ended_children(worker.id):
-            worker.child_ended(child.child, child.run)
+            worker.runs.child_ended(child.child, child.run)
         await see_to_orphans(worker.store)
         await worker.scheduling.look()
         self._unseen = False  # only now: where the store fails in between, the change is still to be seen
@@ -169,8 +169,8 @@ class Maintain:
         self._unsure = False
         try:
             for claim in await self._worker.store.owned(self._worker.id):
-                if not self._worker.knows(claim.run):
-                    self._worker.take(claim)
+                if not self._worker.runs.knows(claim.run):
+                    self._worker.runs.take(claim)
         except StoreError:
             self._unsure = True
             raise
@@ -191,7 +191,7 @@ class Maintain:
                 # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
                 name, culprit = self._dead[0]
                 if culprit is not None:
-                    await worker.judge_crash(name, culprit)
+                    await worker.crashes.judge(name, culprit)
                     self._dead[0] = (name, None)  # counted: not again, should the store fail now
                 await worker.store.discharge(name)
                 self._dead.popleft()
