@@ -106,7 +106,7 @@ async def test_an_alarm_that_rings_while_the_store_does_not_answer_is_not_lost(
         sleeper = await app.start(nods)
         await app.start(listens)
         await settled(worker)
-        assert not worker.has(sleeper.id)
+        assert not worker.runs.has(sleeper.id)
         refused: list[str] = []
 
         async def unreachable(run_id: str) -> Any:
