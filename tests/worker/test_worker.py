@@ -278,6 +278,24 @@ async def test_a_deposed_worker_is_present_under_its_new_name_though_the_store_f
         assert attended == [worker.id]
 
 
+async def test_a_worker_that_was_paused_while_it_started_comes_under_another_name(url):
+    """L-17: others found its lease run out between coming and claiming; it comes all the same."""
+    async with hf.connect(url) as app:
+        attend, names = app.store.attend, []
+
+        async def attending(name):
+            await attend(name)
+            names.append(name)
+            if len(names) == 1:
+                await app.store.discharge(name)
+
+        app.store.attend = attending
+        async with app.worker() as worker:
+            assert [worker.id] == names[1:]
+            assert [row.id for row in await app.store.workers()] == [worker.id]
+            assert await (await app.start(total, 3)).result(5) == 3
+
+
 async def test_a_lease_that_cannot_be_renewed_just_now_is_not_lost(url):
     """L-04: only the store's typed answer says that others took over; a failed write says nothing of the kind.
 

@@ -44,12 +44,8 @@ class Maintain:
 
     async def start(self) -> None:
         """Enlist, take what is free, and keep looking."""
-        await self._enlist()
-        await self._worker.store.attend(self._worker.id)
-        await self.bury_dead()
-        await self._bury_expired()
-        await self._claim_all(parked=True)
-        await self._claim_all()
+        while not await self._arrived():
+            self._worker.deposed()
         self.orphans_soon()
         self._worker.serving.take_soon()
         await self._worker.scheduling.start()
@@ -61,6 +57,20 @@ class Maintain:
         if self._others is not None:
             self._tasks.append(loop.create_task(self._every(self._probe, self.bury_dead)))
         self._mourn()
+
+    async def _arrived(self) -> bool:
+        """Enlist and take what is free; False where that took so long that others declared this worker dead."""
+        try:
+            await self._enlist()
+            await self._worker.store.attend(self._worker.id)
+            await self.bury_dead()
+            await self._bury_expired()
+            await self._claim_all(parked=True)
+            await self._claim_all()
+        except LeaseLost as error:
+            self._worker.log.warning("%s; it comes again under another name", error)
+            return False
+        return True
 
     async def stop(self) -> None:
         """Look no more."""
