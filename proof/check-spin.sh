@@ -23,13 +23,15 @@ bad=0
 check() {
     expected=$1 kind=$2
     shift 2
+    quick=-O1
+    [ "$expected" = holds ] || quick=-O0 # it is found sooner than a compiler has thought about it
     if [ "$kind" = live ]; then
         spin -a -DLIVE "$@" append.pml > spin.out
-        gcc -O1 -w -DCOLLAPSE -DNFAIR=3 -DMEMLIM=4000 -o pan pan.c
+        gcc $quick -w -DCOLLAPSE -DNFAIR=3 -DMEMLIM=4000 -o pan pan.c
         ./pan -a -f -m1000000 > pan.out
     else
         spin -a "$@" append.pml > spin.out
-        gcc -O1 -w -DSAFETY -DCOLLAPSE -DMEMLIM=4000 -o pan pan.c
+        gcc $quick -w -DSAFETY -DCOLLAPSE -DMEMLIM=4000 -o pan pan.c
         ./pan -m1000000 > pan.out
     fi
     if grep -q 'errors: 0' pan.out && ! grep -q 'Search not completed\|max search depth too small\|out of memory' pan.out

@@ -1,4 +1,4 @@
-"""The page in a real browser: the server, the worker and Chromium's driver share one loop."""
+"""The page in a real browser: the server, the worker and Chromium's driver share one loop, for all these tests."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.server import Settings, serving
@@ -29,7 +30,7 @@ class Site:
         self.errors: list[str] = []
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def chromium():
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
@@ -38,14 +39,14 @@ async def chromium():
         pytest.skip(why)
     from playwright.async_api import async_playwright, expect
 
-    expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
+    expect.set_options(timeout=1000 * PATIENCE)  # a busy machine is slow, not wrong
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     threads = ThreadPoolExecutor()  # of this test alone: none is left behind
     asyncio.get_running_loop().set_default_executor(threads)
@@ -57,10 +58,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     assert served.errors == []
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(chromium, site: Site):
     context = await chromium.new_context(viewport=WIDE, base_url=site.base)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(1000 * PATIENCE)
     opened = await context.new_page()
     opened.on("pageerror", lambda error: site.errors.append(str(error)))
     opened.on("console", lambda message: site.errors.append(message.text) if _is_trouble(message) else None)

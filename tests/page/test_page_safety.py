@@ -15,7 +15,7 @@ from holdfast.store.rows import ScheduleRow
 from holdfast.store.streams import Author
 from holdfast.trail import TrailFolder
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ATTACK = (
     "</title></textarea></script></style>\"'><script>window.owned = 1</script>"

@@ -8,7 +8,7 @@ import holdfast as hf
 from holdfast.events import new
 from holdfast.store.rows import ScheduleRow, WorkerRow
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NAME = "<b>gpu</b> 'q' \"" + "long" * 40
 

@@ -7,7 +7,7 @@ import page_flows as flows
 import pytest
 from playwright.async_api import expect
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def waiting_order(site, order="A-1", run_id="order-1"):

@@ -6,7 +6,7 @@ from playwright.async_api import expect
 
 from holdfast.events import new
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def names(page):

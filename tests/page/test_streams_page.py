@@ -14,7 +14,7 @@ from holdfast.server.page.streams import Tail, passages, window
 from holdfast.store.streams import Author
 from holdfast.store.url import open_store
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def begun(store, run_id="r"):

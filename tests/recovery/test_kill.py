@@ -26,7 +26,7 @@ ELSEWHERE = ("worker.queue.", "worker.schedule.")  # an errand waits in no queue
 RUNTIME = [p for p in POINTS if p.startswith(("store.", "worker.")) and not p.startswith(ELSEWHERE)]
 
 
-@pytest.mark.parametrize("passing", [1, 2, 5])
+@pytest.mark.parametrize("passing", [1, 5])
 @pytest.mark.parametrize("point", RUNTIME)
 async def test_kill_9_at_every_fault_point_of_a_worker(children, point, passing):
     """L-17, H-07: the run ends as if nothing had happened, each finished step recorded once."""
@@ -194,18 +194,18 @@ async def test_a_worker_that_is_asked_to_leave_repeats_nothing(children, tmp_pat
         assert effects(children.effects) == {"held/recovery.held#1": [1], "held/recovery.do#1": [1]}
 
 
-async def test_twenty_deaths_under_load(children):
+async def test_ten_deaths_under_load(children):
     """L-17: workers are killed again and again while runs come in; every one of them completes."""
     async with hf.connect(children.url) as app:
         runs = []
-        for n in range(20):
+        for n in range(10):
             child = children.worker(faults=f"store.commit.after=kill@{4 + n % 8}")
             runs += [
                 await app.start(errand, str(children.effects), run_id=f"errand-{n}-{m}") for m in range(3)
             ]
             assert await asyncio.to_thread(child.process.wait, PATIENCE) == -signal.SIGKILL, child.said()
         async with app.worker():
-            assert [await run.result(PATIENCE) for run in runs] == [ERRAND] * 60
+            assert [await run.result(PATIENCE) for run in runs] == [ERRAND] * 30
         for run in runs:
             events = await log_of(app, run.id)
             assert_one_end(events)

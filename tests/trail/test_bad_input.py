@@ -611,7 +611,7 @@ def assert_unharmed_titles(folder, titles):
     assert [line.title for line in folder.list()] == titles
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [2, 12])
 def test_another_tools_event_of_many_megabytes_is_read_and_imported(folder, tmp_path, size):
     """The limit is for what is told to us; a record that is there is not refused for its size."""
     text = "x" * size * 1024 * 1024

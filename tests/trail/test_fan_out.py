@@ -47,8 +47,9 @@ def test_a_few_rounds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_hundred_rounds(tmp_path: Path) -> None:
-    done = fan_out(tmp_path, 100)
+def test_thirty_rounds(tmp_path: Path) -> None:
+    """`python -m examples.fan_out` plays a hundred."""
+    done = fan_out(tmp_path, 30)
     assert done.stderr == ""
     assert done.returncode == 0, done.stdout
-    check(tmp_path, {3: 40, 10: 40, 50: 20})
+    check(tmp_path, {3: 12, 10: 12, 50: 6})
