@@ -74,7 +74,7 @@ def test_a_month_and_its_retries_pass_in_a_moment(durable: Stage) -> None:
     assert durable.execute(month, 2) == "after 3"
     assert tries == [1, 2, 3]
     assert durable.now - began >= timedelta(days=30, minutes=2)
-    assert time.monotonic() - real < 20
+    assert time.monotonic() - real < 60
 
 
 def test_a_payload_comes_before_a_time_out_that_is_far_off(durable: Stage) -> None:
