@@ -2,6 +2,7 @@
 
     python proof/simulate.py --seeds 1000            seeds 0 to 999
     python proof/simulate.py --seeds 1000 --first N  from seed N on
+    python proof/simulate.py --seeds 5000 --seconds 600   as many of them as there is time for
     python proof/simulate.py --seed 23 --trace       one seed, with its trace
     python proof/simulate.py --shrink 23             one seed, made small: the command that repeats what is left
     python proof/simulate.py --case '{"seed": …}'    what is left of a seed, with its trace (or @FILE)
@@ -135,8 +136,8 @@ class Sum:
             print(f"\nseed {seed}: {problems[0]}", flush=True)
 
 
-def sweep(first: int, count: int, processes: int, store: str) -> int:
-    begun, total = time.monotonic(), Sum()
+def sweep(first: int, count: int, processes: int, store: str, seconds: float) -> int:
+    begun, total, done = time.monotonic(), Sum(), 0
     with contextlib.ExitStack() as stack:
         seeds = range(first, first + count)
         if store == "memory":
@@ -148,9 +149,11 @@ def sweep(first: int, count: int, processes: int, store: str) -> int:
         for done, one in enumerate(outcomes, start=1):
             total.add(*one)
             bar(done, count, len(total.bad), begun)
+            if time.monotonic() - begun > seconds:
+                break
     print(file=sys.stderr)
     befallen, statuses, events = total.counts.values()
-    result = {"store": store, "seeds": count, "first": first, "bad": sorted(total.bad), "calls": total.calls}
+    result = {"store": store, "seeds": done, "first": first, "bad": sorted(total.bad), "calls": total.calls}
     result |= {"faults": befallen.total(), "befallen": befallen, "runs": statuses, "events": events}
     print(json.dumps(result | {"s": round(time.monotonic() - begun)}))
     for seed in total.bad:
@@ -177,6 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Simulate deployments from many seeds.")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after these")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--shrink", type=int)
     parser.add_argument("--case")
@@ -192,7 +196,7 @@ def main() -> int:
     if given.seed is not None:
         with stored(given.store):
             return show(drawn(given.seed), trace=given.trace)
-    return sweep(given.first, given.seeds, given.processes, given.store)
+    return sweep(given.first, given.seeds, given.processes, given.store, given.seconds)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,24 @@ async def test_an_edited_event_amid_an_append_names_the_append_and_no_other(path
     ]
 
 
+async def test_commands_that_were_decided_on_an_old_view(path: Path) -> None:
+    """L4: no store accepts such; the fence that is kept with each append proves that this one did not."""
+    edit(path, "UPDATE events SET fence = 3 WHERE run = <ended> AND position = 7")
+    assert await verify(path) == [
+        "ended position 7: commands were decided here on a view that ends at 3, which lacks the command at 6"
+    ]
+
+
+async def test_early_facts_that_do_not_follow_the_view_they_were_delivered_on(path: Path) -> None:
+    """L5: a fact from outside rests on no view; one that was delivered early stands right behind it."""
+    edit(path, "UPDATE events SET fence = 4 WHERE run = <ended> AND position = 5")
+    assert await verify(path) == []
+    edit(path, "UPDATE events SET fence = 3 WHERE run = <ended> AND position = 5")
+    assert await verify(path) == [
+        "ended position 5: facts were delivered here on a view that ends at 3, and do not follow it"
+    ]
+
+
 async def test_an_edited_time(path: Path) -> None:
     edit(path, "UPDATE events SET time = time - 1000000 WHERE run = <ended> AND position = 5")
     found = await verify(path)

@@ -68,6 +68,7 @@ class LogCheck:
         self._opened: dict[str, dict[str, Any]] = {}
         self._due: dict[str, int] = {}
         self._digests: list[tuple[int, str, str, int, bytes]] = []
+        self._classes: list[str] = []
 
     def unseen(self, page: list[Event]) -> list[Event]:
         """Of a page that begins at the last position seen, what is new: doubles of that position are."""
@@ -89,6 +90,7 @@ class LogCheck:
         self._at_last = [*self._at_last, event] if event.position == self.last else [event]
         self.last = event.position
         self._digests.append((event.position, event.type, event.key, event.time, event.body))
+        self._classes.append(_class_of(event))
         if event.time < self._time:
             self._differs(event, f"its time lies {self._time - event.time} µs before its predecessor's")
         self._time = max(self._time, event.time)
@@ -154,12 +156,12 @@ class LogCheck:
     # ---- the chain
 
     def check_chain(self, settled: Projections | None, exported: Iterable[ExportedHead]) -> list[Difference]:
-        """Each append's hash, the row's, and the exported ones."""
+        """Each append's hash and its view, the row's hash, and the exported ones."""
         if settled is None:
             return []
         found: list[Difference] = []
         hashes, chain, start = {link.last: link.hash for link in settled.chain}, b"", 0
-        for last, stored, _ in settled.chain:
+        for last, stored, after in settled.chain:
             stop = start
             while stop < len(self._digests) and self._digests[stop][0] <= last:
                 stop += 1
@@ -170,6 +172,8 @@ class LogCheck:
                 found.append(
                     Difference(self.run, first, f"the hash of this append ({span}) does not fit its events")
                 )
+            if after is not None and part:
+                found += self._check_view(start, stop, after)
             chain, start = stored, stop
         if start < len(self._digests):
             found.append(
@@ -186,6 +190,21 @@ class LogCheck:
                 continue
             found.append(Difference(self.run, head.position, what))
         return found
+
+    def _check_view(self, start: int, stop: int, after: int) -> Iterator[Difference]:
+        """What an append rested on held each command before it; its early facts follow right behind (L4, L5)."""
+        first, classes = self._digests[start][0], self._classes
+        unread = next((at for at in range(start - 1, -1, -1) if classes[at] == "command"), None)
+        if "command" in classes[start:stop] and unread is not None and self._digests[unread][0] > after:
+            lacks = f"which lacks the command at {self._digests[unread][0]}"
+            yield Difference(
+                self.run, first, f"commands were decided here on a view that ends at {after}, {lacks}"
+            )
+        if first != after + 1 and any(
+            classes[at] == "fact" and self._digests[at][1] != "hook_refused" for at in range(start, stop)
+        ):
+            what = f"facts were delivered here on a view that ends at {after}, and do not follow it"
+            yield Difference(self.run, first, what)
 
     # ---- the projections
 
@@ -257,6 +276,14 @@ class LogCheck:
                 if hook.status != "refused"
             },
         )
+
+
+def _class_of(event: Event) -> str:
+    """The class of an event, also where it is of no known type or cannot be read."""
+    try:
+        return event.cls
+    except (KeyError, ValueError, TypeError, AttributeError, HoldfastError):
+        return ""
 
 
 def _named(event: Event) -> str:

@@ -8,6 +8,8 @@ For each run the log is read once, in pages, and everything is checked on the wa
 - its own order: positions 1..n without a gap or a double, times that do not go back, facts behind the
   commands they report on, unique keys, at most one end and nothing behind it but late outcomes;
 - the hash chain: each append's hash over the one before and its own events, and the head's in the run's row;
+- what each append was decided on: no command by a view that lacked another command (L4), no fact that was
+  delivered before it was written, and then did not follow right behind that view (L5);
 - its streams: positions without a gap, keys, size and hash (`streamcheck.py`);
 - the projections: the run's row, open steps, pending timers and hooks, against what the log folds to;
 - with code: that today's workflows replay it;

@@ -20,7 +20,8 @@ import scenarios
 from scenarios import Case, drawn, generated, played, scenario_of, shrunk, statements
 
 import holdfast as hf
-from holdfast.testing.simulation import Profile, Scenario, Start, World, shrink, simulate
+from holdfast.events import new
+from holdfast.testing.simulation import Profile, Scenario, Start, World, invariants, shrink, simulate
 from holdfast.testing.simulation.faults import CALLS, EVENTS, NEWS
 from holdfast.testing.simulation.shrink import fewest
 from holdfast.worker.maintain import Maintain
@@ -117,6 +118,29 @@ def test_a_claim_whose_answer_is_lost_is_found_again():
     for seed in range(6):
         report = simulate(Scenario(starts=[Start(approval, (1,), "r")], profile=profile, workers=1), seed)
         assert report.problems == [], report.trace[-40:]
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "problem"),
+    [
+        (slice(0, 3), 3, None),
+        (slice(0, 2), 3, "r: a read beyond 0 ended at 2, 3 was acknowledged before"),
+        (slice(1, 3), 0, "r: what was read beyond 0 is no part of its log"),
+    ],
+)
+def test_what_processes_read_is_held_against_the_log(seen, told, problem):
+    """L1, L-08: reads are prefixes, and hold what was acknowledged before they began."""
+    world = World(1)
+
+    async def main():
+        async with world.plain() as store:
+            created = new("run_created", data={"workflow": month.name, "args": {"amount": 1}})
+            await store.append("r", [created, new("run_started"), new("woken", key="1")], after=0)
+            world.reads.append(("r", 0, told, (await store.read("r"))[seen]))
+        await invariants.check(world, [], set())
+
+    world.run(main())
+    assert [found for found in world.problems if "read" in found] == ([problem] if problem else [])
 
 
 LINES = [f"line {n}" for n in range(6)]

@@ -2,7 +2,11 @@
 
 - the code of `holdfast verify` finds no difference: order, density, keys, chain, projections (L1–L5, L11, L13);
 - each log replays from nothing, with today's code, to what it holds (L6–L9);
-- a payload that was acknowledged stands at its position, once; payloads are read once or counted as unread (L10);
+- whatever a process has read is a prefix of the log as it is at last, from where it read on, and holds what was
+  acknowledged to anybody before it asked (L1: nothing is taken back, swapped or slipped in);
+- a payload that was acknowledged stands at its position, once; one that was refused stands nowhere; payloads are
+  read once or counted as unread, and the code that is replayed counts the same (L10);
+- a step's result that is recorded is that of an attempt that has begun (L3);
 - a run whose start was acknowledged is there;
 - no run has something to do that nobody is about to do (L14): when peace has lasted, a run that goes on waits
   for a payload, and for nothing else;
@@ -55,9 +59,33 @@ async def check(world: World, sent: Sequence[Sent], started: set[str]) -> None:
                 if chunk.attempt < latest.get(chunk.step, 0):
                     problems.append(f"{run_id}: stream {name}: {chunk.position} follows a later attempt")
                 latest[chunk.step] = chunk.attempt
+    _check_reads(world)
+    _check_results(world)
     _check_payloads(world, sent)
     check_families(world)
     _check_successions(world)
+
+
+def _check_reads(world: World) -> None:
+    logs = {run_id: run.log for run_id, run in world.data.runs.items()}
+    for run_id, after, told, events in world.reads:
+        log = logs.get(run_id, [])
+        if log[after : after + len(events)] != events:
+            world.problems.append(f"{run_id}: what was read beyond {after} is no part of its log")
+        elif after + len(events) < min(told, len(log)):
+            world.problems.append(
+                f"{run_id}: a read beyond {after} ended at {after + len(events)}, {told} was acknowledged before"
+            )
+
+
+def _check_results(world: World) -> None:
+    for run_id, run in world.data.runs.items():
+        begun: set[tuple[str, int]] = set()
+        for event in run.log:
+            if event.type == "step_started":
+                begun.add((event.key, event.data["attempt"]))
+            elif event.type == "step_completed" and (event.key, event.data["attempt"]) not in begun:
+                world.problems.append(f"{run_id}: {event.key} has a result of an attempt that never began")
 
 
 def _check_payloads(world: World, sent: Sequence[Sent]) -> None:
@@ -74,6 +102,8 @@ def _check_payloads(world: World, sent: Sequence[Sent]) -> None:
     for one in sent:
         if stands[one.delivery] > 1:
             world.problems.append(f"{one.delivery}: stands {stands[one.delivery]} times")
+        if one.refused and stands[one.delivery] and "twice" not in world.befallen:
+            world.problems.append(f"{one.delivery}: was refused to its sender, and stands in the log")
         if one.position is not None and places.get(one.delivery) != (one.run, one.position):
             world.problems.append(
                 f"{one.delivery}: acknowledged at {one.run} {one.position}, "

@@ -19,7 +19,7 @@ from ...events import Event
 from ...store.base import Store
 from ...store.group import GroupStore, Item, news_of_jobs
 from ...store.memory import Data, MemoryStore
-from ...store.messages import Append, News
+from ...store.messages import Append, Appended, News
 from ...store.rows import ALL, Claim, Head, Hook, OpenStep, RunFilter, Timer, WorkerRow
 from ...store.streams import PAGE_CHUNKS, StreamHead
 from .invariants import check_places
@@ -135,6 +135,9 @@ class Distant(Backend):
         loop = self._world.loop
 
         def answer(result: Any) -> None:
+            if isinstance(result, Appended):
+                told = self._world.told
+                told[result.run] = max(told.get(result.run, 0), result.last)
             if isinstance(result, StoreError):
                 self._world.note(f"{self._name}: {what} => {type(result).__name__}")
             loop.call_later(delay, item.answer, result, context=context)
@@ -181,7 +184,11 @@ class Distant(Backend):
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`."""
-        return await self._ask("read", lambda: super(Distant, self).read(run_id, after, limit))
+        told = self._world.told.get(run_id, 0)
+        found = await self._ask("read", lambda: super(Distant, self).read(run_id, after, limit))
+        if limit is None:
+            self._world.reads.append((run_id, after, told, found))
+        return found
 
     async def head(self, run_id: str) -> Head | None:
         """The run's row, or None."""

@@ -20,6 +20,7 @@ from typing import Any
 from ... import ids
 from ...client import App
 from ...errors import StoreError
+from ...events import Event
 from ...store.base import Store
 from ...store.memory import Data
 from .faults import QUIET, Profile
@@ -72,6 +73,10 @@ class World:
         self.profile = profile
         self.loop = VirtualLoop()
         self.handles: list[Distant] = []
+        self.reads: list[tuple[str, int, int, list[Event]]] = []
+        """What processes have read: of which run, beyond what, what was acknowledged by then, and the events."""
+        self.told: dict[str, int] = {}
+        """Of each run, the last position of what was acknowledged to anybody."""
         self.down = False
         self.over = False
         self.version = 1
