@@ -61,22 +61,24 @@ from .workflow import step, workflow
 
 if TYPE_CHECKING:
     from . import trail
-    from .client import App, Resumed, Run, RunSummary, connect, execute
+    from .client import App, Resumed, Run, RunSummary, connect
+    from .sync import execute
 
-_LATER = ("App", "Resumed", "Run", "RunSummary", "connect", "execute")
+_LATER = {
+    **dict.fromkeys(("App", "Resumed", "Run", "RunSummary", "connect"), ".client"),
+    "execute": ".sync",
+    "trail": ".trail",
+}
 """Names that bring the engine along: imported when first used, so that `import holdfast` stays quick."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        from . import client
+    if name not in _LATER:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(client, name)
-    if name == "trail":
-        from importlib import import_module
-
-        return import_module(".trail", __name__)
-    raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    module = import_module(_LATER[name], __name__)
+    return module if name == "trail" else getattr(module, name)
 
 
 __all__ = [

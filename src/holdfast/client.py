@@ -8,13 +8,11 @@ async with hf.connect("sqlite:///app.db") as app:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -166,7 +164,7 @@ class App:
         Example:
             run = await app.start(fulfil, order, run_id=f"order-{order.id}")
         """
-        raw = _written(workflow, args, kwargs)
+        raw = written(workflow, args, kwargs)
         return await self.start_raw(
             workflow.name, raw, run_id=run_id, attributes=attributes, definition=workflow
         )
@@ -391,7 +389,7 @@ class App:
         return hooks[0].schema if hooks else None
 
 
-def _written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+def written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     """The arguments of a start as JSON. Raises DefinitionError, and PayloadError where they do not fit."""
     if not isinstance(workflow, Workflow):
         raise DefinitionError(f"expected a function decorated with @hf.workflow, got {workflow!r}")
@@ -415,45 +413,4 @@ def _check_text(text: str, what: str) -> None:
         raise PayloadError(f"{what}: expected text, got {text!r:.80}") from None
 
 
-def execute(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a workflow to its end and give its result: one call for scripts and notebooks.
-
-    The store is $HOLDFAST_URL, else sqlite:///.holdfast/holdfast.db. Works inside a running loop too (in a
-    notebook), on a thread of its own. Raises what `run.result()` raises.
-
-    Example:
-        result = hf.execute(fulfil, order)
-    """
-
-    async def main() -> R:
-        async with connect() as app, app.worker():
-            raw = _written(workflow, args, kwargs)
-            run: Run[R] = await app.start_raw(workflow.name, raw, definition=workflow)
-            return await run.result()
-
-    return _run_sync(main())
-
-
-def _run_sync(work: Coroutine[Any, Any, R]) -> R:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    outcome: list[R] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=target, name="holdfast-execute")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-__all__ = ["App", "Resumed", "Run", "RunSummary", "connect", "default_url", "execute"]
+__all__ = ["App", "Resumed", "Run", "RunSummary", "connect", "default_url"]

@@ -58,7 +58,7 @@ def run_page(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
         process_group=0,
     ) as process:
         try:
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=240)
         finally:
             with contextlib.suppress(ProcessLookupError):  # what the page left running
                 os.killpg(process.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from pages import PAGES, ROOT, run_page
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     done = run_page(page, tmp_path)
