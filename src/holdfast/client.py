@@ -385,8 +385,8 @@ class App:
         return Resumed(answer.run, answer.first, bool(answer.duplicates))
 
     async def _schema(self, token: str) -> dict[str, Any] | None:
-        hooks = await self.store.hooks(token=token, limit=1)
-        return hooks[0].schema if hooks else None
+        hook = await self.store.receiver(token)
+        return None if hook is None else hook.schema
 
 
 def written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:

@@ -53,6 +53,41 @@ async def test_a_payload_without_an_open_hook_is_told_why(store):
     await assert_sound(store, "r")
 
 
+async def test_what_a_sender_saw_of_a_hook_is_never_believed(place, store):
+    """L11, H-01: whatever happens between its look and its payload, the answer is that of the log."""
+    other = await place.open()
+    last = await begin(store)
+    last = (await store.append("r", [opened("t#1"), opened("u#1"), opened("v#1")], after=last)).last
+    for token in ("t", "u", "v"):
+        hook = await other.receiver(token)
+        assert (hook.run, hook.key, hook.status) == ("r", f"{token}#1", "open")
+    last = (await store.append("r", [closed("t#1"), opened("u#2")], after=last)).last
+    assert await reason(other, "t") == "closed"
+    assert (await other.deliver("u", b"1", "d")).first == last + 1
+    assert (await assert_sound(other, "r"))[-1].key == "u#2", "the newest one gets it"
+    assert (await other.receiver("u")).key == "u#2"
+    assert (await other.deliver("v", b"1", "d")).first == last + 2
+    assert (await other.receiver("v")).key == "v#1"
+    await store.append("r", [terminated()])
+    assert await reason(other, "v") == "run_ended"
+    assert await other.receiver("v") is None
+    second = await begin(store, "s")
+    await store.append("s", [opened("t#1")], after=second)
+    assert (await other.deliver("t", b"1", "d")).run == "s", "the token is another run's now"
+
+
+async def test_a_payload_is_taken_once_whatever_was_remembered(place, store):
+    """L3: the same delivery id again, at once, together with others and from another process."""
+    other = await place.open()
+    last = await begin(store)
+    last = (await store.append("r", [opened("t#1"), opened("u#1")], after=last)).last
+    await asyncio.gather(store.receiver("t"), other.receiver("t"))
+    sent = [(s, token, n) for s in (store, other) for token in ("t", "u") for n in (1, 1, 2)]
+    answers = await asyncio.gather(*(s.deliver(token, b"1", f"d{n}") for s, token, n in sent))
+    assert sum(not answer.duplicates for answer in answers) == 4
+    assert len(await assert_sound(store, "r")) == last + 4
+
+
 async def test_fifty_payloads_race_the_end(place, store):
     """L11, H-01: each payload is in the log before the end, or refused; the end comes once."""
     other = await place.open()

@@ -4,10 +4,24 @@ import asyncio
 
 import pytest
 from patience import PATIENCE
-from store_kit import SECOND, assert_sound, begin, created, ended, noted, opened, running, timer, woken
+from store_kit import (
+    SECOND,
+    assert_sound,
+    begin,
+    completed,
+    created,
+    ended,
+    noted,
+    opened,
+    running,
+    terminated,
+    timer,
+    woken,
+)
 
+from holdfast.errors import RunNotFound, StaleLog
 from holdfast.events import Event
-from holdfast.store.rows import RunFilter
+from holdfast.store.rows import RunFilter, TakenUp
 
 
 async def test_readers_with_a_cursor_never_see_a_hole(place, store):
@@ -59,7 +73,48 @@ async def test_a_long_log_is_read_whole_and_in_parts(store):
     assert isinstance(log[0], Event)
 
 
+async def test_a_run_is_taken_up_as_it_is(place, store):
+    """DESIGN: the log, the steps that owe an outcome and the open children, however long the log is."""
+    other = await place.open()
+    last = await begin(store, "r", "a#1", "b#1")
+    for _ in range(5):
+        notes = [noted(f"n#{last + n}") for n in range(500)]
+        last = (await store.append("r", notes, after=last)).last
+    await store.append("r", [completed("a#1")])
+    found = await other.take_up("r")
+    assert found.events == await store.read("r")
+    assert (found.steps, found.children) == (await store.open_steps("r"), await store.children("r"))
+    assert [step.key for step in found.steps] == ["b#1"]
+    assert await other.catch_up("r", last) == await store.read("r", last)
+    assert await other.catch_up("r", 0) == found.events
+    # What it has seen, a decider goes on from; what it has not seen, it is told (L4).
+    answer = await other.append("r", [completed("b#1"), noted("x#1")], after=last + 1)
+    with pytest.raises(StaleLog):
+        await store.append("r", [noted("y#1")], after=last + 1)
+    assert (await store.end_of("r"), answer.missed) == (None, [])
+    await store.append("r", [ended()], after=answer.last)
+    assert (await other.end_of("r")).type == "run_completed"
+    await assert_sound(store, "r")
+
+
+async def test_many_runs_are_taken_up_and_awaited_at_once(place, store):
+    """Whoever asks in one moment gets its own run's answer, and an error of its own."""
+    other = await place.open()
+    names = [f"r{number}" for number in range(250)]
+    await asyncio.gather(*(begin(store, name, f"{name}#1") for name in names))
+    found = await asyncio.gather(*(other.take_up(name) for name in names))
+    assert [(f.events[0].run, [s.key for s in f.steps]) for f in found] == [(n, [f"{n}#1"]) for n in names]
+    for name in names[:3]:
+        await store.append(name, [terminated()])
+    ends = await asyncio.gather(*(other.end_of(name) for name in [*names, "none"]), return_exceptions=True)
+    assert [end is not None for end in ends] == [True] * 3 + [False] * 247 + [True]
+    assert isinstance(ends[-1], RunNotFound)
+
+
 async def test_unknown_runs_are_empty(store):
+    assert await store.take_up("nobody") == TakenUp([], [], [])
+    assert await store.catch_up("nobody", 3) == []
+    assert await store.receiver("nobody") is None
     """Reading what is not there is no error."""
     assert await store.read("nobody") == []
     assert await store.head("nobody") is None

@@ -104,18 +104,34 @@ async def test_a_shape_costs_just_its_commits(postgres_url: str, monkeypatch: py
             "gather": await counted.cost(lambda: run(gather, 50)),
             "timer": await counted.cost(lambda: run(one_sleep)),
         }
-        waiting = await app.start(one_payload, "budget")
 
-        async def answer() -> None:
-            await app.resume("budget", 7)
+        async def answer(token: str, waiting: hf.Run[int]) -> None:
+            await app.resume(token, 7)
             assert await waiting.result(PATIENCE) == 7
 
-        found["hook"] = await counted.cost(answer)
+        await answer("first", await app.start(one_payload, "first"))  # the driver learns the types
+        waiting = await app.start(one_payload, "budget")
+        found["hook"] = await counted.cost(lambda: answer("budget", waiting))
     assert {name: cost.commits for name, cost in found.items() if name != "gather"} == {
         "no steps": 1, "sequence": 51, "timer": 2, "hook": 2,
     }  # fmt: skip
     assert 2 <= found["gather"].commits <= 4
-    assert found["hook"].statements <= 20
+    # Who gets it, the payload; the log since, the end; the end for who waits, once before and once after.
+    assert found["hook"].statements <= 6
+
+
+async def test_a_crowd_of_another_process_is_taken_up_together(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that others start cost a worker no round trip each; from their first tick on they are known."""
+    async with hf.connect(postgres_url) as sender, counting(postgres_url, monkeypatch) as counted:
+
+        async def crowd() -> None:
+            runs = await asyncio.gather(*(sender.start(sequence, 10) for _ in range(100)))
+            assert await asyncio.gather(*(run.result(PATIENCE) for run in runs)) == [10] * 100
+
+        cost = await counted.cost(crowd)
+    assert cost.statements <= 60, "of the worker's process alone"
 
 
 async def test_a_step_stays_within_its_round_trips_and_bytes(

@@ -48,6 +48,7 @@ from .rows import (
     OpenStep,
     RunFilter,
     ScheduleRow,
+    TakenUp,
     Timer,
     WorkerRow,
 )
@@ -212,6 +213,20 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def children(self, run_id: str) -> list[Child]:
         """The child runs of which this run has not heard the end; of an ended run, its orphans."""
+
+    async def take_up(self, run_id: str) -> TakenUp:
+        """What a worker needs to go on with a run: its log, and what is open. Of an unknown run, nothing."""
+        events = await self.read(run_id)  # first: what is open besides is of no account then
+        return TakenUp(events, await self.open_steps(run_id), await self.children(run_id))
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        """`read`, by the run's decider: a store that remembers runs is up to date for what it appends next."""
+        return await self.read(run_id, after)
+
+    async def receiver(self, token: str) -> Hook | None:
+        """The open hook that gets the payloads of a token: what a sender asks before `deliver`."""
+        hooks = await self.hooks(token=token, limit=1)  # all of the one run that holds the token
+        return hooks[-1] if hooks else None
 
     async def end_of(self, run_id: str) -> Event | None:
         """The event that ended a run, or None. Raises RunNotFound, StoreBroken."""

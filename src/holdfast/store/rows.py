@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from ..events import Event
 from ..schedules import Missed, Schedule
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -138,6 +139,14 @@ class Child(msgspec.Struct, frozen=True):
     position: int
     status: str
     ended: bool
+
+
+class TakenUp(msgspec.Struct, frozen=True):
+    """What a worker reads of a run that it takes up: the log, the steps that owe an outcome, the open children."""
+
+    events: list[Event]
+    steps: list[OpenStep]
+    children: list[Child]
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ from ..events import Draft, Event, dump_json, load_json, token_of
 from ..keys import CHUNK_PREFIX, MARK, PREFIX, Keys, is_sealed
 from .base import Store
 from .messages import Append, Appended, Listener, News
-from .rows import Hook
+from .rows import Hook, TakenUp
 from .streams import Written
 
 SEALED = frozenset({"args", "content", "error", "metadata", "payload", "raw", "reason", "title", "value"})
@@ -93,6 +93,25 @@ class SealedStore(Store):
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`, opened. Raises KeyMissing."""
         return self._open_all(await self._inner.read(run_id, after, limit))
+
+    async def take_up(self, run_id: str) -> TakenUp:
+        """What a worker needs to go on with a run, its events opened. Raises KeyMissing."""
+        found = await self._inner.take_up(run_id)
+        return msgspec.structs.replace(found, events=self._open_all(found.events))
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        """`read`, by the run's decider. Raises KeyMissing."""
+        return self._open_all(await self._inner.catch_up(run_id, after))
+
+    async def end_of(self, run_id: str) -> Event | None:
+        """The event that ended a run, opened, or None. Raises KeyMissing."""
+        end = await self._inner.end_of(run_id)
+        return None if end is None else self._open(end)
+
+    async def receiver(self, token: str) -> Hook | None:
+        """The open hook that gets the payloads of a token, its metadata opened."""
+        hook = await self._inner.receiver(token)
+        return None if hook is None else self._open_hook(hook)
 
     async def hooks(self, **query: Any) -> list[Hook]:
         """A page of hooks, their metadata opened."""

@@ -23,7 +23,7 @@ from ..errors import HoldfastError, KeyMissing, ReplayDivergence, Runaway, Store
 from ..events import ENDS, Draft, Event, new
 from ..keys import is_sealed
 from ..logs import About
-from ..store.rows import Child, OpenStep
+from ..store.rows import OpenStep, TakenUp
 from ..workflow import Workflow
 from .agenda import Turn
 from .attempts import Attempts, lost
@@ -182,7 +182,7 @@ class LiveRun(abc.ABC):
         """Read the facts that others have appended, and deliver them."""
         self._news = False
         try:
-            events = await self.worker.store.read(self.run_id, self.after)
+            events = await self.worker.store.catch_up(self.run_id, self.after)
             if not events and await self._left_cut_log():
                 return
         except KeyMissing as error:
@@ -240,18 +240,17 @@ class LiveRun(abc.ABC):
             if turn is not None:
                 await turn.come()
             if found is not None and not self.closed:  # an execution made now would be nobody's to bury
-                self._begin_from(*found)
+                self._begin_from(found)
         finally:
             if turn is not None:
                 turn.leave()
 
-    async def _read_whole(self) -> tuple[list[Event], list[OpenStep], list[Child]] | None:
+    async def _read_whole(self) -> TakenUp | None:
         store = self.worker.store
         self._news = False  # what is heard from here on may be about facts that this read misses
         try:
-            events = await store.read(self.run_id)
-            found = events, await store.open_steps(self.run_id), await store.children(self.run_id)
-            if events and is_sealed(events[0].body):
+            found = await store.take_up(self.run_id)
+            if found.events and is_sealed(found.events[0].body):
                 raise KeyMissing("its payloads are sealed: give this worker the keys ($HOLDFAST_KEYS)")
         except KeyMissing as error:
             self._park("sealed", error)
@@ -262,8 +261,9 @@ class LiveRun(abc.ABC):
             return found
         return None
 
-    def _begin_from(self, events: list[Event], steps: list[OpenStep], children: list[Child]) -> None:
+    def _begin_from(self, found: TakenUp) -> None:
         """Make the execution from the log, and go on."""
+        events, children = found.events, found.children
         if not events or any(event.type in ENDS for event in events):
             self.worker.runs.forget(self)
             return
@@ -279,7 +279,7 @@ class LiveRun(abc.ABC):
             self._out.append(self._started())
         else:
             self.worker.runs.taken_up(self.run_id, begun.data.get("worker", ""))
-        self._take_up({step.key: step for step in steps})
+        self._take_up({step.key: step for step in found.steps})
         if children or self.children is not None:
             self._its_children().take_up(self._live.children, children, self._live.root)
         self._unbusy()

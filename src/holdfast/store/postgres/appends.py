@@ -6,7 +6,8 @@ is recognised by its batch ids when it is sent again (law L12).
 
 There are two ways to judge an append.
 
-- *Fast*: from what this process remembers of the run (`Known`), without a read. The whole group is one
+- *Fast*: from what this process remembers of the run (`Known`): from its own appends, or from what it read to
+  take the run up, to catch up with it, or to find who gets a payload (`takeup.py`). The whole group is one
   statement, and so one round trip and one commit (`write_group`). It moves a run on only if the hash of its log
   is still the remembered one, which says more than any position: it is the same log. So times, chain and
   projections can be computed here and still be what the laws say. What memory cannot know, a unique key that is
@@ -39,6 +40,7 @@ from .hearing import as_payload
 from .known import Known, View
 from .lookups import look
 from .streams import Streams
+from .takeup import Receiver, receivers
 from .text import unescape_some
 from .writes import Writes
 
@@ -65,6 +67,7 @@ class GroupWriter:
         self._clock = clock
         self._audience = audience
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._tokens: OrderedDict[str, str] = OrderedDict()  # tokens that were looked up lately -> the run
 
     async def commit(self, group: Sequence[Request]) -> tuple[Answers, list[News]]:
         """Judge and write a group, and make it durable. Raises StoreError where nothing could be written."""
@@ -77,6 +80,7 @@ class GroupWriter:
             left = group
             appends = [request for request in group if isinstance(request, Append)]
             if len(appends) == len(group):  # writes to streams need locks, and all share one commit
+                await self._find_receivers(db, appends)
                 left = await self._fast(db, appends, answers, news)
             if left:
                 await self._slowly(db, left, answers, news)
@@ -89,6 +93,39 @@ class GroupWriter:
 
     # ---- fast
 
+    def remember(self, known: Known) -> None:
+        """What was read of a run, all of it as of one moment: the next append may be judged on it."""
+        there = self._known.get(known.head.run)
+        if there is None or there.head.position < known.head.position:
+            self._remember(known)
+
+    def remember_receiver(self, found: Receiver) -> None:
+        """Which run gets the payloads of a token, and what was read of it."""
+        self.remember(found.known)
+        run, token = found.known.head.run, found.hook.token
+        known = self._known.get(run)
+        if known is None or known.head.chain != found.known.head.chain:
+            return  # this process has gone on with the run meanwhile, and the hook may be closed
+        known.hooks[token] = (found.hook.key, found.position)
+        self._tokens[token] = run
+        self._tokens.move_to_end(token)
+        if len(self._tokens) > REMEMBERED:
+            self._tokens.popitem(last=False)
+
+    async def _find_receivers(self, db: Connection, group: Sequence[Append]) -> None:
+        """Look up the runs of payloads whose tokens are not remembered."""
+        tokens = {request.token for request in group if request.token is not None}
+        unknown = [token for token in tokens if self._receiver(token) is None]
+        if unknown:
+            for found in (await receivers(db, unknown)).values():
+                self.remember_receiver(found)
+
+    def _receiver(self, token: str) -> tuple[Known, str, int] | None:
+        """The run that gets the payloads of a token, the hook's key and where it opened."""
+        known = self._known.get(self._tokens.get(token, ""))
+        hook = None if known is None else known.hooks.get(token)
+        return None if known is None or hook is None else (known, *hook)
+
     async def _fast(
         self, db: Connection, group: Sequence[Append], answers: dict[int, Any], news: list[News]
     ) -> list[Append]:
@@ -99,8 +136,9 @@ class GroupWriter:
         slow_runs: set[str] = set()
         for request in group:
             answer = None
-            if request.run not in slow_runs:
-                answer = self._judge_from_memory(request, writes)
+            found = self._found_in_memory(request)
+            if found is not None and request.run not in slow_runs:
+                answer = self._judge_from_memory(request, found, writes)
             if answer is None:
                 slow.append(request)
                 slow_runs.add(request.run)
@@ -127,22 +165,33 @@ class GroupWriter:
         left = {id(request) for request in (*again, *slow)}
         return [request for request in group if id(request) in left]
 
-    def _judge_from_memory(self, request: Append, writes: Writes) -> Appended | None:
-        drafts, after = request.drafts, request.after
-        known = self._known.get(request.run)
-        if known is None:
-            if after != 0 or not drafts or drafts[0].type != "run_created":
+    def _found_in_memory(self, request: Append) -> Found | None:
+        """What judging takes; None where this process does not know. A payload is pointed at its run."""
+        if request.token is not None:
+            receiver = self._receiver(request.token)
+            if receiver is None:
                 return None
-            found = Found(None)
-        else:
-            if after is not None and after != known.head.position:
-                return None
+            known, key, position = receiver
             found = known.found()
+            found.holders = {request.token: (known.head.run, key)}
+            found.uniques = {f"hook {key}": position}
+            resolve(request, found)
+            return found
+        known_run, after = self._known.get(request.run), request.after
+        if known_run is None:
+            creates = after == 0 and request.drafts and request.drafts[0].type == "run_created"
+            return Found(None) if creates else None
+        if after is not None and after != known_run.head.position:
+            return None
+        return known_run.found()
+
+    def _judge_from_memory(self, request: Append, found: Found, writes: Writes) -> Appended | None:
+        drafts, known = request.drafts, self._known.get(request.run)
         now = self._clock.now()
         try:
             verdict = judge_plainly(request, found, now)
             if verdict is None:
-                if not all(draft.type in FROM_MEMORY for draft in drafts):
+                if request.token is None and not all(draft.type in FROM_MEMORY for draft in drafts):
                     return None
                 verdict = judge_in_full(request, found, now)
         except Exception:  # noqa: BLE001 - a program's error: it comes again, as this append's own answer
@@ -155,6 +204,8 @@ class GroupWriter:
         assert changes is not None
         if changes.hooks or changes.queued:
             return None  # a run that takes over the hooks of another: under their tokens' locks; queues: rare
+        if any(unique in writes.deliveries for unique, *_ in changes.deliveries):
+            return None  # sent twice at one moment
         writes.add(request, verdict, None if known is None else known.head)
         if known is None:
             known = Known(head)
@@ -216,8 +267,6 @@ class GroupWriter:
         for name, rows in (("open_hooks", writes.opened), ("close_hooks", writes.closed)):
             if rows:
                 await db.fetch(SQL[name], *zip(*rows, strict=True))
-        if writes.deliveries:
-            await db.fetch(SQL["add_deliveries"], *zip(*writes.deliveries, strict=True))
 
     async def _queue_steps(self, db: Connection, writes: Writes, news: list[News]) -> None:
         """Steps that are new wait in their queues; who serves those hears of it."""

@@ -23,9 +23,12 @@ from holdfast.store.rules import Changes, Found, Verdict, wanted
 class Known:
     """What a run's log came to when this process last saw it; `full`: with all that is open."""
 
-    __slots__ = ("children", "full", "head", "steps", "timers")
+    __slots__ = ("children", "full", "head", "hooks", "steps", "timers")
 
     def __init__(self, head: Head, *, full: bool = True) -> None:
+        self.hooks: dict[str, tuple[str, int]] = {}
+        """Of the open hooks, some: token -> (the one that gets its payloads, where it opened). What is judged from
+        memory neither opens nor closes any."""
         self.head = head
         self.full = full
         self.steps: dict[str, tuple[int, int | None]] = {}

@@ -20,10 +20,11 @@ import msgspec
 
 from holdfast.chunks import Chunk
 from holdfast.clock import Clock
-from holdfast.errors import StoreError
+from holdfast.errors import RunNotFound, StoreError
 from holdfast.events import Event
 from holdfast.queues import Queue
-from holdfast.store.gauge import MOST, STATES, Gauge, WorkerLoad, oldest_of
+from holdfast.store.gauge import MOST as MOST_GAUGED
+from holdfast.store.gauge import STATES, Gauge, WorkerLoad, oldest_of
 from holdfast.store.group import GroupStore, Item
 from holdfast.store.messages import Append, Listener
 from holdfast.store.migrate import load_migrations
@@ -41,6 +42,7 @@ from holdfast.store.rows import (
     OpenStep,
     RunFilter,
     ScheduleRow,
+    TakenUp,
     Timer,
     WorkerRow,
 )
@@ -58,7 +60,9 @@ from .queues import put_back, take, to_waiting
 from .removal import remove
 from .schema import prepare
 from .streams import to_chunk, to_stream
+from .takeup import MOST, Part, Receiver, ends, receivers, take_up
 from .text import escape, escape_some, unescape, unescape_some
+from .together import Together
 from .writes import attribute_items
 
 LARGEST = 500
@@ -77,7 +81,10 @@ class PostgresStore(GroupStore):
         self.where = shown(url)
         self._enlisted: set[str] = set()
         self._every = False
-        self._asked: tuple[set[str], asyncio.Future[dict[str, Any]]] | None = None
+        self._heads = Together(self._ask_heads, MOST)
+        self._logs = Together(self._ask_logs, MOST)
+        self._ends = Together(self._ask_ends, MOST)
+        self._receivers = Together(self._ask_receivers, MOST)
         self._committer: asyncio.Task[None] | None = None
         self._writing: Line
         self._reading: Line
@@ -185,23 +192,58 @@ class PostgresStore(GroupStore):
             after, left = rows[-1][0], left - size
 
     async def head(self, run_id: str) -> Head | None:
-        """The run's row, or None. All that are asked for in one turn of the loop are one question."""
-        asked = self._asked
-        if asked is None:
-            asked = self._asked = (set[str](), asyncio.ensure_future(self._heads()))
-            # Where everybody who asked has gone, an error is nobody's.
-            asked[1].add_done_callback(lambda done: done.cancelled() or done.exception())
-        names, answer = asked
-        names.add(run_id)
-        rows = await asyncio.shield(answer)
-        return to_head(rows[run_id]) if run_id in rows else None
+        """The run's row, or None."""
+        return await self._heads.get(run_id)
 
-    async def _heads(self) -> dict[str, Any]:
-        await asyncio.sleep(0)
-        assert self._asked is not None
-        (names, _), self._asked = self._asked, None
+    async def _ask_heads(self, names: Sequence[str]) -> dict[str, Head]:
         rows = await self._query("heads", [escape(name) for name in names])
-        return {unescape(row[0]): row for row in rows}
+        return {head.run: head for head in map(to_head, rows)}
+
+    async def take_up(self, run_id: str) -> TakenUp:
+        """The log and what is open, as of one moment: what is written next rests on it."""
+        events, after = list[Event](), 0
+        while (part := await self._logs.get((run_id, after))) is not None:
+            events += part.found.events
+            if part.whole:
+                self._writer.remember(part.known)
+                return TakenUp(events, part.found.steps, part.found.children)
+            after = events[-1].position
+        return TakenUp(events, [], [])
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        """The events beyond `after`; what is written next rests on them."""
+        part = await self._logs.get((run_id, after))
+        if part is None or not part.whole:
+            return await self.read(run_id, after)
+        self._writer.remember(part.known)
+        return part.found.events
+
+    async def _ask_logs(self, runs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Part]:
+        self._check_open()
+        return await self._reading.run(lambda db: take_up(db, runs, PAGE))
+
+    async def end_of(self, run_id: str) -> Event | None:
+        """The event that ended a run, or None."""
+        found = await self._ends.get(run_id)
+        if found is None:
+            raise RunNotFound(f"no run {run_id!r} in {self.url}")
+        return found[0]
+
+    async def _ask_ends(self, runs: Sequence[str]) -> dict[str, tuple[Event | None]]:
+        self._check_open()
+        return await self._reading.run(lambda db: ends(db, runs))
+
+    async def receiver(self, token: str) -> Hook | None:
+        """The open hook that gets the payloads of a token; what is delivered next rests on it."""
+        found = await self._receivers.get(token)
+        if found is None:
+            return None
+        self._writer.remember_receiver(found)
+        return found.hook
+
+    async def _ask_receivers(self, tokens: Sequence[str]) -> dict[str, Receiver]:
+        self._check_open()
+        return await self._reading.run(lambda db: receivers(db, tokens))
 
     async def runs(
         self, which: RunFilter = ALL, *, before: tuple[int, str] | None = None, limit: int = 100
@@ -290,9 +332,12 @@ class PostgresStore(GroupStore):
         return [f"{count} rows of {table}" for table, count in await self._query("strays")]
 
     async def _query(self, name: str, *values: Any) -> list[Any]:
+        self._check_open()
+        return await self._reading.fetch(name, *values)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self.where} is not open: use it inside `async with`")
-        return await self._reading.fetch(name, *values)
 
     # ---- who works on what
 
@@ -392,19 +437,19 @@ class PostgresStore(GroupStore):
     async def gauge(self, since: int) -> Gauge:
         """What the rows come to at this moment; what was added lately the server tells with a second's delay."""
         now = self.clock.now()
-        [counts] = await self._query("gauge", MOST, since)
+        [counts] = await self._query("gauge", MOST_GAUGED, since)
         [(events, steps)] = await self._query("gauge_counters")
         oldest, free, undelivered = [
             oldest_of((unescape(run), time) for run, time in rows)
             for rows in (
                 await self._query("gauge_oldest"),
-                await self._query("gauge_free", MOST),
-                await self._query("gauge_undelivered", MOST),
+                await self._query("gauge_free", MOST_GAUGED),
+                await self._query("gauge_undelivered", MOST_GAUGED),
             )
         ]
         workers = [
             WorkerLoad(to_worker(*row), runs, held)
-            for *row, runs, held in await self._query("gauge_workers", MOST)
+            for *row, runs, held in await self._query("gauge_workers", MOST_GAUGED)
         ]
         runs = dict(zip(STATES, counts, strict=False))
         return Gauge(now, runs, counts[-1], events, steps, oldest, free, undelivered, workers)

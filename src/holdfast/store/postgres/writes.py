@@ -71,7 +71,7 @@ class Writes:
         self.events: list[tuple[Any, ...]] = []
         self.opened: list[tuple[Any, ...]] = []
         self.closed: list[tuple[Any, ...]] = []
-        self.deliveries: list[tuple[Any, ...]] = []
+        self.deliveries: dict[str, tuple[Any, ...]] = {}
         self.queued: list[tuple[Any, ...]] = []
         self.queues: list[News] = []
 
@@ -105,7 +105,7 @@ class Writes:
         if not changes.ended:
             self._add_queued(head, changes.queued)
         for unique, position, digest in changes.deliveries:
-            self.deliveries.append((escape(unique), head.row, position, digest))
+            self.deliveries[unique] = (escape(unique), head.row, position, digest)
 
     def _add_events(self, request: Append, verdict: Verdict, head: Head, *, whole: bool) -> None:
         add, run, rows = self.events.append, head.row, verdict.rows
@@ -179,7 +179,7 @@ class Writes:
             *transposed(put_steps, 4), *transposed(dropped_steps, 2),
             *transposed(put_timers, 3), *transposed(dropped_timers, 2),
             *transposed(put_children, 6), *transposed(dropped_children, 2), *transposed(touched, 2),
-            *transposed(ended, 2), *transposed(news, 3),
+            *transposed(ended, 2), *transposed(news, 3), *transposed([*self.deliveries.values()], 4),
         ]  # fmt: skip
 
     def news(self, accepted: dict[int, tuple[str | None, bool]]) -> list[News]:

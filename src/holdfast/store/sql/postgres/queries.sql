@@ -96,11 +96,16 @@ WITH moved AS (
 ), ended_hooks AS (
     UPDATE holdfast.hooks SET status = CASE WHEN over.continued THEN 'continued' ELSE 'run_ended' END
     FROM over WHERE hooks.run = over.id AND hooks.status = 'open'
+), delivered AS (
+    INSERT INTO holdfast.deliveries (uniq, run, position, digest)
+    SELECT d.* FROM unnest($73::text[], $74::bigint[], $75::integer[], $76::text[])
+        AS d (uniq, run, position, digest)
+    WHERE d.run IN (SELECT id FROM accepted)
 ), news AS (
     SELECT json_build_array(a.run, a.owner, n.fact, n.ended, a.ready, null)::text AS item, n.number
     FROM unnest($70::bigint[], $71::boolean[], $72::boolean[]) WITH ORDINALITY AS n (id, fact, ended, number)
     JOIN accepted a ON a.id = n.id
-    WHERE $74::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($73::text[])))
+    WHERE $78::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($77::text[])))
 ), parts AS (
     SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY number) / 3900 AS part
     FROM news WHERE octet_length(item) < 3900
@@ -200,11 +205,6 @@ FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::integer[], $
 UPDATE holdfast.hooks SET status = 'closed' FROM unnest($1::bigint[], $2::text[]) AS c (run, key)
 WHERE hooks.run = c.run AND hooks.key = c.key AND hooks.status = 'open';
 
--- name: add_deliveries
--- Payloads that came with an id.
-INSERT INTO holdfast.deliveries (uniq, run, position, digest)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[]);
-
 -- name: streams_of
 -- All streams of these runs: there are few, and a new one gets the next number.
 SELECT runs.run, name, streams.position, size, streams.time, streams.ended, streams.chain, step, attempt, attempts,
@@ -266,6 +266,60 @@ FROM holdfast.runs WHERE run = ANY ($1::text[]);
 -- A part of a log, by the run's id.
 SELECT position, type, key, time, body FROM holdfast.events
 WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 ORDER BY position LIMIT $3;
+
+-- name: take_up
+-- Of each of these runs, as of one moment: its row, what is open, and its log beyond a position, $3 events of it.
+SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fact, r.delivered, r.steps, r.timers,
+       r.children, r.created, r.ended, r.attributes, r.owner, r.parked, r.crashes, r.parent, r.root, r.id,
+       s.keys, s.attempts, s.dues, s.queues, t.keys, t.dues, c.keys, c.ids, c.positions, c.statuses, c.over,
+       w.after, e.positions, e.types, e.keys, e.times, e.bodies
+FROM unnest($1::text[], $2::integer[]) AS w (run, after) JOIN holdfast.runs AS r ON r.run = w.run
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(attempt) AS attempts, array_agg(due) AS dues, array_agg(queue) AS queues
+    FROM holdfast.steps WHERE r.steps > 0 AND run = r.id) AS s
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(due) AS dues
+    FROM holdfast.timers WHERE r.timers > 0 AND run = r.id) AS t
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(child) AS ids, array_agg(position) AS positions,
+        array_agg(status) AS statuses, array_agg(EXISTS (
+            SELECT 1 FROM holdfast.runs AS there WHERE there.run = child AND there.ended IS NOT NULL)) AS over
+    FROM holdfast.children WHERE r.children > 0 AND run = r.id) AS c
+CROSS JOIN LATERAL (
+    SELECT array_agg(position) AS positions, array_agg(type) AS types, array_agg(key) AS keys,
+        array_agg(time) AS times, array_agg(body) AS bodies
+    FROM (SELECT position, type, key, time, body FROM holdfast.events
+          WHERE run = r.id AND position > w.after ORDER BY position LIMIT $3) AS page) AS e;
+
+-- name: receivers
+-- Of each of these tokens that is open, the newest hook and its run: the row, and what is open.
+SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fact, r.delivered, r.steps, r.timers,
+       r.children, r.created, r.ended, r.attributes, r.owner, r.parked, r.crashes, r.parent, r.root, r.id,
+       s.keys, s.attempts, s.dues, s.queues, t.keys, t.dues, c.keys, c.ids, c.positions, c.statuses, c.over,
+       h.token, h.key, h.position, h.opened, h.schema, h.metadata
+FROM unnest($1::text[]) AS w (token) CROSS JOIN LATERAL (
+    SELECT * FROM holdfast.hooks WHERE hooks.token = w.token AND hooks.status = 'open'
+    ORDER BY hooks.position DESC LIMIT 1) AS h
+JOIN holdfast.runs AS r ON r.id = h.run
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(attempt) AS attempts, array_agg(due) AS dues, array_agg(queue) AS queues
+    FROM holdfast.steps WHERE r.steps > 0 AND run = r.id) AS s
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(due) AS dues
+    FROM holdfast.timers WHERE r.timers > 0 AND run = r.id) AS t
+CROSS JOIN LATERAL (
+    SELECT array_agg(key) AS keys, array_agg(child) AS ids, array_agg(position) AS positions,
+        array_agg(status) AS statuses, array_agg(EXISTS (
+            SELECT 1 FROM holdfast.runs AS there WHERE there.run = child AND there.ended IS NOT NULL)) AS over
+    FROM holdfast.children WHERE r.children > 0 AND run = r.id) AS c;
+
+-- name: ends
+-- Of each of these runs, whether it has ended, and the event that ended it.
+SELECT r.run, r.ended IS NOT NULL, e.position, e.type, e.key, e.time, e.body
+FROM unnest($1::text[]) AS w (run) JOIN holdfast.runs AS r ON r.run = w.run
+LEFT JOIN LATERAL (
+    SELECT position, type, key, time, body FROM holdfast.events
+    WHERE r.ended IS NOT NULL AND run = r.id AND type = ANY ($2::text[]) ORDER BY position DESC LIMIT 1) AS e ON true;
 
 -- name: chain
 -- Last position, hash and fence of each append of a run.
