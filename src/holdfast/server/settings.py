@@ -31,4 +31,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 2000.0
     burst: int = 4000
     webhook_timeout: float = 30.0
-    grace: float = 1.0
+    grace: float = 0.4
