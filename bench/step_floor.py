@@ -1,0 +1,387 @@
+"""How near Holdfast can come to its goals in steps/s on this machine: the smallest program, in turns with it.
+
+    python bench/step_floor.py [--runs 1000] [--processes 1 2] [--rounds 5] [--json]
+
+The program keeps no promise of Holdfast's: it has no engine, no replay, no fence, no leases, no answers. It does
+what no durable step of an async function can do without: a task for the body, its arguments and result as JSON,
+the hash over the log, and the rows of a step (three events, the run's row moved on, one row of `steps` put and
+one taken) in the very tables of Holdfast, in groups as large as Holdfast's, each group one durable commit. SQLite
+by apsw in WAL mode with synchronous=FULL, PostgreSQL by asyncpg with synchronous_commit=on, one statement a group.
+
+`floor` and `holdfast` run crowds of runs of ten empty steps, A B A B …; with two processes each has half of them,
+and advances the runs that it starts itself. What no floor reaches on a machine, no engine in front of it will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import holdfast as hf
+from holdfast.bench.place import postgres
+from holdfast.errors import StoreError
+
+STEPS = 10
+encode, decode = msgspec.json.encode, msgspec.json.decode
+
+
+@hf.step(name="step-floor.empty")
+async def empty(number: int) -> int:
+    return number
+
+
+@hf.workflow(name="step-floor.ten")
+async def ten() -> int:
+    for number in range(STEPS):
+        await empty(number)
+    return STEPS
+
+
+async def body(number: int) -> int:
+    return number
+
+
+# ---- the floor
+
+
+class Groups:
+    """Appends that wait at one moment, written together: `largest` at most, one group at a time."""
+
+    largest = 128
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pending: list[tuple[Any, asyncio.Future[None]]] = []
+        self.busy = False
+
+    def append(self, rows: Any) -> asyncio.Future[None]:
+        future = self.loop.create_future()
+        if not self.pending and not self.busy:
+            self.loop.call_soon(self.flush)
+        self.pending.append((rows, future))
+        return future
+
+    def flush(self) -> None:
+        group, self.pending = self.pending[: self.largest], self.pending[self.largest :]
+        self.busy = True
+        self.write(group)
+
+    def done(self, group: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        self.busy = False
+        for _, future in group:
+            future.set_result(None)
+        if self.pending:
+            self.loop.call_soon(self.flush)
+
+    def write(self, group: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        raise NotImplementedError
+
+
+class Sqlite(Groups):
+    RUN = (
+        "INSERT INTO runs (row, run, workflow, status, position, time, chain, command, fact, delivered, steps, "
+        "timers, created, attributes) VALUES (?, ?, 'floor', 'running', 0, 0, x'', 0, 0, 0, 0, 0, ?, '')"
+    )
+    MOVE = (
+        "UPDATE runs SET chain = ?, position = ?, time = ?, command = ?, fact = ?, steps = 1 "
+        "WHERE row = ? AND chain = ?"
+    )
+    EVENT = (
+        "INSERT INTO events (run, position, type, key, time, body, uniq, chain, batch, first, fence) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    )
+    PUT = "INSERT INTO steps (run, key, attempt) VALUES (?, ?, 1)"
+    DROP = "DELETE FROM steps WHERE run = ? AND key = ?"
+
+    async def open(self, url: str) -> None:
+        import apsw
+
+        self.db = apsw.Connection(url.removeprefix("sqlite:///"))
+        self.db.set_busy_timeout(60_000)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+            self.db.execute(f"PRAGMA {pragma}").fetchall()
+
+    def write(self, group: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        db = self.db
+        created, moved, events, put, dropped = columns([rows for rows, _ in group])
+        db.execute("BEGIN IMMEDIATE")
+        if created:
+            db.executemany(self.RUN, created)
+        db.executemany(self.MOVE, moved)
+        db.executemany(self.EVENT, events)
+        db.executemany(self.PUT, put)
+        db.executemany(self.DROP, dropped)
+        db.execute("COMMIT")
+        self.done(group)
+
+
+class Postgres(Groups):
+    largest = 500
+    WRITE = """
+        WITH made AS (
+            INSERT INTO holdfast.runs (id, run, workflow, status, position, time, chain, command, fact, delivered,
+                                       steps, timers, children, created, attributes)
+            SELECT id, run, 'floor', 'running', 3, time, chain, 3, 1, 0, 1, 0, 0, time, ''
+            FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[]) AS r (id, run, time, chain)
+        ), moved AS (
+            UPDATE holdfast.runs SET chain = m.chain, position = m.position, time = m.time, command = m.command,
+                fact = m.fact, steps = 1
+            FROM unnest($5::bytea[], $6::integer[], $7::bigint[], $8::integer[], $9::integer[], $10::bigint[],
+                        $11::bytea[]) AS m (chain, position, time, command, fact, id, before)
+            WHERE runs.id = m.id AND runs.chain = m.before
+        ), logged AS (
+            INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+            SELECT * FROM unnest($12::bigint[], $13::integer[], $14::text[], $15::text[], $16::bigint[],
+                                 $17::text[], $18::text[], $19::bytea[], $20::text[], $21::integer[],
+                                 $22::integer[])
+        ), put AS (
+            INSERT INTO holdfast.steps (run, key, attempt)
+            SELECT run, key, 1 FROM unnest($23::bigint[], $24::text[]) AS s (run, key)
+        )
+        DELETE FROM holdfast.steps USING unnest($25::bigint[], $26::text[]) AS d (run, key)
+        WHERE steps.run = d.run AND steps.key = d.key"""
+
+    async def open(self, url: str) -> None:
+        import asyncpg
+
+        self.db = await asyncpg.connect(url, server_settings={"plan_cache_mode": "force_generic_plan"})
+
+    def write(self, group: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        self.task = self.loop.create_task(self.send(group))
+
+    async def send(self, group: list[tuple[Any, asyncio.Future[None]]]) -> None:
+        created, moved, events, put, dropped = columns([rows for rows, _ in group])
+        first = {row[5]: row for row in moved if row[6] == b""}
+        made = [(id, run, time, first[id][0]) for id, run, time in created]
+        moved = [row for row in moved if row[6] != b""]
+        parts = ((made, 4), (moved, 7), (events, 11), (put, 2), (dropped, 2))
+        await self.db.fetch(self.WRITE, *(c for rows, width in parts for c in turned(rows, width)))
+        self.done(group)
+
+
+def turned(rows: list[Any], width: int) -> list[Any]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def columns(appends: list[Any]) -> tuple[list[Any], ...]:
+    created: list[Any] = []
+    moved, events, put, dropped = [], [], [], []
+    for creates, moves, logs, puts, drops in appends:
+        if creates is not None:
+            created.append(creates)
+        moved.append(moves)
+        events += logs
+        if puts is not None:
+            put.append(puts)
+        if drops is not None:
+            dropped.append(drops)
+    return created, moved, events, put, dropped
+
+
+async def one(store: Groups, row: int, name: str) -> None:
+    """A run: eleven appends, the last one without a next step."""
+    chain, position = b"", 0
+    done: list[tuple[str, str, Any, str]] = [("run_created", "", {"workflow": "floor"}, "created")]
+    for number in range(STEPS + 1):
+        key, drop = f"empty#{number + 1}", f"empty#{number}" if number else None
+        drafts = done
+        if number < STEPS:
+            drafts = [
+                *done,
+                ("step_scheduled", key, {"args": {"number": number}}, f"step {key}"),
+                ("step_started", key, {"attempt": 1, "worker": "wrk_floor"}, f"step {key} attempt 1 started"),
+            ]
+        before, first, moment = chain, position + 1, time.time_ns() // 1000
+        parts, rows = [chain], []
+        for type_, of, data, unique in drafts:
+            position += 1
+            text = encode(data)
+            parts += f"{position}\0{type_}\0{of}\0{moment}\0{len(text)}\0".encode(), text
+            rows.append([row, position, type_, of, moment, text.decode(), unique, None, None, None, None])
+        chain = blake2b(b"".join(parts), digest_size=16).digest()
+        rows[-1][7:] = chain, f"{name}.{number}", first, first - 1
+        creates = (row, name, moment) if number == 0 else None
+        put, dropped = (row, key) if number < STEPS else None, None if drop is None else (row, drop)
+        moves = (chain, position, moment, position - 1, first, row, before)
+        await store.append((creates, moves, rows, put, dropped))
+        if number < STEPS:
+            args = decode(encode({"number": number}), type=dict[str, int])
+            value = await asyncio.create_task(body(**args))
+            result = msgspec.Raw(encode(value))
+            decode(result, type=int)
+            done = [("step_completed", key, {"attempt": 1, "value": result}, f"step {key} attempt 1 ended")]
+
+
+# ---- a process of either side
+
+
+async def floor(url: str) -> Callable[[int, int], Any]:
+    store = Sqlite() if url.startswith("sqlite") else Postgres()
+    await store.open(url)
+
+    async def crowd(turn: int, runs: int) -> None:
+        base = (os.getpid() << 32) + (turn << 20)
+        await asyncio.gather(*(one(store, base + n, f"floor-{base + n}") for n in range(runs)))
+
+    return crowd
+
+
+async def side(name: str, url: str) -> None:
+    """For each line that comes (how many runs), a crowd; says when it is over, and the processor time it took."""
+    async with Crowds(name, url) as crowd:
+        print("ready", flush=True)
+        loop, turn = asyncio.get_running_loop(), 0
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            turn, used = turn + 1, time.process_time()
+            await crowd(turn, int(line))
+            print(time.process_time() - used, flush=True)
+
+
+class Crowds:
+    """The crowd of one side, for as long as its store is open."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name, self.url = name, url
+
+    async def __aenter__(self) -> Callable[[int, int], Any]:
+        if self.name == "floor":
+            return await floor(self.url)
+        self.app = hf.connect(self.url)
+        await self.app.__aenter__()
+        self.worker = self.app.worker(concurrency=1000)
+        await self.worker.__aenter__()
+
+        async def crowd(_turn: int, runs: int) -> None:
+            async def one_run() -> None:
+                await (await self.app.start(ten)).result()
+
+            await asyncio.gather(*(one_run() for _ in range(runs)))
+
+        return crowd
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.name != "floor":
+            await self.worker.__aexit__(None, None, None)
+            await self.app.__aexit__(None, None, None)
+
+
+class Process:
+    def __init__(self, name: str, url: str) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, __file__, "--side", name, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self.hear() != "ready\n":
+            raise RuntimeError(f"{name} did not start")
+
+    def hear(self) -> str:
+        assert self.child.stdout is not None
+        return self.child.stdout.readline()
+
+    def tell(self, line: str) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(line)
+        self.child.stdin.flush()
+
+    def leave(self) -> None:
+        self.child.communicate(timeout=60)
+
+
+# ---- the whole
+
+
+def measure(url: str, processes: int, options: argparse.Namespace) -> dict[str, Any]:
+    sides: dict[str, list[Process]] = {"floor": [], "holdfast": []}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    used: dict[str, list[float]] = {name: [] for name in sides}
+    try:
+        for name in sides:
+            while len(sides[name]) < processes:
+                sides[name].append(Process(name, url))
+        for turn in range(-1, options.rounds):
+            runs = options.runs // processes if turn >= 0 else 20
+            for name, those in sides.items():
+                begun = time.perf_counter()
+                for process in those:
+                    process.tell(f"{runs}\n")
+                cpu = sum(float(process.hear()) for process in those)
+                if turn >= 0:
+                    steps = runs * processes * STEPS
+                    rates[name].append(steps / (time.perf_counter() - begun))
+                    used[name].append(cpu / steps * 1e6)
+    finally:
+        for those in sides.values():
+            for process in those:
+                process.leave()
+    pairs = [ours / least for ours, least in zip(rates["holdfast"], rates["floor"], strict=True)]
+    return {
+        "store": url.partition(":")[0],
+        "processes": processes,
+        "runs": options.runs,
+        **{f"{name}_steps_per_s": statistics.median(rates[name]) for name in sides},
+        **{f"{name}_cpu_us": statistics.median(used[name]) for name in sides},
+        "best_floor": max(rates["floor"]),
+        "paired": statistics.median(pairs),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    floor, best, ours = (row[name] for name in ("floor_steps_per_s", "best_floor", "holdfast_steps_per_s"))
+    return (
+        f"{row['store']:<11} {row['processes']} process(es), {row['runs']} runs: floor {floor:,.0f} steps/s (best "
+        f"{best:,.0f}; {row['floor_cpu_us']:.0f} µs of processor time a step), Holdfast {ours:>7,.0f} "
+        f"({row['holdfast_cpu_us']:.0f} µs), paired {row['paired']:.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", nargs=2, metavar=("NAME", "URL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        asyncio.run(side(*options.side))
+        return
+    with ExitStack() as stack:
+        here = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="."))).absolute()
+        urls = [f"sqlite:///{here}/floor.db"]
+        try:
+            urls.append(stack.enter_context(postgres(here / "server")))
+        except StoreError as error:
+            print(error, file=sys.stderr)
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+        for url in urls:
+
+            async def make(url: str = url) -> None:
+                async with hf.connect(url):
+                    pass
+
+            asyncio.run(make())
+            for processes in options.processes:
+                row = measure(url, processes, options)
+                print(json.dumps(row) if options.json else line(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
