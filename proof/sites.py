@@ -22,6 +22,7 @@ from backends import Elsewhere
 
 from holdfast.clock import Clock
 from holdfast.errors import StoreError
+from holdfast.events import Event
 from holdfast.queues import Queue
 from holdfast.store import open_store
 from holdfast.store.base import Store
@@ -35,7 +36,7 @@ from holdfast.store.postgres.connect import Line
 from holdfast.store.postgres.hearing import CHANNEL, read_news
 from holdfast.store.postgres.store import PostgresStore, _request
 from holdfast.store.queued import Queued, Taken
-from holdfast.store.rows import Claim, WorkerRow
+from holdfast.store.rows import Claim, Hook, TakenUp, WorkerRow
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.appends import GroupWriter as SqliteWriter
 from holdfast.store.sqlite.connect import close, connect
@@ -242,6 +243,22 @@ class DistantDatabase(Distant, InDatabase):
         if fate == "unanswered":
             raise StoreError("the connection was lost")
         return result
+
+    async def take_up(self, run_id: str) -> TakenUp:
+        ask = super().take_up
+        return await self._ask("take_up", lambda: ask(run_id))
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        ask = super().catch_up
+        return await self._ask("catch_up", lambda: ask(run_id, after))
+
+    async def end_of(self, run_id: str) -> Event | None:
+        ask = super().end_of
+        return await self._ask("end_of", lambda: ask(run_id))
+
+    async def receiver(self, token: str) -> Hook | None:
+        ask = super().receiver
+        return await self._ask("receiver", lambda: ask(token))
 
     async def enlist(self, worker: WorkerRow) -> None:
         ask = super().enlist
