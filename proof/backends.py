@@ -24,12 +24,14 @@ try:
     from holdfast.store.postgres.appends import GroupWriter as PostgresWriter
     from holdfast.store.postgres.connect import Line
     from holdfast.store.postgres.store import PostgresStore
+    from holdfast.store.postgres.takeup import take_up
 except StoreError:  # its driver is not installed
     PostgresStore = object  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from holdfast.store.group import Answers, Item
     from holdfast.store.messages import News
+    from holdfast.store.rows import TakenUp
 
 T = TypeVar("T")
 
@@ -156,6 +158,26 @@ class PostgresHandle(Handle, PostgresPlain):
 
     def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
         return self._elsewhere.do(self._writer.commit(group))  # type: ignore[arg-type]
+
+    # The calls of the contract one by one, as in memory. What is remembered besides is of a moment that may be
+    # later than what was read: nothing rests on it but speed.
+
+    end_of, receiver = Store.end_of, Store.receiver
+
+    async def take_up(self, run_id: str) -> TakenUp:
+        found = await Store.take_up(self, run_id)
+        self._remember(run_id)
+        return found
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        events = await self.read(run_id, after)
+        self._remember(run_id)
+        return events
+
+    def _remember(self, run_id: str) -> None:
+        parts = self._elsewhere.do(self._reading.run(lambda db: take_up(db, [(run_id, 0)], 100)))
+        for part in parts.values():
+            self._writer.remember(part.known)
 
 
 class PostgresBackend:
