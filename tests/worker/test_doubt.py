@@ -237,8 +237,9 @@ class Jitter:
 
     def __init__(self, store, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._submit, self._read = store.submit, store.read
-        store.submit, store.read = self.submit, self.read
+        self._submit, store.submit = store.submit, self.submit
+        for name in ("read", "take_up", "catch_up"):
+            setattr(store, name, self._slow(getattr(store, name)))
 
     def _turns(self, work, turns: int) -> None:
         loop = asyncio.get_running_loop()
@@ -254,13 +255,16 @@ class Jitter:
         request.answer = lambda real: self._turns(lambda: answer(real), self._chance.randrange(12))
         self._turns(lambda: self._submit(request, **how), self._chance.randrange(12))
 
-    async def read(self, *args, **kwargs):
-        for _ in range(self._chance.randrange(8)):
-            await asyncio.sleep(0)
-        events = await self._read(*args, **kwargs)
-        for _ in range(self._chance.randrange(8)):
-            await asyncio.sleep(0)
-        return events
+    def _slow(self, read):
+        async def slowly(*args, **kwargs):
+            for _ in range(self._chance.randrange(8)):
+                await asyncio.sleep(0)
+            found = await read(*args, **kwargs)
+            for _ in range(self._chance.randrange(8)):
+                await asyncio.sleep(0)
+            return found
+
+        return slowly
 
 
 async def two_deciders(url: str, seed: int, runs: int) -> tuple[int, int]:

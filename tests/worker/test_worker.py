@@ -90,20 +90,20 @@ async def test_a_fact_that_a_leaving_worker_delivered_but_did_not_act_on_is_not_
     """
     async with hf.connect(url) as app:
         store = app.store
-        read, submit = store.read, store.submit
+        catch_up, submit = store.catch_up, store.submit
         at, go_on = asyncio.Event(), asyncio.Event()
         async with app.worker():
             run = await app.start(echo, "leave")
             await logged(app, run.id, "hook_opened")
             if moment == "while reading":
 
-                async def slow_read(run_id, after=0, limit=None):
-                    events = await read(run_id, after, limit)
+                async def slowly(run_id, after):
+                    events = await catch_up(run_id, after)
                     at.set()
                     await go_on.wait()
                     return events
 
-                store.read = slow_read
+                store.catch_up = slowly
                 await app.resume("leave", 7)
             else:
 
@@ -114,7 +114,7 @@ async def test_a_fact_that_a_leaving_worker_delivered_but_did_not_act_on_is_not_
                 store.submit = slow_submit
                 await app.resume("leave", 7)
             await at.wait()
-            store.read = read
+            store.catch_up = catch_up
             asyncio.get_running_loop().call_later(0.02, go_on.set)
         store.submit = submit
         async with app.worker():
