@@ -97,7 +97,7 @@ def _run(source: Path, tests: str) -> tuple[str | None, str]:
         **os.environ,
         "PYTHONPATH": str(source),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HOLDFAST_PATIENCE": "10",
+        "HOLDFAST_PATIENCE": "4",  # less than the time after which waiters look by themselves: no news is a hang
     }
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests.split()],

@@ -637,7 +637,9 @@ async def test_a_look_that_fails_is_made_again(tmp_path):
                 await asyncio.sleep(0.01)
 
 
-async def test_a_start_elsewhere_is_taken_up_at_once(url):
-    async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=600):
+async def test_a_start_elsewhere_is_taken_up_at_once(url, monkeypatch):
+    """By news alone: neither worker nor waiter looks by itself in that time."""
+    monkeypatch.setattr("holdfast.ends._LOOK_AGAIN", 10 * PATIENCE)
+    async with hf.connect(url) as app, hf.connect(url) as sender, app.worker(poll=600, lease=600):
         run = await sender.start(total, 3)
         assert await run.result(PATIENCE) == 3
