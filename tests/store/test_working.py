@@ -20,6 +20,7 @@ from store_kit import (
 )
 
 from holdfast.errors import RunNotFound, StoreError
+from holdfast.store import open_store
 from holdfast.store.rows import WorkerRow
 
 
@@ -253,3 +254,19 @@ async def test_an_owner_that_is_not_enlisted_is_told_as_one_whose_lease_has_run_
     await store.discharge("gone")
     assert {row.id for row in await store.workers()} == {"w1", "gone too"}
     assert await claimed(store, "w1") == ["a", "d", "e"]
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/news.db"], ids=["memory", "sqlite"])
+async def test_news_tell_of_what_can_be_read_already(url, tmp_path):
+    """L14: a worker that is woken before the commit finds nothing, and nobody wakes it again."""
+    found = []
+    async with open_store(url.format(tmp_path)) as store:
+
+        def look(_news):
+            with pytest.raises(StopIteration) as done:  # these stores read in one go
+                store.read("r").send(None)
+            found.append(len(done.value.value))
+
+        store.listen(look)
+        last = await begin(store)
+    assert found == [last]
