@@ -1,4 +1,4 @@
-"""The outcomes of an append, one method each: accepted, partial, too late, taken; and what each one writes.
+"""The outcomes of an append, one method each: accepted, partial, too late, taken.
 
 `rules.judge` decides which it is. A `Writing` gathers rows, the new head and the changes of the projections
 while it goes through the drafts, in memory only: nothing is written before the verdict is complete.
@@ -6,8 +6,7 @@ while it goes through the drafts, in memory only: nothing is written before the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from holdfast.errors import (
     CommandMissing,
@@ -21,15 +20,13 @@ from holdfast.errors import (
 )
 from holdfast.events import ENDS, Draft, Event, new, numbered, token_of
 
+from .effects import EFFECTS, Effects
 from .messages import Append, Appended
-from .queued import Queued
 from .rows import Head
 from .verdict import (
     OUTCOMES,
     RESTS_ON,
-    Changes,
     Found,
-    HookChange,
     Row,
     Verdict,
     command_of,
@@ -38,8 +35,6 @@ from .verdict import (
     start_of,
 )
 
-CONTINUED = "continued"
-"""The key under which a run that goes on as another has its successor among its children."""
 AHEAD = 1_000_000
 """How far (µs) an early fact's time may lie ahead of the store's clock before the append is partial (L8)."""
 
@@ -59,35 +54,20 @@ def facts_of(events: Iterable[Event]) -> list[Event]:
     return [event for event in events if event.cls == "fact"]
 
 
-class Writing:
+class Writing(Effects):
     """The verdict on one append while it is being made; each public method is one outcome."""
 
-    __slots__ = (
-        "before",
-        "changes",
-        "doubles",
-        "duplicates",
-        "found",
-        "head",
-        "here",
-        "now",
-        "request",
-        "rows",
-        "run",
-    )
+    __slots__ = ("before", "doubles", "duplicates", "here", "now")
 
     def __init__(self, request: Append, found: Found, head: Head, now: int) -> None:
-        self.request = request
-        self.found = found
+        super().__init__(
+            request, found, copy_of(head)
+        )  # shallow: `attributes` is replaced, never changed in place
         self.before = head
-        self.head = copy_of(head)  # shallow: `attributes` is replaced, never changed in place
         self.now = now
-        self.rows: list[Row] = []
         self.duplicates: list[int] = []
         self.doubles: list[str] = []
         self.here: dict[str, int] = {}
-        self.run = request.run
-        self.changes = Changes()
 
     # ---- outcomes
 
@@ -320,9 +300,9 @@ class Writing:
         if draft.unique is not None:
             self.here[draft.unique] = position
         self.rows.append(Row(position, draft, head.time))
-        change = _CHANGES.get(draft.type)
-        if change is not None:
-            change(self, draft.data, draft.key)
+        effect = EFFECTS.get(draft.type)
+        if effect is not None:
+            effect(self, draft.data, draft.key)
 
     def _refuse_taken_tokens(self) -> list[Event]:
         """A token that another run holds: the append itself causes `hook_refused`, right behind it (L5)."""
@@ -363,130 +343,3 @@ class Writing:
         )
         self.changes.see_what_is_there()
         return Verdict(answer, self.rows, self.head, self.changes)
-
-    # ---- what head and projections take from each type
-
-    def created(self, data: Mapping[str, Any], _key: str) -> None:
-        self.head.workflow = data.get("workflow", "")
-        self.head.created = self.head.time
-        self.head.attributes = dict(data.get("attributes") or {})
-        self.head.owner = self.request.owner
-        self.head.parent = (data.get("parent") or {}).get("run")
-        self.head.root = data.get("root")
-        for token, schema in (data.get("hooks") or {}).items():  # open in the run that continues as this one
-            hook = HookChange(numbered(token, 0), {"schema": schema}, self.head.time)
-            self.changes.hooks.append(hook)
-
-    def started(self, _data: Mapping[str, Any], _key: str) -> None:
-        self.head.status = "running"
-
-    def step_scheduled(self, data: Mapping[str, Any], key: str) -> None:
-        self.head.steps += 1
-        self.changes.steps[key] = (0, None)
-        if "queue" in data:
-            self.changes.queued[key] = Queued(
-                data["queue"],
-                data.get("limit_key"),
-                data.get("priority", 0),
-                self.head.time,
-                self.rows[-1].position,
-            )
-
-    def step_attempted(self, data: Mapping[str, Any], key: str) -> None:
-        step = self._open_step(key)
-        attempt = data.get("attempt", 1)
-        if step is not None and attempt >= step[0]:  # what an attempt given up long ago says changes nothing
-            self.changes.steps[key] = (attempt, data.get("due"))
-
-    def step_ended(self, _data: Mapping[str, Any], key: str) -> None:
-        if self._open_step(key) is not None:
-            self.head.steps -= 1
-            self.changes.steps[key] = None
-
-    def _open_step(self, key: str) -> tuple[int, int | None] | None:
-        steps = self.changes.steps
-        return steps[key] if key in steps else self.found.steps.get(key)
-
-    def timer_started(self, data: Mapping[str, Any], key: str) -> None:
-        self.head.timers += 1
-        self.changes.timers[key] = data.get("due", 0)
-
-    def timer_ended(self, _data: Mapping[str, Any], key: str) -> None:
-        if self.changes.timers.get(key, self.found.timers.get(key)) is not None:
-            self.head.timers -= 1
-            self.changes.timers[key] = None
-
-    def child_started(self, data: Mapping[str, Any], key: str) -> None:
-        self.head.children += 1
-        status = "detached" if data.get("detached") else "open"
-        self.changes.children[key] = (data.get("run", ""), self.head.position, status)
-
-    def child_cancelled(self, _data: Mapping[str, Any], key: str) -> None:
-        child = self._open_child(key)
-        if child is not None and child[2] == "open":
-            self.changes.children[key] = (child[0], child[1], "cancelling")
-
-    def child_ended(self, _data: Mapping[str, Any], key: str) -> None:
-        if self._open_child(key) is not None:
-            self.head.children -= 1
-            self.changes.children[key] = None
-
-    def _open_child(self, key: str) -> tuple[str, int, str] | None:
-        children = self.changes.children
-        return children[key] if key in children else self.found.children.get(key)
-
-    def hook_opened(self, data: Mapping[str, Any], key: str) -> None:
-        inherited = numbered(token_of(key), 0)
-        if self.found.holders.get(token_of(key)) == (self.run, inherited):
-            self.changes.hooks.append(HookChange(inherited))
-        self.changes.hooks.append(HookChange(key, data, self.head.time))
-
-    def hook_closed(self, _data: Mapping[str, Any], key: str) -> None:
-        self.changes.hooks.append(HookChange(key))
-
-    def hook_refused(self, _data: Mapping[str, Any], key: str) -> None:
-        self.changes.hooks = [change for change in self.changes.hooks if change.key != key]
-
-    def hook_received(self, data: Mapping[str, Any], _key: str) -> None:
-        row = self.rows[-1]
-        if row.draft.unique is not None:
-            self.changes.deliveries.append((row.draft.unique, row.position, data.get("digest", "")))
-
-    def attributes_set(self, data: Mapping[str, Any], _key: str) -> None:
-        merged = {**self.head.attributes, **data["attributes"]}
-        self.head.attributes = {name: value for name, value in merged.items() if value is not None}
-
-    def ended(self, data: Mapping[str, Any], _key: str) -> None:
-        if data.get("continued"):
-            # Whoever sees to orphans creates it: it must not be lost with the worker that ends this run.
-            self.changes.children[CONTINUED] = (data["continued"], self.head.position, "continued")
-            self.changes.continued = True
-        type_ = self.rows[-1].draft.type
-        self.head.status = type_.removeprefix("run_")  # type: ignore[assignment]
-        self.head.ended = self.head.time
-        self.head.steps = self.head.timers = self.head.children = 0
-        self.head.owner = self.head.parked = None
-        self.changes.ended = True
-
-
-_CHANGES = {
-    "run_created": Writing.created,
-    "run_started": Writing.started,
-    "step_scheduled": Writing.step_scheduled,
-    "step_started": Writing.step_attempted,
-    "step_retried": Writing.step_attempted,
-    "step_completed": Writing.step_ended,
-    "step_failed": Writing.step_ended,
-    "timer_started": Writing.timer_started,
-    "timer_fired": Writing.timer_ended,
-    "timer_cancelled": Writing.timer_ended,
-    "child_started": Writing.child_started,
-    "child_cancelled": Writing.child_cancelled,
-    "child_ended": Writing.child_ended,
-    "hook_opened": Writing.hook_opened,
-    "hook_closed": Writing.hook_closed,
-    "hook_refused": Writing.hook_refused,
-    "hook_received": Writing.hook_received,
-    "attributes_set": Writing.attributes_set,
-    **dict.fromkeys(ENDS, Writing.ended),
-}
