@@ -417,7 +417,7 @@ FULL = """
                 import os
                 os.unlink("small/ballast")
                 run = await app.start(doubled, 21, run_id="after")
-                print("after:", await run.result(PATIENCE))
+                print("after:", await run.result(60))
         async with hf.connect("sqlite:///small/app.db") as app:
             print("completed:", len([r async for r in app.runs(status="completed")]))
     asyncio.run(main())

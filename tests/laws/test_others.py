@@ -142,12 +142,15 @@ async def test_a_killer_of_workers_is_parked_though_the_store_does_not_answer_at
         assert "its ticks killed 10 workers" in str(parked)
 
 
+@pytest.mark.parametrize("keep", [10, 1], ids=["", "others want its room"])
 @pytest.mark.parametrize("ended", [True, False], ids=["it has failed there", "its worker is gone"])
-async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_over(ended: bool) -> None:
-    """L3, H-07: no second body for it; and the run does not wait for ever for what is no fact (seed 168)."""
+async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_over(
+    ended: bool, keep: int
+) -> None:
+    """L3, H-07: no second body for it; and the run does not wait for ever for what is no fact (seeds 168, 966)."""
     bodies.clear()
     clock = ManualClock()
-    async with hf.connect("memory://", clock=clock) as app, app.worker() as worker:
+    async with hf.connect("memory://", clock=clock) as app, app.worker(keep=keep) as worker:
         run = await app.start(tries)
         await settled(worker)
         assert bodies == [1]
@@ -158,6 +161,8 @@ async def test_an_attempt_that_another_worker_has_begun_is_left_to_it_and_taken_
             data = {"attempt": 2, "error": error, "delay": 0, "due": clock.now()}
             theirs.append(new("step_retried", key="others.fails-once#1", data=data))
         await app.store.append(run.id, theirs)
+        await settled(worker)
+        await app.start(listens)
         assert await run.result(PATIENCE) == 3
     assert bodies == [1, 3]
 

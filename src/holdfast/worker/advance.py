@@ -125,7 +125,7 @@ class Advance(LiveRun):
     @property
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
-        waiting = self._out or self._inbox or self._attempts.open or self._news
+        waiting = self._out or self._inbox or self._attempts.open or self._news or self._doubts
         return self.execution is not None and not (
             self.busy or waiting or (self.children is not None and self.children.busy)
         )

@@ -60,6 +60,7 @@ class LiveRun(abc.ABC):
         self.busy = False  # an append is under way, or the log is being read
         self._news = False
         self._stale = False
+        self._doubts = 0  # attempts of which it is being found out whether another worker is about them
         self._time = 0
         self._taken = 0  # how many of execution.asked are in _out
         self._out: list[Draft] = []
@@ -307,6 +308,7 @@ class LiveRun(abc.ABC):
             if step is None or call.key in cared_for or ("step_scheduled", call.key) in asked:
                 continue
             if self._attempts.used_up(call, step):
+                self._doubts += 1
                 self.worker.spawn(self._judge_last(execution, call, step.attempt))
             else:
                 self._note(self._attempts.take_up(call, step.attempt, step.due))
@@ -323,10 +325,7 @@ class LiveRun(abc.ABC):
 
     async def _judge_last(self, execution: Execution, call: StepCall, attempt: int) -> None:
         """A step's last attempt was begun elsewhere: it is lost, unless whoever began it lives."""
-        try:
-            under_way = await self._attempts.is_under_way(call.key)
-        except StoreError:
-            under_way = True
+        under_way = await self._is_under_way(call.key)
         if self.closed or execution is not self.execution or call.key not in execution.calls:
             return
         if under_way:
@@ -341,20 +340,29 @@ class LiveRun(abc.ABC):
         That worker may be gone, or have recorded the attempt's failure before this one had read so far; neither is
         a fact that anybody is told of.
         """
+        self._doubts += 1
         self.worker.later(_OTHERS, lambda: self.worker.spawn(self._look_at_other(execution, key)))
 
     async def _look_at_other(self, execution: Execution, key: str) -> None:
+        if self.closed:
+            return
+        under_way = await self._is_under_way(key)
         if self.closed or execution is not self.execution or key not in execution.calls:
             return
-        try:
-            under_way = await self._attempts.is_under_way(key)
-        except StoreError:
-            under_way = True
         if under_way:
             self._await_other(execution, key)
-        elif execution is self.execution:
+        else:
             self._stale = True  # with the log, it is read how far the step's attempts have come
             self.turn()
+
+    async def _is_under_way(self, key: str) -> bool:
+        """Settle a doubt: whoever doubts stays in memory, for nothing else would wake the run."""
+        try:
+            return await self._attempts.is_under_way(key)
+        except StoreError:
+            return True
+        finally:
+            self._doubts -= 1
 
     def _reload(self, keep: list[Draft] | None = None) -> None:
         self._keep(keep or [])
