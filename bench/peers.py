@@ -81,7 +81,9 @@ def restate_server() -> str:
     found = sorted(home.glob("node_modules/@restatedev/restate-server-*/bin/restate-server"))
     if not found:
         try:
-            subprocess.run(["npm", "install", "--silent", "@restatedev/restate-server"], cwd=home, check=True)
+            # --prefix: else it goes where a folder above has a package.json
+            command = ["npm", "install", "--silent", "--prefix", str(home), "@restatedev/restate-server"]
+            subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise Unavailable(f"npm cannot install @restatedev/restate-server: {error}") from None
         found = sorted(home.glob("node_modules/@restatedev/restate-server-*/bin/restate-server"))

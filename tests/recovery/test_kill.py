@@ -154,7 +154,8 @@ async def test_a_paused_workers_attempt_is_not_cancelled_under_the_one_that_took
             assert await run.result(PATIENCE) in {1, 2}
         assert child.leave() == 0
         events = await log_of(app, run.id)
-        assert of_type(events, "step_failed") == []
+        outcomes = of_type(events, "step_completed", "step_failed")
+        assert outcomes[0].type == "step_completed", "the later one may be cancelled: the run has ended then"
         assert sum(e.type in ENDS for e in events) == 1
 
 

@@ -182,6 +182,27 @@ def test_an_interrupted_wait_leaves_nothing_behind(path):
     wait_until(lambda: not lock._open, "the last open file to be closed")
 
 
+def test_a_wait_that_is_interrupted_before_its_thread_runs_closes_nothing_under_it(path, monkeypatch):
+    """Else the thread would lock whatever has been opened under the file's number since."""
+    begun = []
+
+    def interrupted(waiter):
+        begun.append(waiter)
+        raise KeyboardInterrupt
+
+    fd = lock.acquire(path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(lock._Waiter, "start", interrupted)
+        lock.acquire(path)
+    with lock.locked(f"{path}.other", os.O_RDWR | os.O_CREAT):  # under the number, if it was free
+        begun[0].start()
+        lock.release(fd)
+        begun[0].join(PATIENCE)
+        with pytest.raises(TrailLocked), lock.locked(f"{path}.other", timeout=0.01):
+            pass
+    wait_until(lambda: not lock._open, "the last open file to be closed")
+
+
 def test_nobody_starves(path):
     """Waiters are served in the order in which they came, roughly: while all want it, each gets its turns."""
     turns = Counter(dict.fromkeys(range(4), 0))

@@ -179,7 +179,7 @@ class _Waiter(threading.Thread):
         """Whether the lock came in time. If it did not, the file is closed, now or when the lock comes."""
         came = False
         try:
-            self.start()
+            self._begin()
             self.join(timeout)
             with self._turn:
                 if self._done and self._error is not None:
@@ -190,8 +190,17 @@ class _Waiter(threading.Thread):
                 self._give_up()
         return came
 
+    def _begin(self) -> None:
+        try:
+            self.start()
+        except RuntimeError:  # no thread is to be had
+            self._done = True
+            raise
+
     def _give_up(self) -> None:
+        # Where `start` was interrupted the thread may be about to begin: the file stays open for it, or it would
+        # wait for whatever is opened under that number next.
         with self._turn:
             self._given_up = True
-            if self._done or self.ident is None:  # it has ended, or could not be started
+            if self._done:
                 release(self.fd)
