@@ -43,7 +43,7 @@ browser:
 
 .PHONY: test
 test: $(READY) browser
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto
 
 .PHONY: lint
 lint: $(READY)

@@ -1,6 +1,7 @@
 """What holds for every test: profiles of hypothesis, and nothing is left behind."""
 
 import gc
+import logging
 import os
 import sys
 import threading
@@ -40,11 +41,20 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def _loggers() -> dict[logging.Logger, tuple[int, bool, list[logging.Handler], bool]]:
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "holdfast"]
+    found = [logging.getLogger(name) for name in names]
+    return {log: (log.level, log.propagate, list(log.handlers), log.disabled) for log in found}
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """No test leaves a thread running or a fault point armed."""
-    before = set(threading.enumerate())
+    """No test leaves a thread running, a fault point armed or a logger other than it was."""
+    before, loggers = set(threading.enumerate()), _loggers()
     yield
+    for log, (level, propagates, handlers, disabled) in loggers.items():
+        log.setLevel(level)
+        log.propagate, log.handlers, log.disabled = propagates, handlers, disabled
     armed = list(faults._armed)
     faults.disarm()
     assert not armed, f"fault points left armed: {', '.join(armed)}"
