@@ -194,12 +194,13 @@ class LogCheck:
     def _check_view(self, start: int, stop: int, after: int) -> Iterator[Difference]:
         """What an append rested on held each command before it; its early facts follow right behind (L4, L5)."""
         first, classes = self._digests[start][0], self._classes
-        unread = next((at for at in range(start - 1, -1, -1) if classes[at] == "command"), None)
-        if "command" in classes[start:stop] and unread is not None and self._digests[unread][0] > after:
-            lacks = f"which lacks the command at {self._digests[unread][0]}"
-            yield Difference(
-                self.run, first, f"commands were decided here on a view that ends at {after}, {lacks}"
-            )
+        if "command" in classes[start:stop]:
+            unread = next((at for at in range(start - 1, -1, -1) if classes[at] == "command"), None)
+            if unread is not None and self._digests[unread][0] > after:
+                lacks = f"which lacks the command at {self._digests[unread][0]}"
+                yield Difference(
+                    self.run, first, f"commands were decided here on a view that ends at {after}, {lacks}"
+                )
         if first != after + 1 and any(
             classes[at] == "fact" and self._digests[at][1] != "hook_refused" for at in range(start, stop)
         ):

@@ -1,7 +1,6 @@
 """The command line under test: in this process where it can be, in a child where it must be."""
 
 import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -34,11 +33,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_traces() -> Iterator[None]:
-    """Modules that a command imported, and its way of logging, are forgotten."""
-    known, log = set(sys.modules), logging.getLogger("holdfast")
-    before = list(log.handlers), log.propagate
+    """Modules that a command imported are forgotten."""
+    known = set(sys.modules)
     yield
-    log.handlers, log.propagate = before
     for name in set(sys.modules) - known:
         if getattr(sys.modules[name], "__file__", None) and "/pytest-" in str(sys.modules[name].__file__):
             del sys.modules[name]

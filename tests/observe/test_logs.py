@@ -55,18 +55,12 @@ async def test_a_refusal_is_one_record_with_run_site_and_distance(caplog: pytest
 
 
 def test_a_line_of_json_has_the_error_and_survives_anything(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger("holdfast")
-    before = root.handlers, root.propagate, root.level
+    log_to_stderr("json")
+    log = About(logging.getLogger("holdfast.worker"), {"run": 'r"1'})
     try:
-        log_to_stderr("json")
-        log = About(logging.getLogger("holdfast.worker"), {"run": 'r"1'})
-        try:
-            raise ValueError("two\nlines")
-        except ValueError:
-            log.exception("%s: broke", "x", extra={"odd": {1}})
-    finally:
-        root.handlers, root.propagate = before[:2]
-        root.setLevel(before[2])
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("%s: broke", "x", extra={"odd": {1}})
     [line] = capsys.readouterr().err.splitlines()
     found = json.loads(line)
     assert (found["message"], found["run"], found["odd"]) == ("x: broke", 'r"1', "{1}")

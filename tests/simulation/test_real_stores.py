@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -17,20 +15,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.par
 
 from scenarios import generated, played
 from sites import PostgresSite, SqliteSite
+from troubled import MARKS
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    caplog.set_level("CRITICAL")
-    yield
-    with warnings.catch_warnings():  # generated programs note their end, wherever they are buried
-        warnings.simplefilter("ignore")
-        gc.collect()
+pytestmark = MARKS
 
 
 @pytest.fixture

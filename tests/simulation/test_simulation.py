@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import random
 import sys
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import msgspec
 import scenarios
 from scenarios import Case, drawn, generated, played, scenario_of, shrunk, statements
+from troubled import MARKS
 
 import holdfast as hf
 from holdfast.events import new
@@ -26,19 +25,7 @@ from holdfast.testing.simulation.faults import CALLS, EVENTS, NEWS
 from holdfast.testing.simulation.shrink import fewest
 from holdfast.worker.maintain import Maintain
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    caplog.set_level("CRITICAL")
-    yield
-    with warnings.catch_warnings():  # generated programs note their end, wherever they are buried
-        warnings.simplefilter("ignore")
-        gc.collect()
+pytestmark = MARKS
 
 
 @hf.step

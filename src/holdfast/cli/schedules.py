@@ -53,11 +53,12 @@ def schedules(
 
 
 async def _list(url: str, as_json: bool) -> int:
+    from ..store.scheduled import keepers
     from .stores import existing
 
     async with existing(url) as store:
         rows = await store.schedules()
-        alive = {worker.id for worker in await store.workers() if worker.alive(store.clock.now())}
+        alive = await keepers(store)
     if as_json:
         for row in rows:
             output.data_json(_as_json(row, kept=row.keeper in alive))

@@ -23,6 +23,12 @@ def dues(row: ScheduleRow) -> tuple[int | None, int | None]:
     return last, None if row.paused else schedule.next(row.since)
 
 
+async def keepers(store: Store) -> set[str]:
+    """The workers whose leases run: a schedule that is kept by none of them is nobody's."""
+    now = store.clock.now()
+    return {worker.id for worker in await store.workers() if worker.alive(now)}
+
+
 # ---- what people do with one
 
 

@@ -107,7 +107,7 @@ class Turn:
     """A place in a line."""
 
     def __init__(self, before: asyncio.Future[None] | None, left: asyncio.Future[None]) -> None:
-        self._before: asyncio.Future[None] | None = before
+        self._before = before
         self._left = left
 
     async def come(self) -> None:

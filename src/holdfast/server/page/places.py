@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from ...clock import to_datetime
 from ...errors import HoldfastError
 from ...queues import declared
-from ...store.scheduled import ACTS, change, dues
+from ...store.scheduled import ACTS, change, dues, keepers
 from ...worker.schedule import run_id_of
 from ..service import Service
 from . import live, shell
@@ -48,7 +48,7 @@ async def _queues(request: Request) -> dict[str, Any]:
 async def _schedules(request: Request) -> dict[str, Any]:
     """Schedules with their due times, and whether a worker that is up has them in its code."""
     store = Service.of(request).store
-    alive = {worker.id for worker in await store.workers() if worker.alive(store.clock.now())}
+    alive = await keepers(store)
     found: list[Scheduled] = []
     for row in await store.schedules():
         last, due = dues(row)

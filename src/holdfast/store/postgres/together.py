@@ -39,7 +39,7 @@ class Together(Generic[K, V]):
             while self._waiting:
                 keys = list(self._waiting)[: self._most]
                 asking = {key: self._waiting.pop(key) for key in keys}
-                if not any(not future.done() for waiting in asking.values() for future in waiting):
+                if all(future.done() for waiting in asking.values() for future in waiting):
                     continue  # everybody who asked has gone
                 await self._answer_these(asking)
         finally:
