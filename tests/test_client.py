@@ -397,6 +397,48 @@ async def test_many_wait_for_one_result_and_none_of_them_polls(url):
         assert await asyncio.gather(*waiting) == ["pushed"] * 10
 
 
+async def test_the_end_of_a_run_that_is_driven_here_is_not_looked_for(url, monkeypatch):
+    """Its commit brings it along, of whatever kind it is; but who asks later finds it in the store."""
+    async with hf.connect(url) as app, app.worker():
+        looks, ask = [], app.store.end_of
+
+        async def counted(run_id):
+            looks.append(run_id)
+            return await ask(run_id)
+
+        monkeypatch.setattr(app.store, "end_of", counted)
+        gate = gates["driven"] = Gate()
+        run, stopped = [
+            await app.start(waits_at_gate, "driven", run_id=name) for name in ("driven", "stopped")
+        ]
+        waiting = asyncio.ensure_future(run.result(PATIENCE))
+        ending = asyncio.ensure_future(stopped.result(PATIENCE))
+        await gate.come.wait()
+        await stopped.terminate("enough")
+        with pytest.raises(hf.RunCancelled, match="enough"):
+            await ending
+        gate.open.set()
+        assert await waiting == "driven"
+        assert looks == []
+        assert await run.result(PATIENCE) == "driven"
+        with pytest.raises(hf.RunCancelled, match="enough"):
+            await stopped.result(PATIENCE)
+        assert looks == ["driven", "stopped"]
+
+
+async def test_who_asks_right_after_an_end_from_outside_does_not_wait_for_it(url, monkeypatch):
+    """The worker of this process has heard of it, and may still be reading it."""
+    monkeypatch.setattr("holdfast.ends._LOOK_AGAIN", 10 * PATIENCE)
+    async with hf.connect(url) as app, app.worker():
+        gates["outside"] = Gate()
+        run = await app.start(waits_at_gate, "outside")
+        await gates["outside"].come.wait()
+        await run.terminate("enough")
+        with pytest.raises(hf.RunCancelled, match="enough"):
+            await run.result(PATIENCE)
+        gates["outside"].open.set()
+
+
 # ---- looking
 
 

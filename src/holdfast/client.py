@@ -102,7 +102,7 @@ class App:
         self.store = store
         self.payload_limit = payload_limit
         self._worker: Worker | None = None
-        self._ends = Ends(store)
+        self._ends = Ends(store, self._drives)
         self._streams = Streams(store)
 
     async def __aenter__(self) -> Self:
@@ -144,6 +144,9 @@ class App:
                 yield worker
             finally:
                 self._worker = None
+
+    def _drives(self, run_id: str) -> bool:
+        return self._worker is not None and self._worker.runs.drives(run_id)
 
     # ---- runs
 

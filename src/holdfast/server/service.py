@@ -25,7 +25,7 @@ class Service:
         self.access = Access(app.store, settings)
         self.tails = Tails(app.store)
         self.news = Newsroom(app.store, grace=settings.grace)
-        self.ends = Ends(app.store)
+        self.ends = Ends(app.store, lambda _run: False)
         self.closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import chain
 from operator import attrgetter
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -63,6 +62,10 @@ class Job(Generic[T]):
         self.news = news
         self.heavy = heavy
         self.write = write
+
+    def told(self, answer: T | BaseException) -> Sequence[News]:
+        """What it has changed for others, now that it is committed and has this answer."""
+        return () if self.news is None or isinstance(answer, BaseException) else self.news(answer)
 
 
 Item = Append | Job[Any]
@@ -236,7 +239,9 @@ class GroupStore(Store):
             answers, news = outcome
             if self.commits_here:
                 count(group, answers, perf_counter() - self._began)
-            news += news_of_jobs(group, answers)
+            for item, answer in zip(group, answers, strict=True):
+                if type(item) is Job:
+                    news += item.told(answer)
             for item, answer in zip(group, answers, strict=True):
                 item.answer(answer)
             self.announce(news)
@@ -262,17 +267,18 @@ def count(group: Sequence[Item], answers: Answers, seconds: float) -> None:
     """Count what a group has committed, in this time, and what of it was refused."""
     metrics.COMMIT_TIME.observe(seconds)
     metrics.GROUP_SIZE.observe(len(group))
-    whole = [
-        item.drafts
-        for item, answer in zip(group, answers, strict=True)
-        if type(answer) is Appended and type(item) is Append and not answer.duplicates
-    ]
-    metrics.APPENDS.totals["accepted"] += len(whole)
-    metrics.EVENTS.totals.update(map(_type_of, chain.from_iterable(whole)))
-    if len(whole) < len(group):
-        for item, answer in zip(group, answers, strict=True):
-            if isinstance(item, Append) and (not isinstance(answer, Appended) or answer.duplicates):
-                _count_part(item.drafts, answer)
+    accepted = 0
+    drafts: list[Draft] = []
+    for item, answer in zip(group, answers, strict=True):
+        if type(item) is not Append:
+            continue
+        if type(answer) is Appended and not answer.duplicates:
+            accepted += 1
+            drafts += item.drafts
+        else:
+            _count_part(item.drafts, answer)
+    metrics.APPENDS.totals["accepted"] += accepted
+    metrics.EVENTS.totals.update(map(_type_of, drafts))
 
 
 def _count_part(drafts: Sequence[Draft], answer: Any) -> None:
@@ -288,16 +294,6 @@ def _count_part(drafts: Sequence[Draft], answer: Any) -> None:
         taken = list(facts[: len(recorded)])
     for draft in taken:
         metrics.EVENTS.totals[draft.type] += 1
-
-
-def news_of_jobs(group: Sequence[Item], answers: Answers) -> list[News]:
-    """What the jobs of a group, now committed, have changed for others."""
-    return [
-        told
-        for item, answer in zip(group, answers, strict=True)
-        if isinstance(item, Job) and item.news is not None and not isinstance(answer, BaseException)
-        for told in item.news(answer)
-    ]
 
 
 def settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:

@@ -49,7 +49,8 @@ class News(msgspec.Struct, frozen=True):
     """What a commit changed, for those who wait: told in process at once, to other processes after it.
 
     `stream` names the stream that has grown, `queue` the queue in which there may be steps to take ("": any);
-    such news say nothing about the run's log.
+    such news say nothing about the run's log. `end` is the event that ended the run, where its writer is in this
+    process: it does not travel.
     """
 
     run: str
@@ -59,6 +60,7 @@ class News(msgspec.Struct, frozen=True):
     ready: bool
     stream: str | None = None
     queue: str | None = None
+    end: Event | None = None
 
 
 SOME_QUEUE = News("", None, False, False, False, queue="")

@@ -22,6 +22,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -37,13 +38,14 @@ _SETTLED = 0.05
 """Seconds for which a folder is listed again though its time of change is the same: the kernel's clock for it
 is coarse, so a second change right after the first can leave it as it is."""
 
+_fields = attrgetter("run", "owner", "fact", "ended", "ready", "stream", "queue")
 _decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None, str | None]]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def datagrams(news: Sequence[News]) -> Iterable[bytes]:
     """The news as JSON, in as many parts as they need."""
-    whole = _encode([msgspec.structs.astuple(item) for item in news])
+    whole = _encode([_fields(item) for item in news])
     if len(whole) < LARGEST or len(news) == 1:
         yield whole
         return

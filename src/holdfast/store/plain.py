@@ -16,6 +16,7 @@ from .outcomes import AHEAD
 from .verdict import Changes, Found, Row, Verdict, copy_of
 
 _Step: TypeAlias = tuple[int, int | None] | None
+_SCHEDULED = (0, None)
 
 
 def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  # noqa: C901 - one pass is its point
@@ -26,9 +27,9 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
     if found.batch is not None or found.beyond or found.holders:
         return None
     last = len(drafts) - 1
-    while last > 0 and drafts[last].at is None:
-        last -= 1  # from here on the store gives the time; what stands in front has its predecessor's
-    last += after
+    while last >= 0 and drafts[last].at is None:
+        last -= 1  # behind it the store gives the time; what stands in front has its predecessor's
+    last += after + 1
     steps, uniques = found.steps, found.uniques  # of which a store that judges from memory has none
     position, time, count = after, before.time, before.steps
     command = fact = 0
@@ -37,39 +38,38 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
     parts = [before.chain]
     for draft in drafts:
         type_, key, body = draft.type, draft.key, draft.body
-        if uniques and draft.unique in uniques:
-            return None
-        if type_ == "step_completed" or type_ == "step_failed":
+        position += 1
+        if type_ == "step_started":
+            step = changed[key] if key in changed else steps.get(key)
+            data = draft.data
+            attempt = data.get("attempt", 1)
+            if step is None or attempt <= step[0] or (step[1] is not None and now < step[1]):
+                return None
+            changed[key] = (attempt, data.get("due"))
+        elif type_ == "step_scheduled":
+            if key in changed or "queue" in draft.data:
+                return None
+            count += 1
+            command = position
+            changed[key] = _SCHEDULED
+        elif type_ == "step_completed" or type_ == "step_failed":
             at = draft.at
             if at is None or at < time or at > now + AHEAD:
                 return None
             if (changed[key] if key in changed else steps.get(key)) is None:
                 return None
-            position += 1
             fact = position
             count -= 1
             changed[key] = None
             time = at
         else:
-            position += 1
-            if position > last and now > time:
-                time = now
-            if type_ == "step_scheduled":
-                if key in changed or "queue" in draft.data:
-                    return None
-                count += 1
-                command = position
-                changed[key] = (0, None)
-            elif type_ == "step_started":
-                step = changed[key] if key in changed else steps.get(key)
-                attempt = draft.data.get("attempt", 1)
-                if step is None or attempt <= step[0] or (step[1] is not None and now < step[1]):
-                    return None
-                changed[key] = (attempt, draft.data.get("due"))
-            else:
-                return None
+            return None
+        if position > last and now > time:
+            time = now
         rows.append(Row(position, draft, time))
         parts += f"{position}\0{type_}\0{key}\0{time}\0{len(body)}\0".encode(), body
+    if uniques and any(draft.unique in uniques for draft in drafts):
+        return None
     head = copy_of(before)
     head.position, head.time, head.steps = position, time, count
     head.chain = blake2b(b"".join(parts), digest_size=16).digest()

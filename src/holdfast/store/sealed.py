@@ -134,8 +134,12 @@ class SealedStore(Store):
     # ---- being told
 
     def listen(self, listener: Listener, *, every: bool = False) -> Callable[[], None]:
-        """Call `listener` with the news of the backend."""
-        return self._inner.listen(listener, every=every)
+        """Call `listener` with the news of the backend; an end is read, so that it is opened."""
+
+        def opened(news: Sequence[News]) -> None:
+            listener([item if item.end is None else msgspec.structs.replace(item, end=None) for item in news])
+
+        return self._inner.listen(opened, every=every)
 
     def tell(self, news: Sequence[News]) -> None:
         """Pass news on to the listeners of the backend."""

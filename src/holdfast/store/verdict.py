@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.events import Draft, Event
+from holdfast.events import ENDS, Draft, Event
 
 from .messages import Appended
 from .queued import Queued
@@ -94,6 +94,16 @@ class Verdict(msgspec.Struct):
     rows: list[Row] = []
     head: Head | None = None
     changes: Changes | None = None
+
+    def end(self) -> Event | None:
+        """The event that ends the run, where this append does: for those who wait for it."""
+        if self.changes is None or self.head is None or not self.changes.ended:
+            return None
+        for row in self.rows:
+            draft = row.draft
+            if draft.type in ENDS:
+                return Event(self.head.run, row.position, draft.type, draft.key, row.time, draft.body)
+        return None
 
 
 def wanted(drafts: Iterable[Draft]) -> set[str]:

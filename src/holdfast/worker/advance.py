@@ -53,11 +53,11 @@ fence_log = logging.getLogger("holdfast.fence")
 
 _CARRIED_OUT = frozenset(
     {
-        *("step_scheduled", "step_started", "step_retried", "timer_started", "timer_cancelled"),
+        *("step_retried", "timer_started", "timer_cancelled"),
         *("child_started", "child_cancelled"),
     }
 )
-"""What is for this worker to do as soon as it is committed."""
+"""What is for this worker to do as soon as it is committed, besides what steps ask of it."""
 
 _OUR_FAULT = (CommandMissing, FenceMissing, InvalidAppend)
 """Refusals that no second try changes: the engine asked for what it may not."""
@@ -325,39 +325,36 @@ class Advance(LiveRun):
 
     def _carry_out(self, execution: Execution, request: Append, answer: Appended) -> None:
         """Do what the committed commands and records ask of this worker."""
-        calls, attempts = execution.calls, self._attempts
+        attempts = self._attempts
         for draft in request.drafts:
-            type_ = draft.type
-            if type_ not in _CARRIED_OUT:
-                continue
-            key, data = draft.key, draft.data
+            type_, key = draft.type, draft.key
             if type_ == "step_started":
-                self._begin(execution, draft, mine=draft.unique not in answer.doubles)
+                if draft.unique in answer.doubles:  # another worker had begun it
+                    attempts.others(key)
+                    self._await_other(execution, key)
+                else:
+                    self._note(attempts.started(execution.calls.get(key), key, draft.data["attempt"]))
             elif type_ == "step_scheduled":
-                if "queue" in data:
+                if "queue" in draft.data:
                     attempts.queued(key)
                 elif key not in attempts.begun:
                     self._note(attempts.scheduled(key))
-            elif type_ == "timer_started":
-                if key in execution.sleepers:
-                    self.worker.agenda.add(data["due"], self.run_id, f"timer {key}")
-            elif type_ == "timer_cancelled":
-                self.worker.agenda.remove(self.run_id, f"timer {key}")
-            elif type_ == "step_retried":
-                self._note(attempts.retried(calls.get(key), key, data["attempt"] + 1, data["due"]))
-            else:
-                self._carry_out_child(draft)
+            elif type_ in _CARRIED_OUT:
+                self._carry_out_other(execution, draft)
 
-    def _begin(self, execution: Execution, start: Draft, *, mine: bool) -> None:
-        """The start of an attempt is committed: run its body, unless another worker had begun it."""
-        key = start.key
-        if mine:
-            instead = self._attempts.started(execution.calls.get(key), key, start.data["attempt"])
-            if instead is not None:
-                self._inbox.append(instead)
+    def _carry_out_other(self, execution: Execution, draft: Draft) -> None:
+        """What is rarer than the steps' scheduling and start."""
+        type_, key, data = draft.type, draft.key, draft.data
+        if type_ == "timer_started":
+            if key in execution.sleepers:
+                self.worker.agenda.add(data["due"], self.run_id, f"timer {key}")
+        elif type_ == "timer_cancelled":
+            self.worker.agenda.remove(self.run_id, f"timer {key}")
+        elif type_ == "step_retried":
+            call, attempt = execution.calls.get(key), data["attempt"] + 1
+            self._note(self._attempts.retried(call, key, attempt, data["due"]))
         else:
-            self._attempts.others(key)
-            self._await_other(execution, key)
+            self._carry_out_child(draft)
 
     def _carry_out_child(self, draft: Draft) -> None:
         if draft.type == "child_started" and draft.key in self._live.children:

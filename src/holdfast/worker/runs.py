@@ -58,6 +58,10 @@ class Runs:
         """Whether the run is this worker's as far as it knows."""
         return run_id in self._owned or run_id in self.live
 
+    def drives(self, run_id: str) -> bool:
+        """Whether the run is live here, created, and has not ended as far as this worker has heard."""
+        return run_id in self.live and run_id in self._owned
+
     def execution(self, run_id: str) -> Execution | None:
         """The live code of a run, where it is in memory here."""
         advance = self.live.get(run_id)

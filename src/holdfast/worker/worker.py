@@ -247,9 +247,12 @@ class Worker:
             if item.queue is not None:
                 self.serving.hear(item)
                 continue
-            if self.serving.held:
-                self.serving.hear(item)
-            if not self.runs.hear(item) and item.ready and item.owner is None and not self.stopping:
+            if item.fact or item.ended:
+                if self.serving.held:
+                    self.serving.hear(item)
+                if self.runs.hear(item):
+                    continue
+            if item.ready and item.owner is None and not self.stopping:
                 self._maintain.claim_soon()
 
     def _ring(self, run_id: str, what: str) -> None:

@@ -88,7 +88,7 @@ def _write(data: Data, request: Append, verdict: Verdict, news: list[News]) -> N
         _end_hooks(data, head.run, "continued" if changes.continued else "run_ended")
     # Facts that come back to their writer with the answer are no news; those of a refused one are.
     outside = head.fact > was_fact and not (whole and request.after is not None)
-    news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+    news.append(News(head.run, head.owner, outside, changes.ended, head.ready, end=verdict.end()))
     if changes.queued:
         news += news_of_queues(head.run, changes.queued)
 

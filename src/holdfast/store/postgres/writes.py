@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast import ids
-from holdfast.events import dump_json, load_json, name_of, token_of
+from holdfast.events import Event, dump_json, load_json, name_of, token_of
 from holdfast.store.messages import Append, Appended, News, news_of_queues
 from holdfast.store.queued import Queued
 from holdfast.store.rows import Head
@@ -52,12 +52,13 @@ def json_text(value: object) -> str | None:
 class RunWrite:
     """What a group makes of one run."""
 
-    __slots__ = ("acts", "before", "children", "continued", "ended", "fact", "head", "steps", "timers")
+    __slots__ = ("acts", "before", "children", "continued", "end", "ended", "fact", "head", "steps", "timers")
 
     def __init__(self, before: Head | None) -> None:
         self.before = before
         self.head: Head
         self.acts = self.fact = self.ended = self.continued = False
+        self.end: Event | None = None
         self.steps: dict[str, tuple[int, int | None] | None] = {}
         self.timers: dict[str, int | None] = {}
         self.children: dict[str, tuple[str, int, str] | None] = {}
@@ -96,7 +97,7 @@ class Writes:
         write.timers.update(changes.timers)
         write.children.update(changes.children)
         if changes.ended:
-            write.ended, write.continued = True, changes.continued
+            write.ended, write.continued, write.end = True, changes.continued, verdict.end()
             write.steps.clear()  # all of them go
             write.timers.clear()
         self._add_events(request, verdict, head, whole=whole)
@@ -188,7 +189,7 @@ class Writes:
         for write in self.runs.values():
             row = accepted.get(write.head.row)
             if row is not None:
-                told.append(News(write.head.run, row[0], write.fact, write.ended, row[1]))
+                told.append(News(write.head.run, row[0], write.fact, write.ended, row[1], end=write.end))
         return told
 
 

@@ -37,7 +37,6 @@ from holdfast.store.rules import (
     Changes,
     Found,
     HookChange,
-    Row,
     Verdict,
     judge,
     judge_in_full,
@@ -47,28 +46,13 @@ from holdfast.store.rules import (
 
 from .connect import FATAL, SQL, translate
 from .lookups import Known, Lookups, to_json
+from .writes import Writes
 
 REMEMBERED = 10_000
 """How many runs a process remembers."""
 
 _BEGIN, _COMMIT = SQL["begin"], SQL["commit"]
 _CREATE = SQL["create_run"]
-_HEADS = ("advance_run", "turn_run")
-_BATCHED = (
-    *_HEADS,
-    "add_event",
-    "put_step",
-    "queue_step",
-    "drop_step",
-    "put_timer",
-    "drop_timer",
-    "put_child",
-    "drop_child",
-)
-
-
-class _Moved(Exception):
-    """A run's row is not the one that we remember."""
 
 
 class GroupWriter:
@@ -82,9 +66,7 @@ class GroupWriter:
         self._lookups = Lookups(db)
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._touched: set[str] = set()
-        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _BATCHED}
-        self._ended: list[tuple[int]] = []
-        self._continued: list[tuple[int]] = []
+        self._writes = Writes()
         self.sync = 0.0
         """Seconds that the latest commit took to become durable."""
 
@@ -265,12 +247,13 @@ class GroupWriter:
         else:
             before, known.head = known.head, head
             outside = outside and head.fact > before.fact
-            self._advance(head, before)
-        self._add_events(head, verdict.rows, request, whole=whole)
+            self._writes.move(head, before)
+        self._writes.log(head, verdict.rows, request, whole=whole)
         self._project_steps(head.row, known, changes.steps)
         if not changes.only_steps:
             self._project(head, known, changes, news)
-        news.append(News(head.run, head.owner, outside, changes.ended, head.ready))
+        end = verdict.end() if changes.ended else None
+        news.append(News(head.run, head.owner, outside, changes.ended, head.ready, None, None, end))
         return True
 
     def _create(self, head: Head) -> bool:
@@ -284,68 +267,42 @@ class GroupWriter:
             head.row = made[0][0]
         return bool(made)
 
-    def _advance(self, head: Head, before: Head) -> None:
-        attributes = None
-        if head.attributes is not before.attributes:
-            attributes = dump_json(head.attributes).decode()
-        values: tuple[Any, ...] = (
-            head.position, head.time, head.chain, head.command, head.fact, head.delivered,
-            head.steps, head.timers, head.children, head.crashes, attributes, head.row,
-            before.chain, before.owner, before.parked, before.delivered, before.crashes,
-        )  # fmt: skip
-        if head.status == before.status and head.ended == before.ended:
-            self._rows["advance_run"].append(values)
-        else:
-            self._rows["turn_run"].append((*values, head.status, head.ended, head.owner, head.parked))
-
-    def _add_events(self, head: Head, rows: Sequence[Row], request: Append, *, whole: bool) -> None:
-        run = head.row
-        events = [
-            (
-                run, row.position, (draft := row.draft).type, draft.key, row.time, draft.body.decode(),
-                draft.unique, None, None, None, None,
-            )
-            for row in rows
-        ]  # fmt: skip
-        of_append = (request.batch, rows[0].position, request.after) if whole else (None, None, None)
-        events[-1] = (*events[-1][:7], head.chain, *of_append)
-        self._rows["add_event"] += events
-
     def _project_steps(
         self, row: int, known: Known, steps: Mapping[str, tuple[int, int | None] | None]
     ) -> None:
+        writes, open_steps = self._writes, known.steps
         for key, step in steps.items():
             if step is not None:
-                self._rows["put_step"].append((row, key, step[0], step[1]))
-                known.steps[key] = step
-            elif known.steps.pop(key, None) is not None or not known.full:
-                self._rows["drop_step"].append((row, key))
+                writes.put_steps.append((row, key, step[0], step[1]))
+                open_steps[key] = step
+            elif open_steps.pop(key, None) is not None or not known.full:
+                writes.dropped_steps.append((row, key))
 
     def _project(self, head: Head, known: Known, changes: Changes, news: list[News]) -> None:
-        row, rows = head.row, self._rows
+        row, writes = head.row, self._writes
         if changes.ended:
-            self._ended.append((row,))
+            writes.ended.append((row,))
             self._known.pop(head.run, None)
         if changes.continued:
-            self._continued.append((row,))
+            writes.continued.append((row,))
         if changes.queued:
             news += news_of_queues(head.run, changes.queued)
         for key, queued in changes.queued.items():
             place = (queued.queue, queued.limit_key, queued.priority, queued.time, queued.position)
-            rows["queue_step"].append((row, key, *place, name_of(key)))
+            writes.add("queue_step", (row, key, *place, name_of(key)))
         for key, due in changes.timers.items():
             if due is None:
-                rows["drop_timer"].append((row, key))
+                writes.add("drop_timer", (row, key))
                 known.timers.pop(key, None)
             else:
-                rows["put_timer"].append((row, key, due))
+                writes.add("put_timer", (row, key, due))
                 known.timers[key] = due
         for key, child in changes.children.items():
             if child is None:
-                rows["drop_child"].append((row, key))
+                writes.add("drop_child", (row, key))
                 known.children.pop(key, None)
             else:
-                rows["put_child"].append((row, key, *child))
+                writes.add("put_child", (row, key, *child))
                 known.children[key] = child
         for change in changes.hooks:
             self._change_hook(row, change)
@@ -363,23 +320,9 @@ class GroupWriter:
         )
 
     def _flush(self) -> None:
-        """Write what has been gathered, table by table. Raises _Moved."""
-        before, heads = self.db.total_changes(), 0
-        for name, rows in self._rows.items():
-            if rows:
-                self._cursor.executemany(SQL[name], rows)
-                if name in _HEADS:
-                    heads += len(rows)
-                    if self.db.total_changes() - before != heads:
-                        raise _Moved
-                rows.clear()
-        if self._continued:
-            self._cursor.executemany(SQL["continue_hooks"], self._continued)
-            self._continued.clear()
-        if self._ended:
-            for name in ("drop_steps", "drop_timers", "end_hooks", "orphan_children"):
-                self._cursor.executemany(SQL[name], self._ended)
-            self._ended.clear()
+        """Write what has been gathered. Raises Moved."""
+        writes, self._writes = self._writes, Writes()
+        writes.flush(self.db, self._cursor)
 
     # ---- remembering
 
@@ -402,7 +345,4 @@ class GroupWriter:
         for run in self._touched:
             self._known.pop(run, None)
         self._touched.clear()
-        for rows in self._rows.values():
-            rows.clear()
-        self._ended.clear()
-        self._continued.clear()
+        self._writes = Writes()

@@ -12,12 +12,14 @@ import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import msgspec
+
 from ...chunks import Chunk
 from ...clock import Clock
 from ...errors import StoreError
 from ...events import Event
 from ...store.base import Store
-from ...store.group import GroupStore, Item, news_of_jobs
+from ...store.group import GroupStore, Item, Job
 from ...store.memory import Data, MemoryStore
 from ...store.messages import Append, Appended, News
 from ...store.rows import ALL, Claim, Head, Hook, OpenStep, RunFilter, Timer, WorkerRow
@@ -122,7 +124,8 @@ class Distant(Backend):
         if isinstance(outcome, Exception):
             return outcome
         [answer], news = outcome
-        news += news_of_jobs([item], [answer])
+        if isinstance(item, Job):
+            news += item.told(answer)
         self._world.note(f"{self._name}: {what} -> {_short(answer)}")
         if what == "take_steps":
             check_places(self._world)
@@ -146,7 +149,7 @@ class Distant(Backend):
 
     def _spread(self, news: Sequence[News]) -> None:
         world = self._world
-        abroad = self.for_others(news)
+        abroad = [msgspec.structs.replace(item, end=None) for item in self.for_others(news)]
         for handle in tuple(world.handles):
             told = news if handle is self else abroad
             if not told:
