@@ -508,6 +508,29 @@ async def test_what_comes_while_a_write_is_under_way_is_the_next_write(slow: Slo
     assert [c.data for c in await slow.read_stream("r", "s")] == [str(n) for n in range(50)]
 
 
+async def test_what_is_written_in_one_go_is_one_write(
+    slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte and its end mark; but who takes his time between chunks holds up nobody."""
+    monkeypatch.setattr(streams, "_HOLD", 3600.0)
+    for _ in range(4):
+        slow.through.release()
+    quick = streams.Writer(streams.Streams(slow), "r", "quick", None)
+    for _ in range(16):
+        await quick.write(b"x" * 65_536, None)
+    await quick.end()
+    assert slow.writes == [17]
+    monkeypatch.setattr(streams, "_HOLD", 0.0)
+    thoughtful = streams.Writer(streams.Streams(slow), "r", "thoughtful", None)
+    for n in range(3):
+        while thoughtful._loop.time() == thoughtful._began:
+            pass  # the clock has moved on
+        await thoughtful.write(str(n), None)
+    await thoughtful.flush()
+    assert slow.writes[1] < 3
+    assert [c.data for c in await slow.read_stream("r", "thoughtful")] == ["0", "1", "2"]
+
+
 async def turns() -> None:
     for _ in range(20):
         await asyncio.sleep(0)

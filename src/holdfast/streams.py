@@ -40,8 +40,9 @@ LIMIT = 1 << 30
 
 _LOOK_AGAIN = 5.0
 """Seconds after which a reader looks by itself, for a notice that was lost."""
-_YIELD = 64 * 1024
-"""Bytes that a writer gathers before others, its own commit among them, get a turn of the loop."""
+_HOLD = 0.003
+"""Seconds for which a writer that awaits nothing else gathers, before others, its own commit among them, get a
+turn of the loop, unless it has more than one write takes. To commit the first 64 KiB alone cost a fifth more."""
 _RETRY_FIRST, _RETRY_MOST, _GIVE_UP = 0.05, 2.0, 30.0
 """Seconds between questions that the store could not answer, and after which who asks is told."""
 _ANSWERS = (StepEnded, KeyMissing, StoreBroken, SchemaUnknown)
@@ -177,6 +178,8 @@ class Writer:
         self._where = f"a chunk of stream {name!r}"
         self._parts: deque[Part] = deque()
         self._unsent = self._unacknowledged = 0
+        self._loop = asyncio.get_running_loop()
+        self._began = 0.0
         self._failed: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._settled: asyncio.Event = asyncio.Event()
@@ -201,12 +204,15 @@ class Writer:
         while self._unacknowledged and self._unacknowledged + size > self._streams.buffer:
             await self._progress()
         self._check()
+        now = self._loop.time()
+        if not self._parts:
+            self._began = now
         self._parts.append(part)
         self._unsent += size
         self._unacknowledged += size
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._send())
-        if self._unsent >= _YIELD:
+            self._task = self._loop.create_task(self._send())
+        if self._unsent > PAGE_BYTES or now - self._began > _HOLD:
             await asyncio.sleep(0)
 
     async def _progress(self) -> None:

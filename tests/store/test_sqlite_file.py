@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 
 import apsw
@@ -25,11 +26,12 @@ from store_kit import (
     woken,
 )
 
+from holdfast.chunks import Part
 from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
 from holdfast.store import open_store
 from holdfast.store.migrate import Migration, load_migrations
 from holdfast.store.queries import load_queries, parse_queries
-from holdfast.store.sqlite import appends, connect
+from holdfast.store.sqlite import appends, checkpoints, connect
 
 
 async def opened(path):
@@ -356,6 +358,53 @@ async def test_groups_commit_on_the_loop_and_what_would_hold_it_up_in_the_thread
         assert where == []
         await store.append("r", [woken(f"many {n}") for n in range(1001)])
         assert where == ["thread"]
+
+
+async def test_megabytes_of_chunks_leave_the_log_to_a_thread_and_it_stays_bounded(tmp_path, monkeypatch):
+    """Commits of megabytes move nothing into the database themselves, unless the thread lags far behind."""
+    monkeypatch.setattr(checkpoints, "MOST", 2500)
+    moved = {}  # pages of the log, moved by which thread
+
+    class Watched(apsw.Connection):
+        def wal_checkpoint(self, *args):
+            pages, done = super().wal_checkpoint(*args)
+            moved.setdefault(threading.current_thread().name.partition(" ")[0], []).append(done)
+            return pages, done
+
+    monkeypatch.setattr(apsw, "Connection", Watched)
+    path = tmp_path / "store.db"
+    async with open_store(f"sqlite:///{path}") as store:
+        await begin(store)
+        parts = [Part("bytes", os.urandom(64 * 1024)) for _ in range(16)]
+        for _ in range(24):
+            await store.write_stream("r", "s", parts)
+        size = path.with_name("store.db-wal").stat().st_size
+        await assert_sound(store, "r")
+    assert sum(moved["holdfast-checkpoints"]) > 1000
+    assert max(map(max, moved.values())) < 2500 + 600
+    assert size < (2500 + 1600) * 4120
+    async with open_store(f"sqlite:///{path}") as store:
+        assert (await store.stream("r", "s")).position == 24 * 16
+
+
+async def test_a_checkpoint_that_fails_fails_no_commit(tmp_path, monkeypatch):
+    """The log is as durable as the database; who meets the disk next says what is wrong with it."""
+    monkeypatch.setattr(checkpoints, "MOST", 1300)
+    failed = []
+
+    class Broken(apsw.Connection):
+        def wal_checkpoint(self, *_args):
+            failed.append(threading.current_thread().name.partition(" ")[0])
+            raise apsw.FullError("no room")
+
+    monkeypatch.setattr(apsw, "Connection", Broken)
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await begin(store)
+        for _ in range(12):
+            await store.write_stream("r", "s", [Part("bytes", b"x" * 1_000_000)])
+        assert (await store.stream("r", "s")).position == 12
+        await assert_sound(store, "r")
+    assert set(failed) == {"holdfast-checkpoints", "holdfast-writer"}
 
 
 async def test_a_lock_held_elsewhere_does_not_hold_up_the_loop(tmp_path):

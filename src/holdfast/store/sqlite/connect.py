@@ -8,7 +8,7 @@ The settings, with the reasons (measured; 51 commits of the same bytes):
   system must record the new size. Zeros at the end of a WAL are like what SQLite leaves there after a reset:
   frames whose salt and checksum do not fit, which end the log.
 - A checkpoint every 1,000 pages, SQLite's own measure: 4,000 gained nothing that could be told from noise,
-  and a WAL of 16 MB would have to be filled first.
+  and a WAL of 16 MB would have to be filled first. Commits of megabytes leave it to a thread (`checkpoints.py`).
 
 Every apsw error is translated here; nothing above the SQLite backend knows the driver.
 
@@ -94,6 +94,13 @@ def connect(path: str, now: int) -> tuple[apsw.Connection, apsw.Connection]:
             raise translate(error, path) from error
         raise
     return writer, reader
+
+
+def another(path: str) -> apsw.Connection:
+    """One more connection to a file that is open; it has seen that there is a log."""
+    db = _open(path, [])
+    db.pragma("journal_mode")
+    return db
 
 
 def close(connections: list[apsw.Connection]) -> None:

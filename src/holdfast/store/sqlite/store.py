@@ -50,6 +50,7 @@ from holdfast.store.streams import PAGE_CHUNKS, StreamHead, Write, Written
 
 from . import ownership
 from .appends import GroupWriter
+from .checkpoints import Checkpoints
 from .connect import SQL, close, connect, path_of, translate, wait_for_lock
 from .lookups import to_child, to_head, to_hook, to_worker
 from .queues import put_back, put_back_all, take
@@ -77,6 +78,7 @@ class SqliteStore(GroupStore):
         self._writer: GroupWriter | None = None
         self._reader: apsw.Connection | None = None
         self._thread: WriterThread | None = None
+        self._checkpoints = Checkpoints(self.path)
         self._pace = 0.0
         self._waits = True
         self._enlisted: set[str] = set()
@@ -109,6 +111,7 @@ class SqliteStore(GroupStore):
             self._peers.close()
             thread, writer, reader = self._thread, self._writer, self._reader
             self._thread = self._writer = self._reader = None
+            await self._checkpoints.close()
             if thread is not None and writer is not None and reader is not None:
                 # In the thread, behind what it has to do: the last one to close moves the WAL's content.
                 await thread.run(lambda: close([writer.db, reader]))
@@ -118,7 +121,8 @@ class SqliteStore(GroupStore):
 
     def start_commit(self, group: Sequence[Item]) -> None:
         """Commit a group: here, or in the thread where that would hold up the loop."""
-        if self._pace < SLOW and not _is_heavy(group):
+        heavy = _is_heavy(group)
+        if self._pace < SLOW and not heavy:
             try:
                 outcome = self._timed_commit(group, wait=False)
             except apsw.BusyError:
@@ -130,10 +134,17 @@ class SqliteStore(GroupStore):
                 self.finish_commit(group, outcome)
                 return
         assert self._thread is not None
+        if heavy:
+            self._checkpoints.begin()
         self._thread.hand_over(
-            lambda: self.guarded_commit(group),
+            lambda: self._heavy_commit(group) if heavy else self.guarded_commit(group),
             lambda outcome: self.finish_commit(group, outcome),  # type: ignore[arg-type]
         )
+
+    def _heavy_commit(self, group: Sequence[Item]) -> tuple[Answers, list[News]] | Exception:
+        assert self._writer is not None
+        with self._checkpoints.aside(self._writer.db):
+            return self.guarded_commit(group)
 
     def commit_group(self, group: Sequence[Item]) -> tuple[Answers, list[News]]:
         """Judge and write a group in one transaction, waiting for other processes."""
