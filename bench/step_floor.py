@@ -1,6 +1,6 @@
-"""How near Holdfast can come to its goals in steps/s on this machine: the smallest program, in turns with it.
+"""How near Holdfast can come to its goals on this machine: the smallest program, in turns with it.
 
-    python bench/step_floor.py [--runs 1000] [--processes 1 2] [--rounds 5] [--json]
+    python bench/step_floor.py [--runs 1000] [--processes 1 2] [--steps 50] [--rounds 5] [--json]
 
 The program keeps no promise of Holdfast's: it has no engine, no replay, no fence, no leases, no answers. It does
 what no durable step of an async function can do without: a task for the body, its arguments and result as JSON,
@@ -9,7 +9,9 @@ one taken) in the very tables of Holdfast, in groups as large as Holdfast's, eac
 by apsw in WAL mode with synchronous=FULL, PostgreSQL by asyncpg with synchronous_commit=on, one statement a group.
 
 `floor` and `holdfast` run crowds of runs of ten empty steps, A B A B …; with two processes each has half of them,
-and advances the runs that it starts itself. What no floor reaches on a machine, no engine in front of it will.
+and advances the runs that it starts itself. Then a sequence: one run of `--steps` steps, five times a round,
+beside as many raw commits and one (`raw`: the floor of `holdfast bench`, 300 bytes each, about what the append of a
+step holds). What no floor reaches on a machine, no engine in front of it will.
 """
 
 from __future__ import annotations
@@ -23,19 +25,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from hashlib import blake2b
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import holdfast as hf
-from holdfast.bench.place import postgres
+from holdfast.bench.floor import floor_of
+from holdfast.bench.place import Where, postgres
 from holdfast.errors import StoreError
 
 STEPS = 10
+SEQUENCES = 5
+"""Sequences in a round: the median of their ratios counts."""
+BYTES = 300
 encode, decode = msgspec.json.encode, msgspec.json.decode
 
 
@@ -44,11 +51,11 @@ async def empty(number: int) -> int:
     return number
 
 
-@hf.workflow(name="step-floor.ten")
-async def ten() -> int:
-    for number in range(STEPS):
+@hf.workflow(name="step-floor.sequence")
+async def sequence(steps: int) -> int:
+    for number in range(steps):
         await empty(number)
-    return STEPS
+    return steps
 
 
 async def body(number: int) -> int:
@@ -192,14 +199,14 @@ def columns(appends: list[Any]) -> tuple[list[Any], ...]:
     return created, moved, events, put, dropped
 
 
-async def one(store: Groups, row: int, name: str) -> None:
-    """A run: eleven appends, the last one without a next step."""
+async def one(store: Groups, row: int, name: str, steps: int) -> None:
+    """A run: one append more than it has steps, the last one without a next step."""
     chain, position = b"", 0
     done: list[tuple[str, str, Any, str]] = [("run_created", "", {"workflow": "floor"}, "created")]
-    for number in range(STEPS + 1):
+    for number in range(steps + 1):
         key, drop = f"empty#{number + 1}", f"empty#{number}" if number else None
         drafts = done
-        if number < STEPS:
+        if number < steps:
             drafts = [
                 *done,
                 ("step_scheduled", key, {"args": {"number": number}}, f"step {key}"),
@@ -215,10 +222,10 @@ async def one(store: Groups, row: int, name: str) -> None:
         chain = blake2b(b"".join(parts), digest_size=16).digest()
         rows[-1][7:] = chain, f"{name}.{number}", first, first - 1
         creates = (row, name, moment) if number == 0 else None
-        put, dropped = (row, key) if number < STEPS else None, None if drop is None else (row, drop)
+        put, dropped = (row, key) if number < steps else None, None if drop is None else (row, drop)
         moves = (chain, position, moment, position - 1, first, row, before)
         await store.append((creates, moves, rows, put, dropped))
-        if number < STEPS:
+        if number < steps:
             args = decode(encode({"number": number}), type=dict[str, int])
             value = await asyncio.create_task(body(**args))
             result = msgspec.Raw(encode(value))
@@ -229,54 +236,60 @@ async def one(store: Groups, row: int, name: str) -> None:
 # ---- a process of either side
 
 
-async def floor(url: str) -> Callable[[int, int], Any]:
+Crowd = Callable[[int, int, int], Any]
+"""Do, in this turn, so many runs of so many steps."""
+
+
+@asynccontextmanager
+async def raw(url: str) -> AsyncIterator[Crowd]:
+    commits = await floor_of(Where(url.partition(":")[0], url, url))
+    assert commits is not None
+
+    async def crowd(_turn: int, runs: int, steps: int) -> None:
+        await commits.run(runs * (steps + 1), BYTES)
+
+    yield crowd
+    await commits.close()
+
+
+@asynccontextmanager
+async def floor(url: str) -> AsyncIterator[Crowd]:
     store = Sqlite() if url.startswith("sqlite") else Postgres()
     await store.open(url)
 
-    async def crowd(turn: int, runs: int) -> None:
+    async def crowd(turn: int, runs: int, steps: int) -> None:
         base = (os.getpid() << 32) + (turn << 20)
-        await asyncio.gather(*(one(store, base + n, f"floor-{base + n}") for n in range(runs)))
+        await asyncio.gather(*(one(store, base + n, f"floor-{base + n}", steps) for n in range(runs)))
 
-    return crowd
-
-
-async def side(name: str, url: str) -> None:
-    """For each line that comes (how many runs), a crowd; says when it is over, and the processor time it took."""
-    async with Crowds(name, url) as crowd:
-        print("ready", flush=True)
-        loop, turn = asyncio.get_running_loop(), 0
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            turn, used = turn + 1, time.process_time()
-            await crowd(turn, int(line))
-            print(time.process_time() - used, flush=True)
+    yield crowd
 
 
-class Crowds:
-    """The crowd of one side, for as long as its store is open."""
+@asynccontextmanager
+async def holdfast(url: str) -> AsyncIterator[Crowd]:
+    async with hf.connect(url) as app, app.worker(concurrency=1000):
 
-    def __init__(self, name: str, url: str) -> None:
-        self.name, self.url = name, url
-
-    async def __aenter__(self) -> Callable[[int, int], Any]:
-        if self.name == "floor":
-            return await floor(self.url)
-        self.app = hf.connect(self.url)
-        await self.app.__aenter__()
-        self.worker = self.app.worker(concurrency=1000)
-        await self.worker.__aenter__()
-
-        async def crowd(_turn: int, runs: int) -> None:
+        async def crowd(_turn: int, runs: int, steps: int) -> None:
             async def one_run() -> None:
-                await (await self.app.start(ten)).result()
+                await (await app.start(sequence, steps)).result()
 
             await asyncio.gather(*(one_run() for _ in range(runs)))
 
-        return crowd
+        yield crowd
 
-    async def __aexit__(self, *_: object) -> None:
-        if self.name != "floor":
-            await self.worker.__aexit__(None, None, None)
-            await self.app.__aexit__(None, None, None)
+
+SIDES = {"raw": raw, "floor": floor, "holdfast": holdfast}
+
+
+async def side(name: str, url: str) -> None:
+    """For each line that comes (runs and steps), a crowd; says the time it took, and the processor time."""
+    async with SIDES[name](url) as crowd:
+        print("ready", flush=True)
+        loop, turn = asyncio.get_running_loop(), 0
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            runs, steps = map(int, line.split())
+            turn, used, begun = turn + 1, time.process_time(), time.perf_counter()
+            await crowd(turn, runs, steps)
+            print(time.perf_counter() - begun, time.process_time() - used, flush=True)
 
 
 class Process:
@@ -293,6 +306,11 @@ class Process:
     def hear(self) -> str:
         assert self.child.stdout is not None
         return self.child.stdout.readline()
+
+    def hear_times(self) -> tuple[float, float]:
+        """Seconds of the last crowd: on the clock, and of processor time."""
+        taken, used = map(float, self.hear().split())
+        return taken, used
 
     def tell(self, line: str) -> None:
         assert self.child.stdin is not None
@@ -319,8 +337,8 @@ def measure(url: str, processes: int, options: argparse.Namespace) -> dict[str, 
             for name, those in sides.items():
                 begun = time.perf_counter()
                 for process in those:
-                    process.tell(f"{runs}\n")
-                cpu = sum(float(process.hear()) for process in those)
+                    process.tell(f"{runs} {STEPS}\n")
+                cpu = sum(process.hear_times()[1] for process in those)
                 if turn >= 0:
                     steps = runs * processes * STEPS
                     rates[name].append(steps / (time.perf_counter() - begun))
@@ -341,6 +359,42 @@ def measure(url: str, processes: int, options: argparse.Namespace) -> dict[str, 
     }
 
 
+def measure_sequence(url: str, options: argparse.Namespace) -> dict[str, Any]:
+    sides = {name: Process(name, url) for name in SIDES}
+    taken: dict[str, list[float]] = {name: [] for name in SIDES}
+    used: dict[str, list[float]] = {name: [] for name in SIDES}
+    try:
+        for turn in range(-2, options.rounds * SEQUENCES):
+            for name, process in sides.items():
+                process.tell(f"1 {options.steps}\n")
+                seconds, cpu = process.hear_times()
+                if turn >= 0:
+                    taken[name].append(seconds)
+                    used[name].append(cpu)
+    finally:
+        for process in sides.values():
+            process.leave()
+    return {
+        "store": url.partition(":")[0],
+        "steps": options.steps,
+        **{f"{name}_ms": statistics.median(taken[name]) * 1000 for name in SIDES},
+        **{f"{name}_cpu_ms": statistics.median(used[name]) * 1000 for name in SIDES},
+        **{
+            f"{name}_by_raw": statistics.median(map(truediv, taken[name], taken["raw"]))
+            for name in ("floor", "holdfast")
+        },
+    }
+
+
+def line_of_sequence(row: dict[str, Any]) -> str:
+    return (
+        f"{row['store']:<11} one run of {row['steps']} steps: raw commits {row['raw_ms']:.1f} ms "
+        f"({row['raw_cpu_ms']:.1f} of processor time), floor {row['floor_ms']:.1f} ({row['floor_cpu_ms']:.1f}), "
+        f"paired {row['floor_by_raw']:.2f}, Holdfast {row['holdfast_ms']:.1f} ({row['holdfast_cpu_ms']:.1f}), "
+        f"paired {row['holdfast_by_raw']:.2f}"
+    )
+
+
 def line(row: dict[str, Any]) -> str:
     floor, best, ours = (row[name] for name in ("floor_steps_per_s", "best_floor", "holdfast_steps_per_s"))
     return (
@@ -356,6 +410,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=50, help="of a sequence; 0: none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", nargs=2, metavar=("NAME", "URL"), help=argparse.SUPPRESS)
@@ -381,6 +436,9 @@ def main() -> None:
             for processes in options.processes:
                 row = measure(url, processes, options)
                 print(json.dumps(row) if options.json else line(row), flush=True)
+            if options.steps:
+                row = measure_sequence(url, options)
+                print(json.dumps(row) if options.json else line_of_sequence(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .place import Place
 
 
+_PROBE = 0.001
+"""Seconds between two looks at how late the loop is."""
+
+
 def _timed(workflow: Workflow[..., Any]) -> Callable[[Place, int], Awaitable[Sample]]:
     async def go(place: Place, size: int) -> Sample:
         begun = now()
@@ -45,6 +49,22 @@ async def _many(place: Place, size: int) -> Sample:
     await asyncio.gather(*(run.result() for run in runs))
     taken = now() - begun
     return Sample(taken, runs[0].id, size, amount=10 * size / taken)
+
+
+async def _lag(place: Place, size: int) -> Sample:
+    """By how much a timer of the process is late while `size` runs of ten steps go on: the 99th percentile."""
+    late: list[float] = []
+
+    async def probe() -> None:
+        while True:
+            begun = now()
+            await asyncio.sleep(_PROBE)
+            late.append(now() - begun - _PROBE)
+
+    probing = asyncio.create_task(probe())
+    sample = await _many(place, size)
+    probing.cancel()
+    return sample._replace(amount=1000 * sorted(late)[len(late) * 99 // 100])
 
 
 async def _long(place: Place, size: int) -> Sample:
@@ -175,6 +195,10 @@ _CROWDS = (
     Shape(
         "many", "runs of ten steps at once", (200,), _many, lambda _: Commits(11), 3, "steps/s",
         more=(1000, 10_000),
+    ),
+    Shape(
+        "lag", "how late the loop is while so many runs go on", (1000,), _lag, None, 3, "ms p99",
+        more=(200,),
     ),
     Shape(
         "long", "one long run; its last steps against its first", (1000,), _long, _each, 1, "× first",
