@@ -10,8 +10,8 @@ by apsw in WAL mode with synchronous=FULL, PostgreSQL by asyncpg with synchronou
 
 `floor` and `holdfast` run crowds of runs of ten empty steps, A B A B …; with two processes each has half of them,
 and advances the runs that it starts itself. Then a sequence: one run of `--steps` steps, five times a round,
-beside as many raw commits and one (`raw`: the floor of `holdfast bench`, 300 bytes each, about what the append of a
-step holds). What no floor reaches on a machine, no engine in front of it will.
+beside as many raw commits and one (`raw`: the floor of `holdfast bench`, 300 bytes each, about what the append of
+a step holds). What no floor reaches on a machine, no engine in front of it will.
 """
 
 from __future__ import annotations
