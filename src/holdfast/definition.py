@@ -20,7 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 
-from .codec import UNTYPED, PayloadType, payload_type, reader_at_once
+from .codec import UNTYPED, PayloadType, payload_type, reader_at_once, writer_at_once
 from .errors import DefinitionError, PayloadError
 
 P = ParamSpec("P")
@@ -88,6 +88,7 @@ class Arguments:
         self._in_order: list[tuple[bytes, PayloadType]] = []
         self._returns: PayloadType = UNTYPED
         self._at_once: Callable[[bytes], Any] | None = None
+        self._write_at_once: Callable[[tuple[Any, ...]], bytes | None] | None = None
 
     def _resolve(self) -> dict[str, PayloadType]:
         hints = _hints(self._fn, self._where)
@@ -104,6 +105,8 @@ class Arguments:
         self._in_order = [(self._prefix[name], types[name]) for name in self._positional]
         if self._plain and len(self._positional) == len(self._parameters):
             self._at_once = reader_at_once(types)
+        if self._plain:
+            self._write_at_once = writer_at_once({name: types[name] for name in self._positional})
         return types
 
     @property
@@ -120,6 +123,8 @@ class Arguments:
         """
         types = self._resolve() if self._types is None else self._types
         if not kwargs and self._plain and self._required <= len(args) <= len(self._positional):
+            if self._write_at_once is not None and (raw := self._write_at_once(args)) is not None:
+                return raw
             try:
                 written = [
                     prefix + kind.encode(value, "")
@@ -277,18 +282,20 @@ class Registry(Generic[D]):
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._known: dict[str, list[D]] = {}
+        self.shared: set[str] = set()
+        """The names that two different functions have."""
 
     def add(self, definition: D) -> None:
         """Note a definition; the same function defined again replaces the older."""
         others = self._known.get(definition.name, [])
         kept = [other for other in others if not _same_function(other, definition)]
         self._known[definition.name] = [*kept, definition]
+        (self.shared.add if kept else self.shared.discard)(definition.name)
 
     def check(self, definition: D) -> None:
         """Refuse a name that two different functions share. Raises DefinitionError with both places."""
-        known = self._known.get(definition.name, ())
-        if len(known) > 1:
-            places = " and ".join(other.place for other in known)
+        if definition.name in self.shared:
+            places = " and ".join(other.place for other in self._known[definition.name])
             raise DefinitionError(
                 f"two {self._kind}s are called {definition.name!r}: {places}; "
                 f"give one of them another name with @{self._kind}(name=…)"

@@ -19,7 +19,7 @@ from patience import PATIENCE
 
 import holdfast as hf
 from holdfast.client import App
-from holdfast.engine import loop
+from holdfast.engine import burial
 from holdfast.engine.tick import Execution
 from holdfast.replay import replay_run
 from holdfast.testing import Rehearsal
@@ -34,7 +34,7 @@ def no_body_runs() -> Any:
     yield
     gc.collect()
     assert ran == []
-    assert loop._unburied == []
+    assert burial.unburied == []
 
 
 @hf.step
@@ -208,8 +208,8 @@ def test_code_that_catches_everything_in_a_loop_cannot_hold_the_worker_up() -> N
     """Told a thousand times that it is evicted, it is left waiting: a bare `except:` once span for ever."""
     run = Rehearsal(takes_no_for_an_answer)
     run.close()
-    assert loop._unburied == ["takes_no_for_an_answer"]  # for good: to close it would run its code
-    loop._unburied.clear()
+    assert burial.unburied == ["takes_no_for_an_answer"]  # for good: to close it would run its code
+    burial.unburied.clear()
 
 
 @hf.workflow

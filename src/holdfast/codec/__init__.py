@@ -24,7 +24,16 @@ Inside: `payload` (the front) asks `shape` what a hint says and goes by `plain` 
 """
 
 from .names import class_name, find_class, main_name
-from .payload import DEFAULT_LIMIT, UNTYPED, PayloadType, check_size, digest, payload_type, reader_at_once
+from .payload import (
+    DEFAULT_LIMIT,
+    UNTYPED,
+    PayloadType,
+    check_size,
+    digest,
+    payload_type,
+    reader_at_once,
+    writer_at_once,
+)
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -37,4 +46,5 @@ __all__ = [
     "main_name",
     "payload_type",
     "reader_at_once",
+    "writer_at_once",
 ]

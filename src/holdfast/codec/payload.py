@@ -208,6 +208,34 @@ def reader_at_once(types: Mapping[str, PayloadType]) -> Callable[[bytes], list[A
     return read
 
 
+def writer_at_once(types: Mapping[str, PayloadType]) -> Callable[[tuple[Any, ...]], bytes | None] | None:
+    """The reverse: a function that writes values as a JSON object with these members, the first ones or all.
+
+    It gives None for values that are to be written one by one: for the tags, and for the errors.
+    """
+    kinds = list(types.values())
+    if not all(kind._closed and kind._encode == KEEPING.encode for kind in kinds):
+        return None
+    try:
+        struct = msgspec.defstruct("Arguments", [(name, Any, msgspec.UNSET) for name in types], gc=False)
+    except (TypeError, ValueError):
+        return None
+    checks, encode = [kind._exact for kind in kinds], KEEPING.encode
+    floats = any(kind._floats for kind in kinds)
+
+    def write(values: tuple[Any, ...]) -> bytes | None:
+        for check, value in zip(checks, values, strict=False):
+            if not check(value):
+                return None
+        try:
+            raw = encode(struct(*values))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return None if TAG_BYTES in raw or (floats and b"null" in raw) else raw
+
+    return write
+
+
 class _Nothing(msgspec.Struct):
     value: msgspec.UnsetType = msgspec.UNSET
 

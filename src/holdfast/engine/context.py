@@ -15,27 +15,28 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, NoReturn
-from uuid import UUID
+from typing import Any
 
 import msgspec
 
-from ..clock import from_datetime, to_datetime
+from ..clock import from_datetime
 from ..codec import UNTYPED, PayloadType, check_size, payload_type
 from ..errors import DefinitionError, PayloadError
-from ..events import Draft, Event, check_noted, dump_json, new, numbered
+from ..events import Draft, Event, new, numbered
 from ..events.steps import scheduled_body, step_scheduled
 from ..ids import child_id, is_webhook_token, webhook_token
 from ..labels import check_attributes, check_run_id
-from ..runtime import ChildOptions, ContinueAsNew, Hook, RunInfo, chapter_here, here
+from ..runtime import ChildOptions, Hook, chapter_here, here
 from ..schema import json_schema
 from ..workflow import Step, Workflow, steps, workflows
 from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
+from .burial import Evicted
 from .children import ChildCall
 from .history import payload_size
 from .hooks import OpenHook
-from .loop import DurableTimer, Evicted, Loop, Timers
+from .loop import DurableTimer, Loop, Timers
+from .places import place_of_asking
 
 _WEBHOOKS = ("webhook", "")
 """Under which webhooks are counted; each is named by its token."""
@@ -117,7 +118,7 @@ class RunContext(Timers):
         self.hooks: dict[str, OpenHook] = {}
         self.read = 0
         self.ahead: list[Event | None] = []
-        self._ordinals: dict[tuple[str, str], int] = {}
+        self._ordinals: dict[str | tuple[str, str], int] = {}  # of a step by its name, else with its kind
         self._tokens: dict[str, OpenHook] = {}
         self._patches: dict[str, bool] = {}
         self._random: random.Random | None = None
@@ -172,7 +173,7 @@ class RunContext(Timers):
 
     def _ask(self, command: Draft) -> None:
         if self.places is not None:
-            self.places[self.count] = _place(self._main)
+            self.places[self.count] = place_of_asking(self._main)
         self.asked.append(command)
         self.count += 1
 
@@ -197,7 +198,18 @@ class RunContext(Timers):
         if self.loop.dead:
             self.loop.tell()
             await self.loop.create_future()
-        watching = guard.pause()  # until control goes back to workflow code, all is ours
+        # Until control goes back to workflow code, all is ours. What follows is `guard.pause`, and at the end
+        # `guard.enter`, written out: the watch would see that the one is called and that the other returns.
+        if guard.PENDING or guard.profiler() is not guard.watch:
+            guard.pause()
+        else:
+            guard.take_turn()
+            try:
+                guard.off()
+            except RuntimeError:
+                guard.insist(guard.off)
+            finally:
+                guard.give_turn()
         try:
             call = self._schedule(step, args, kwargs)
             try:
@@ -207,28 +219,34 @@ class RunContext(Timers):
                     self.abandoned.append(call.key)
                 raise
         finally:
-            if watching and here.runtime is self and not self.loop.dead:
-                guard.enter()
+            if here.runtime is self and not self.loop.dead:
+                guard.take_turn()
+                try:
+                    guard.on()
+                except RuntimeError:
+                    guard.insist(guard.on)
+                finally:
+                    guard.give_turn()
 
     def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
-        loop = self.loop
-        if loop.dead:
-            raise Evicted
-        steps.check(step)
+        loop, name = self.loop, step.name
+        if name in steps.shared:
+            steps.check(step)
         raw = step.arguments.encode(args, kwargs)
-        ordinals, name = self._ordinals, ("step", step.name)
-        ordinal = ordinals.get(name, 0) + 1
-        key = f"{step.name}#{ordinal}"
+        ordinal = self._ordinals.get(name, 0) + 1
+        key = f"{name}#{ordinal}"
         if len(raw) > self.payload_limit:
-            self.check_limit(raw, "step_scheduled", key, f"{step.name} arguments")
-        more = self._credited({} if step.placement is None else step.placement.of(args, kwargs))
-        ordinals[name] = ordinal
+            self.check_limit(raw, "step_scheduled", key, f"{name} arguments")
+        more = {} if step.placement is None else step.placement.of(args, kwargs)
+        if chapter_here.get() is not None or _current_task(loop) is not self._main:
+            more = self._credited(more)
+        self._ordinals[name] = ordinal
         self.calls[key] = call = StepCall(
             key, step, raw, loop.create_step_future(), step.placement is not None
         )
         body = scheduled_body(raw, more)
         ahead = self.ahead[self.count] if self.count < len(self.ahead) else None
-        if ahead is not None and ahead.key == key and ahead.body == body and ahead.type == "step_scheduled":
+        if ahead is not None and ahead.body == body and ahead.key == key and ahead.type == "step_scheduled":
             self._ask(ahead)  # type: ignore[arg-type] # the log holds just this: no need to make it again
         else:
             self._ask(step_scheduled(key, raw, more, body))
@@ -368,121 +386,9 @@ class RunContext(Timers):
         self.alive()
         self.ask("hook_closed", hook.key, {})
 
-    # ---- the next run
-
-    def continue_as_new(self, args: Any, kwargs: Any) -> NoReturn:
-        """End with the arguments of the run that goes on."""
-        self.alive()
-        arguments = self.workflow.arguments
-        raw = arguments.encode(args, kwargs)
-        arguments.decode(raw)
-        self.check_limit(raw, "run_completed", "", f"{self.workflow.name} arguments")
-        raise ContinueAsNew(raw)
-
-    # ---- clock, chance, versions, attributes
-
-    def now(self) -> datetime:
-        """The time of the fact delivered last (law L8)."""
-        return to_datetime(self.clock)
-
-    def random(self) -> random.Random:
-        """The run's own generator."""
-        if self._random is None:
-            self._random = random.Random(self.seed)
-            guard.permit(self._random)
-        return self._random
-
-    def uuid4(self) -> UUID:
-        """From a generator of its own, so that it does not shift the numbers of `random()`."""
-        if self._uuids is None:
-            self._uuids = random.Random(f"{self.seed}/uuid4")
-            guard.permit(self._uuids)
-        return UUID(int=self._uuids.getrandbits(128), version=4)
-
-    def patched(self, id: str) -> bool:
-        """The first answer holds; it is True where the log's next command is the marker, or there is none."""
-        self.alive()
-        answer = self._patches.get(id)
-        if answer is None:
-            upcoming = self._upcoming()
-            marker = ("patched", numbered(id, 1))
-            answer = upcoming is None or (upcoming.type, upcoming.key) == marker
-            self._patches[id] = answer
-            if answer:
-                self.ask("patched", numbered(id, 1), {})
-        return answer
-
-    def set_attributes(self, attributes: Mapping[str, str | None]) -> None:
-        """Set, replace or (with None) remove attributes."""
-        self.alive()
-        after = dict(self.attributes)
-        for name, value in attributes.items():
-            if value is None:
-                after.pop(name, None)
-            else:
-                after[name] = value
-        check_attributes(after)
-        self.attributes = after
-        self.ask("attributes_set", self._key("attributes", "attributes"), {"attributes": dict(attributes)})
-
-    def note(self, data: Mapping[str, Any]) -> str:
-        """Something for the run's trail; nothing is asked for where it does not fit."""
-        self.alive()
-        told = self._credited(dict(data))
-        if "chapter" in data:
-            told["chapter"] = data["chapter"]  # the one that is meant, not the one around
-        if "raw" in told:
-            told["raw"] = msgspec.Raw(UNTYPED.encode(told["raw"], f"{data['kind']} raw"))
-        check_noted(told)
-        self.check_limit(
-            dump_json(told), "noted", numbered("note", self._ordinals.get(("note", "note"), 0) + 1), "note"
-        )
-        key = self._key("note", "note")
-        self.ask("noted", key, told)
-        return key
-
-    def info(self) -> RunInfo:
-        """What `hf.run_info()` gives."""
-        return RunInfo(
-            self.run_id,
-            self.workflow.name,
-            to_datetime(self.created),
-            self.version,
-            dict(self.attributes),
-            self.parent,
-            self.root,
-            self.previous,
-            self.first,
-            None if self.due is None else to_datetime(self.due),
-        )
-
 
 def _check_token(token: str) -> None:
     if not isinstance(token, str) or not 1 <= len(token) <= 512:
         raise PayloadError(f"hook token: expected a str of 1–512 characters, got {token!r:.80}")
     if not token.isprintable():
         raise PayloadError(f"hook token: expected printable characters, got {token!r:.80}")
-
-
-_OURS = (__name__.rpartition(".")[0].rpartition(".")[0], "asyncio", "contextlib", "contextvars")
-
-
-def _place(main: asyncio.Task[Any] | None) -> str:
-    """File and line of the workflow code that is asking: the first frame that is not ours or asyncio's."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code is not Loop.run_ready.__code__:  # beyond it is whoever ticks
-        if not _is_ours(frame.f_globals):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    # A step handed to `gather` is a task without a frame of the workflow's: what awaits it has one.
-    place, waiting = "", None if main is None else main.get_coro()
-    while waiting is not None:
-        inner = getattr(waiting, "cr_frame", None)
-        if inner is not None and not _is_ours(inner.f_globals):
-            place = f"{inner.f_code.co_filename}:{inner.f_lineno}"
-        waiting = getattr(waiting, "cr_await", None)
-    return place
-
-
-def _is_ours(names: Mapping[str, Any]) -> bool:
-    return str(names.get("__name__", "")).partition(".")[0] in _OURS

@@ -7,11 +7,11 @@ whoever makes the call: workflow code or a library under it. Each such call is r
 second and third after the first was caught. Imports, logging, warnings and tracebacks always work.
 
 Rests on:
-- `sys.setprofile`: the interpreter shows `_watch` each builtin that Python code calls. A first look
+- `sys.setprofile`: the interpreter shows `watch` each builtin that Python code calls. A first look
   compares its name with a set; only a hit costs more. The name, not the function object: `now` of a
   subclass of datetime and `random` of another generator are other objects than the known ones.
 - Audit hooks (PEP 578), for what C code opens on its own. One hook, for ever, that acts only where
-  `_watch` is the thread's profile function, so that the hot path keeps no state of its own.
+  `watch` is the thread's profile function, so that the hot path keeps no state of its own.
 - An exception from a profile function makes CPython switch the function off, but it asks the audit
   hooks first (event `sys.setprofile`). Ours answers with the same exception: the watch stays on,
   and the exception goes to the caller. So it does when the recursion limit is hit in the watch
@@ -74,25 +74,24 @@ _log: Final = logging.getLogger("holdfast.engine")
 
 # Called through `partial`, a C function makes no event: so the watch does not watch itself, and
 # `leave` does not pay for what it calls.
-_off: Final = partial(sys.setprofile, None)
-_get: Final = partial(sys.getprofile)
+off: Final = partial(sys.setprofile, None)
+profiler: Final = partial(sys.getprofile)
 _ident: Final = partial(threading.get_ident)
 # CPython lets one thread at a time change its profile function, and raises RuntimeError in others
 # (its audit event runs our hook, where the thread may be switched): so we take turns.
+# Whoever has the turn changes it himself, which is how our hook tells that from an exception's doing.
 _turn: Final = threading.RLock()
-_take: Final = partial(_turn.acquire)
-_give: Final = partial(_turn.release)
+take_turn: Final = partial(_turn.acquire)
+give_turn: Final = partial(_turn.release)
+_has_turn: Final = partial(_turn._is_owned)  # type: ignore[attr-defined] # as threading.Condition asks
 _wait: Final = partial(time.sleep, 0.0001)
 _NAMES: Final = impure.NAMES
 _FUNCTION_NAMES: Final = impure.FUNCTION_NAMES
-_EVENTS: Final = impure.EVENTS | {"sys.setprofile"}
+_EVENTS: Final = impure.EVENTS
 
 _hooked = False
 _hooking: Final = threading.Lock()
-_pending: Final[
-    dict[int, BaseException]
-] = {}  # thread -> what is on its way out of `_watch`; it holds `_turn`
-_switching: Final[dict[int, bool]] = {}  # threads whose watch we are switching off ourselves
+PENDING: Final[dict[int, BaseException]] = {}  # thread -> what is on its way out of `watch`; it holds `_turn`
 _roots: Final[dict[int, FrameType]] = {}  # thread -> the frame that holds `watching`
 _seeded: Final[weakref.WeakSet[Any]] = weakref.WeakSet()  # generators that a replay makes again
 
@@ -101,38 +100,36 @@ def enter() -> object:
     """Watch this thread from now on; give the token that `leave` takes."""
     if not _hooked:
         _install()
-    previous = _get()
-    if previous is not _watch:
-        _take()
+    previous = profiler()
+    if previous is not watch:
+        take_turn()
         try:
-            _on()
+            on()
         except RuntimeError:
-            _insist(_on)
+            insist(on)
         finally:
-            _give()
+            give_turn()
     return previous
 
 
 def leave(token: object) -> None:
     """End the watch that `enter` began: the thread has its former profile function again."""
-    if token is _watch:
+    if token is watch:
         return  # a tick inside of a tick: the outer one goes on
-    stood = _get() is _watch
-    off = _off if token is None or not callable(token) else partial(sys.setprofile, token)
+    stood = profiler() is watch
+    back = off if token is None or not callable(token) else partial(sys.setprofile, token)
     me = _ident()
-    if me in _pending:  # the hook could not run, at the recursion limit
-        del _pending[me]
-        _give()
-    _switching[me] = True
-    _take()
+    if me in PENDING:  # the hook could not run, at the recursion limit
+        del PENDING[me]
+        give_turn()
+    take_turn()
     try:
-        off()
+        back()
     except RuntimeError:
-        _insist(off)
+        insist(back)
     finally:
-        _give()
-        del _switching[me]
-    if off is _off and token is not None:
+        give_turn()
+    if back is off and token is not None:
         # cProfile on 3.11 is installed below Python: what we hold is the profiler, no function.
         token.enable()  # type: ignore[attr-defined]
     if not stood:
@@ -143,21 +140,18 @@ def leave(token: object) -> None:
 
 def pause() -> bool:
     """Stop watching while the engine works on workflow code's behalf; tell whether it watched."""
-    if _get() is not _watch:
+    if profiler() is not watch:
         return False
-    me = _ident()
-    if me in _pending:  # as in `leave`
-        del _pending[me]
-        _give()
-    _switching[me] = True
-    _take()
+    if PENDING and (me := _ident()) in PENDING:  # as in `leave`
+        del PENDING[me]
+        give_turn()
+    take_turn()
     try:
-        _off()
+        off()
     except RuntimeError:
-        _insist(_off)
+        insist(off)
     finally:
-        _give()
-        del _switching[me]
+        give_turn()
     return True
 
 
@@ -175,13 +169,13 @@ def set_aside() -> object:
     """
     if not _hooked:
         _install()
-    previous = _get()
-    if previous is not None and previous is not _watch:
-        _take()
+    previous = profiler()
+    if previous is not None and previous is not watch:
+        take_turn()
         try:
-            _insist(_off)
+            insist(off)
         finally:
-            _give()
+            give_turn()
     return previous
 
 
@@ -193,11 +187,11 @@ def put_back(previous: object) -> None:
     if not callable(previous):
         previous.enable()  # type: ignore[attr-defined] # cProfile on 3.11, see `leave`
         return
-    _take()
+    take_turn()
     try:
-        _insist(partial(sys.setprofile, previous))
+        insist(partial(sys.setprofile, previous))
     finally:
-        _give()
+        give_turn()
 
 
 @contextmanager
@@ -222,7 +216,7 @@ def permit(generator: Any) -> None:
     _seeded.add(generator)
 
 
-def _insist(change: Callable[[], object]) -> None:
+def insist(change: Callable[[], object]) -> None:
     """Somebody else, who knows of no turns, is at it: a profiler in another thread."""
     for _ in range(1000):
         with suppress(RuntimeError):
@@ -240,7 +234,7 @@ def _install() -> None:
             _hooked = True
 
 
-def _watch(frame: FrameType, event: str, arg: Any) -> None:
+def watch(frame: FrameType, event: str, arg: Any) -> None:
     try:
         if event == "c_call":
             if arg.__name__ in _NAMES:
@@ -249,51 +243,39 @@ def _watch(frame: FrameType, event: str, arg: Any) -> None:
             _look_at_function(frame)
     except BaseException as error:
         me = _ident()
-        if me not in _pending:
-            _take()  # what CPython does next is a change of the profile function
-        _pending[me] = error
-        _await_others(me)
+        if PENDING.pop(me, None) is None:
+            take_turn()  # what CPython does next is a change of the profile function
+        try:
+            # Go on when no other thread is in such a change any more: one that was refused a moment ago gave
+            # its turn in the hook, and may not be quite out of it.
+            insist(on)
+        finally:
+            PENDING[me] = error
         raise
 
 
-_on: Final = partial(sys.setprofile, _watch)
-
-
-def _await_others(me: int) -> None:
-    """Return when no other thread is in CPython's change of a profile function any more.
-
-    One that was refused a moment ago gave its turn in the hook, and may not be quite out of it.
-    """
-    _switching[me] = True
-    try:
-        _insist(_on)
-    finally:
-        del _switching[me]
+on: Final = partial(sys.setprofile, watch)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if _EVENTS and event in _EVENTS:  # None once the interpreter ends and clears its modules
-        if event == "sys.setprofile":
+    if event == "sys.setprofile":  # first: it is ours, twice a tick
+        if _EVENTS and profiler() is watch and (PENDING or not _has_turn()):
             _keep_watching()
-        elif _get() is _watch:
-            frame = sys._getframe(1)
-            if not _exempt(frame) and not _is_time_zone(event, args):
-                raise _refusal(frame, event, impure.EFFECT)
+    elif _EVENTS and event in _EVENTS and profiler() is watch:  # None once the interpreter clears its modules
+        frame = sys._getframe(1)
+        if not _exempt(frame) and not _is_time_zone(event, args):
+            raise _refusal(frame, event, impure.EFFECT)
 
 
 def _keep_watching() -> None:
     """Say no to a change of this thread's profile function that follows from an exception in it."""
-    if _get() is not _watch:
-        return
-    me = _ident()
-    if me in _switching:
-        return
-    error = _pending.get(me)
+    error = PENDING.pop(_ident(), None)
     if error is not None:
-        del _pending[me]
-        _give()
+        give_turn()
         raise error.with_traceback(None)
-    if _is_deep(sys._getframe(2)):
+    if _has_turn():
+        return
+    if _is_deep(sys._getframe(2)):  # 0 is this frame, 1 the hook's
         # It could not even be called; any other exception at that point is an interrupt: let it go.
         raise RecursionError("maximum recursion depth exceeded")
 

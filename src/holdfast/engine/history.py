@@ -36,9 +36,6 @@ def match(execution: Execution, event: Event) -> None:
     if not execution.asked:
         raise diverged(execution, event, "nothing more")
     asked = execution.asked[0]
-    if asked is event:  # type: ignore[comparison-overlap] # see `RunContext._schedule`
-        execution.asked.popleft()
-        return
     if asked.type != event.type or asked.key != event.key or not _same(execution, asked, event):
         raise diverged(execution, event, _describe(asked.type, asked.key, asked.body))
     execution.asked.popleft()

@@ -22,7 +22,6 @@ import asyncio
 import gc
 import logging
 import sys
-import threading
 from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -35,12 +34,10 @@ import msgspec
 from ..errors import NotDeterministic
 from ..runtime import Runtime, here
 from . import guard
+from .burial import Evicted, close, close_generator
+from .generators import hook_generators
 
 log = logging.getLogger("holdfast.workflow")
-
-
-class Evicted(BaseException):
-    """This coroutine's run has moved on without it: nothing it does counts any more."""
 
 
 _PATIENCE = 1000
@@ -50,8 +47,10 @@ _FOREVER = 253_402_300_799_000_000
 """The end of the year 9999, in microseconds: when a sleep of `math.inf` ends."""
 
 _profiler = partial(sys.getprofile)  # makes no event, see `guard`
-_unburied: list[str] = []
-"""The names of what did not let itself be closed, the latest last."""
+
+
+Around = tuple[bool, asyncio.AbstractEventLoop | None, object]
+"""What a tick finds on its thread: whether garbage is collected, the running loop, the profile function."""
 
 
 class Ready(msgspec.Struct, eq=False):
@@ -220,8 +219,7 @@ class Loop(asyncio.AbstractEventLoop):
             self._hold(task)
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = bool  # asked of for each future, and `bool()` is False
 
     def is_running(self) -> bool:
         return True
@@ -251,17 +249,34 @@ class Loop(asyncio.AbstractEventLoop):
 
     def drain(self) -> None:
         """Run until nothing is runnable. Exceptions of callbacks are logged, as asyncio does."""
-        around = begin_ticks()
+        around = self.begin_ticks()
         try:
             self.run_ready()
         finally:
-            end_ticks(around)
+            self.end_ticks(around)
+
+    def begin_ticks(self) -> Around:
+        """Make the thread ours for one tick, or for many in a row; `end_ticks` takes the result."""
+        collecting = gc.isenabled()
+        if collecting:
+            gc.disable()  # a finaliser of another run must not run against this one
+        hook_generators()
+        outer = events._get_running_loop()
+        events._set_running_loop(self)
+        return collecting, outer, guard.set_aside()
+
+    def end_ticks(self, around: Around) -> None:
+        """Put everything back."""
+        collecting, outer, profiler = around
+        if profiler is not None:
+            guard.put_back(profiler)
+        events._set_running_loop(outer)
+        if collecting:
+            gc.enable()
 
     def run_ready(self) -> None:
         """`drain`, between `begin_ticks` and `end_ticks`."""
-        ready = self.ready
-        outer, outer_runtime = events._get_running_loop(), here.runtime
-        events._set_running_loop(self)
+        ready, outer = self.ready, here.runtime
         here.runtime = self.runtime
         try:
             while ready:
@@ -283,11 +298,11 @@ class Loop(asyncio.AbstractEventLoop):
                     self.call_exception_handler({"message": "callback failed", "exception": error})
                 if _profiler() is not None:  # else a step that was called has paused the watch
                     guard.pause()
+        except BaseException:  # an interrupt
+            guard.pause()
+            raise
         finally:
-            if _profiler() is not None:
-                guard.pause()
-            here.runtime = outer_runtime
-            events._set_running_loop(outer)
+            here.runtime = outer
 
     def bury(self) -> None:
         """Close what is suspended, each in its own context, where every durable call raises Evicted."""
@@ -300,10 +315,10 @@ class Loop(asyncio.AbstractEventLoop):
             for task in self._tasks:
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    _close(task.own_context, task.get_coro())
+                    close(task.own_context, task.get_coro())
             for generator, context in self.generators:
                 if generator.ag_frame is not None:
-                    _close_generator(context, generator)
+                    close_generator(context, generator)
         finally:
             here.runtime = outer_runtime
             events._set_running_loop(outer)
@@ -316,6 +331,10 @@ class Loop(asyncio.AbstractEventLoop):
         if self._told <= _PATIENCE:
             raise Evicted
 
+    def hold_generator(self, generator: Any) -> None:
+        """Remember an asynchronous generator, and the context of its burial."""
+        self.generators.append((generator, copy_context()))
+
     def _hold(self, task: DurableTask) -> None:
         # Held until it is done, so that no workflow code runs from the garbage collector.
         held = self._tasks
@@ -324,96 +343,6 @@ class Loop(asyncio.AbstractEventLoop):
             held[:] = [t for t in held if not t.done()]
             self.generators[:] = [g for g in self.generators if g[0].ag_frame is not None]
             self._prune_at = max(64, 2 * len(held))
-
-
-def begin_ticks() -> tuple[bool, object]:
-    """Take the interpreter's own hooks away for one tick, or for many in a row; `end_ticks` takes the result."""
-    collecting = gc.isenabled()
-    if collecting:
-        gc.disable()  # a finaliser of another run must not run against this one
-    if sys.get_asyncgen_hooks().firstiter is not _hold_generator:
-        _hook_generators()
-    return collecting, guard.set_aside()
-
-
-def end_ticks(around: tuple[bool, object]) -> None:
-    """Put everything back."""
-    collecting, profiler = around
-    if profiler is not None:
-        guard.put_back(profiler)
-    if collecting:
-        gc.enable()
-
-
-_others = threading.local()
-"""The asynchronous generator hooks of the loop around us, by thread."""
-
-
-def _hook_generators() -> None:
-    """Hold every asynchronous generator of a workflow; leave those of other loops to their hooks.
-
-    The hooks stay in place between ticks: setting them costs more than a tick's whole queue.
-    """
-    _others.firstiter, _others.finalizer = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(_hold_generator, _finish_generator)
-
-
-def _hold_generator(generator: Any) -> None:
-    loop = events._get_running_loop()
-    if isinstance(loop, Loop):
-        loop.generators.append((generator, copy_context()))
-    elif _others.firstiter is not None and not _is_over(_others.firstiter):
-        _others.firstiter(generator)
-
-
-def _finish_generator(generator: Any) -> None:
-    # A workflow's own are held until they are finished, so they never come here suspended.
-    if _others.finalizer is not None and not _is_over(_others.finalizer):
-        _others.finalizer(generator)
-
-
-def _is_over(hook: Any) -> bool:
-    # Where nobody has put hooks in place since, those that we found may be of a loop that has been closed.
-    owner = getattr(hook, "__self__", None)
-    return isinstance(owner, asyncio.AbstractEventLoop) and owner.is_closed()
-
-
-def _close(context: Context, coroutine: Any) -> None:
-    # Thrown, not closed: up to Python 3.12 a close does not reach into an async generator that it awaits.
-    for _ in range(100):  # `finally: await …` goes on waiting and must be told again
-        try:
-            context.run(coroutine.throw, Evicted())
-        except BaseException:  # noqa: BLE001 - whatever buried code raises concerns nobody
-            return
-    _keep_for_good(coroutine)
-
-
-def _close_generator(context: Context, generator: Any) -> None:
-    # `aclose().close()` would do nothing: the generator would be left to the finaliser of the loop around us,
-    # which would run its `finally` out in the world, step bodies and all.
-    closing = generator.aclose()
-    try:
-        context.run(closing.send, None)
-        for _ in range(100):  # it awaits something in its `finally`
-            context.run(closing.throw, Evicted())
-    except BaseException:  # noqa: BLE001, S110 - whatever buried code raises concerns nobody
-        pass
-    if generator.ag_frame is not None:
-        _keep_for_good(generator)
-
-
-def _keep_for_good(stubborn: Any) -> None:
-    # Where its last reference went, Python would close it once more: now, or when the process ends, and with
-    # no run around it, so that a call of a step would run the step's body.
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stubborn))
-    del _unburied[:-9]
-    _unburied.append(stubborn.__qualname__)
-    log.warning(
-        "%s does not let itself be closed and stays in memory: does it catch BaseException in a loop?",
-        stubborn.__qualname__,
-    )
 
 
 def _micros(seconds: float) -> int:

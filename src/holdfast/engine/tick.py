@@ -27,10 +27,9 @@ from ..ids import successor_id
 from ..runtime import ContinueAsNew
 from ..webhooks import PUBLIC_URL
 from ..workflow import Workflow
+from .answers import Answers
 from .children import settle
-from .context import RunContext
 from .history import commands_of, diverged, match
-from .loop import begin_ticks, end_ticks
 
 
 class _Created(msgspec.Struct):
@@ -58,7 +57,7 @@ _read_created = reader(_Created)
 _read_outcome = reader(_Outcome)
 
 
-class Execution(RunContext):
+class Execution(Answers):
     """One run's code, live: what it has asked for (`asked`) and not yet in the log stands there in order."""
 
     __slots__ = ("_cancel_reason", "_cancelled", "_ticking", "ended")
@@ -74,7 +73,7 @@ class Execution(RunContext):
     ) -> None:
         super().__init__(run_id, workflow, payload_limit=payload_limit, public_url=public_url, locate=locate)
         self.ended = False
-        self._ticking = False  # whether `begin_ticks` was called for many ticks
+        self._ticking = False  # whether the loop has the thread for many ticks
         self._main = None
         self._cancel_reason = ""
         self._cancelled = False
@@ -86,36 +85,45 @@ class Execution(RunContext):
 
         Raises ReplayDivergence where the log holds a command that the code does not ask for here.
         """
-        type_ = event.type
-        deliver = _DELIVERIES.get(type_)
+        deliver = _DELIVERIES.get(event.type)
         if deliver is not None:
             self._run(event.time, deliver, event)
-        elif type_ in ASKED or (type_ in ENDS and event.cls == "command"):
+        elif event.type in ASKED or (event.type in ENDS and event.cls == "command"):
             match(self, event)
 
     def feed_all(self, events: Sequence[Event]) -> None:
         """Take what a log holds from here on; the code may look ahead in it (`hf.patched`)."""
         self.ahead = commands_of(events, self.count - len(self.asked))
-        for first in range(0, len(events), _AT_ONCE):
+        first = 0
+        while self._main is None and first < len(events):  # the run begins: now it has a loop
+            self.feed(events[first])
+            first += 1
+        for first in range(first, len(events), _AT_ONCE):  # noqa: B020 - from there on
             if not self._feed_some(events[first : first + _AT_ONCE]):
                 break
         self.ahead = []
 
     def _feed_some(self, events: Iterable[Event]) -> bool:
         """Take these; False at an end that came from outside: the code has no part in it, nor in what follows."""
-        around = begin_ticks()
+        asked = self.asked
+        around = self.loop.begin_ticks()
         self._ticking = True
         try:
             for event in events:
-                type_ = event.type
-                if type_ in RECORDS:
+                if asked and asked[0] is event:  # type: ignore[comparison-overlap] # see `RunContext._schedule`
+                    asked.popleft()
                     continue
-                if type_ in ENDS and event.cls == "record":
+                type_ = event.type
+                deliver = _DELIVERIES.get(type_)
+                if deliver is not None:
+                    self._run(event.time, deliver, event)
+                elif type_ in ENDS and event.cls == "record":
                     return False
-                self.feed(event)
+                elif type_ not in RECORDS:
+                    match(self, event)
         finally:
             self._ticking = False
-            end_ticks(around)
+            self.loop.end_ticks(around)
         return True
 
     def deliver(self, fact: Draft) -> None:
@@ -168,17 +176,20 @@ class Execution(RunContext):
             self.workflow.fn(*args, **kwargs), name=self.workflow.name, context=Context()
         )
 
-    def step_ended(self, event: Event) -> None:
+    def step_failed(self, event: Event) -> None:
+        call = self.calls.pop(event.key, None)
+        if call is None or call.future.done():
+            return
+        error = failures.rebuild(load_json(bytes(_read_outcome(event.body).error)))
+        if isinstance(error, StopIteration):
+            cause, error = error, RuntimeError(f"{event.key} raised StopIteration")
+            error.__cause__ = cause  # no future takes a StopIteration, as no coroutine raises one
+        call.future.set_exception(error)
+
+    def step_completed(self, event: Event) -> None:
         call = self.calls.pop(event.key, None)
         if call is None or call.future.done():
             return  # a late outcome, or one that nobody waits for
-        if event.type == "step_failed":
-            error = failures.rebuild(load_json(bytes(_read_outcome(event.body).error)))
-            if isinstance(error, StopIteration):
-                cause, error = error, RuntimeError(f"{event.key} raised StopIteration")
-                error.__cause__ = cause  # no future takes a StopIteration, as no coroutine raises one
-            call.future.set_exception(error)
-            return
         returns = call.step.arguments.returns
         value = returns.decode_member(event.body)
         if value is msgspec.UNSET:
@@ -284,8 +295,8 @@ class Execution(RunContext):
 
 _DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
     "run_created": Execution.run_created,
-    "step_completed": Execution.step_ended,
-    "step_failed": Execution.step_ended,
+    "step_completed": Execution.step_completed,
+    "step_failed": Execution.step_failed,
     "child_ended": Execution.child_ended,
     "timer_fired": Execution.timer_fired,
     "hook_received": Execution.hook_received,
