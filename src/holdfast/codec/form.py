@@ -6,6 +6,7 @@ from typing import Any
 
 TAG, VALUE = "$type", "value"
 TAG_BYTES = b'"$type"'
+"""Look for it with `find`: `in` asks bytes for a number first, and catches the exception (0.3 µs)."""
 
 
 class Refused(Exception):

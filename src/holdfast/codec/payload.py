@@ -59,7 +59,7 @@ class PayloadType:
         try:
             if self._closed and self._exact(value):
                 raw = self._encode(value)
-                if TAG_BYTES not in raw and not (self._floats and b"null" in raw):
+                if raw.find(TAG_BYTES) < 0 and not (self._floats and b"null" in raw):
                     return raw
                 # Perhaps NaN, which msgspec writes as null, or a key that looks like a tag.
                 plain = msgspec.to_builtins(value, str_keys=True, enc_hook=to_plain)
@@ -79,7 +79,7 @@ class PayloadType:
     def decode(self, raw: bytes | msgspec.Raw, where: str) -> Any:
         """The value that `raw` holds, checked against the hint."""
         text = raw if type(raw) is bytes else bytes(raw)
-        if self._decoder is not None and TAG_BYTES not in text:
+        if self._decoder is not None and text.find(TAG_BYTES) < 0:
             try:
                 return self._decoder.decode(text)
             except msgspec.ValidationError as error:
@@ -101,7 +101,7 @@ class PayloadType:
         read = self._read_member
         if read is None:
             read = self._read_member = _reader_of_member(self)
-        if TAG_BYTES in body:
+        if body.find(TAG_BYTES) >= 0:
             return msgspec.UNSET
         try:
             return read(body).value
@@ -194,7 +194,7 @@ def reader_at_once(types: Mapping[str, PayloadType]) -> Callable[[bytes], list[A
         return None
 
     def read(raw: bytes) -> list[Any] | None:
-        if TAG_BYTES in raw:
+        if raw.find(TAG_BYTES) >= 0:
             return None
         try:
             values = list(msgspec.structs.astuple(decode(raw)))
@@ -231,7 +231,7 @@ def writer_at_once(types: Mapping[str, PayloadType]) -> Callable[[tuple[Any, ...
             raw = encode(struct(*values))
         except (ValueError, TypeError, RecursionError):
             return None
-        return None if TAG_BYTES in raw or (floats and b"null" in raw) else raw
+        return None if raw.find(TAG_BYTES) >= 0 or (floats and b"null" in raw) else raw
 
     return write
 

@@ -86,7 +86,7 @@ give_turn: Final = partial(_turn.release)
 _has_turn: Final = partial(_turn._is_owned)  # type: ignore[attr-defined] # as threading.Condition asks
 _wait: Final = partial(time.sleep, 0.0001)
 _NAMES: Final = impure.NAMES
-_FUNCTION_NAMES: Final = impure.FUNCTION_NAMES
+_FUNCTION_MODULES: Final = impure.FUNCTION_MODULES
 _EVENTS: Final = impure.EVENTS
 
 _hooked = False
@@ -239,8 +239,8 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
         if event == "c_call":
             if arg.__name__ in _NAMES:
                 _look_at_builtin(frame, arg)
-        elif event == "call" and frame.f_code.co_name in _FUNCTION_NAMES:
-            _look_at_function(frame)
+        elif event == "call" and str(frame.f_globals.get("__name__")) in _FUNCTION_MODULES:
+            _look_at_function(frame)  # only there, for to look at a frame's code raises an audit event
     except BaseException as error:
         me = _ident()
         if PENDING.pop(me, None) is None:

@@ -140,7 +140,7 @@ FUNCTIONS: Final = {
     ("concurrent.futures.thread", "submit"): EFFECT,  # where an idle thread is there already
     ("concurrent.futures.process", "submit"): EFFECT,
 }
-FUNCTION_NAMES: Final = frozenset(name for _, name in FUNCTIONS)
+FUNCTION_MODULES: Final = frozenset(module for module, _ in FUNCTIONS)
 
 # Audit events (PEP 578), which are raised whoever calls: they see the calls that C code makes.
 EVENTS: Final = frozenset(
