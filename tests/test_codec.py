@@ -30,6 +30,7 @@ from holdfast.codec import (
     digest,
     find_class,
     payload_type,
+    writer_at_once,
 )
 from holdfast.errors import PayloadError
 
@@ -328,6 +329,29 @@ def test_hinted_values_come_back(hint: Any, value: Any) -> None:
 @pytest.mark.parametrize(("hint", "value"), HINTED, ids=HINTED_IDS)
 def test_the_same_values_come_back_without_a_hint(hint: Any, value: Any) -> None:
     assert_same(value)
+
+
+@pytest.mark.parametrize(("hint", "value"), HINTED, ids=HINTED_IDS)
+def test_members_written_at_once_are_those_written_one_by_one(hint: Any, value: Any) -> None:
+    """Both have been written to logs: a replay compares these bytes."""
+    kind = payload_type(hint)
+    write = writer_at_once({"first": kind, "text": payload_type(str), "number": payload_type(float)})
+    if write is None:
+        return  # the hint does not tell every type
+    one, text = kind.encode(value, "a value"), payload_type(str).encode("$type", "a text")
+    assert write((value,)) in (None, b'{"first":%b}' % one)
+    assert write((value, "a", 1.5)) in (None, b'{"first":%b,"text":"a","number":1.5}' % one)
+    assert write((value, "$type")) is None, f"a tag is to be written as {text!r}"
+    assert write((value, "a", math.nan)) is None, "JSON has no such number"
+    assert write((value, 1)) is None, "no text: another type is told from a call that fits"
+
+
+def test_plain_members_are_written_at_once() -> None:
+    write = writer_at_once({"number": payload_type(int), "place": payload_type(Point)})
+    assert write is not None
+    assert write((5, Point(1, 2))) == b'{"number":5,"place":{"x":1,"y":2}}'
+    assert writer_at_once({"value": UNTYPED}) is None, "tags tell its types"
+    assert writer_at_once({"values": payload_type(set[int])}) is None, "it is sorted, arguments are not"
 
 
 def test_nan_comes_back_in_every_place() -> None:
