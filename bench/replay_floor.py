@@ -1,0 +1,350 @@
+"""How near Holdfast's replay can come to its goal on this machine: the smallest programs, in turns with it.
+
+    python bench/replay_floor.py [--steps 5000] [--rounds 15] [--json]
+
+A log of a run of empty steps, three events a step, is read from SQLite and the run's code is driven through it.
+Each side does so in a process of its own, and they take turns, A B C D E F A B …:
+
+- `read`: the rows alone, by apsw.
+- `coroutine`: the least that can be called a replay. The rows are read; a step's arguments are written and
+  compared with the logged ones, its result is read with its type, and the coroutine is sent on with it. There are
+  no tasks, so workflow code could not `gather`, and nothing is watched.
+- `asyncio`: the same with asyncio's own tasks and futures, on a loop that is one queue.
+- `watched`: the same, with a profile function that does nothing, switched on as workflow code goes on and off when
+  it asks for a step, beside an audit hook that does nothing (without one, workflow code could switch it off). No
+  replay that refuses impure calls on this Python goes below this (`engine/guard.py`: why a profile function).
+- `unwatched`: Holdfast's own reading and replay, without its watch. `holdfast`: as it is.
+
+What Holdfast does and no floor does: keys by name and ordinal, commands that mean the same though they are written
+otherwise, late outcomes, cancellation, chapters, queues, timers, hooks, children, burial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+import holdfast as hf
+
+RUN = "replay-floor"
+SIDES = ("read", "coroutine", "asyncio", "watched", "unwatched", "holdfast")
+
+
+@hf.step(name="replay-floor.empty")
+async def empty(number: int) -> int:
+    return number
+
+
+@hf.workflow(name="replay-floor.sequence")
+async def sequence(count: int) -> int:
+    for number in range(count):
+        await empty(number)
+    return count
+
+
+# ---- the floors
+
+
+class Arguments(msgspec.Struct):
+    number: int
+
+
+class Outcome(msgspec.Struct):
+    value: int
+
+
+class Diverged(Exception):
+    pass
+
+
+class Floor:
+    """Reads, and drives the same workflow; `waiting` is what the step that was asked for waits with."""
+
+    QUERY = (
+        "SELECT position, type, key, time, body FROM events WHERE run = (SELECT row FROM runs WHERE run = ?) "
+        "ORDER BY position"
+    )
+
+    def __init__(self, path: str) -> None:
+        self.db = apsw.Connection(path)
+        self.encode = msgspec.json.Encoder().encode
+        self.outcome = msgspec.json.Decoder(Outcome).decode
+        self.asked = b""
+        self.waiting: Any = None
+
+    def read(self) -> int:
+        self.rows = self.db.execute(self.QUERY, (RUN,)).fetchall()
+        return len(self.rows)
+
+    async def sequence(self, count: int) -> int:
+        for number in range(count):
+            await self.empty(number)
+        return count
+
+    async def empty(self, number: int) -> Any:
+        self.ask(number)
+        self.waiting = self.future()
+        return await self.waiting
+
+    def ask(self, number: int) -> None:
+        self.asked = b'{"args":%b}' % self.encode(Arguments(number))
+
+    def replay(self) -> int:
+        self.read()
+        for _, type_, _, _, body in self.rows:
+            if type_ == "step_scheduled":
+                if body.encode() != self.asked:
+                    raise Diverged(body)
+            elif type_ == "step_completed":
+                self.go_on(self.outcome(body).value)
+            elif type_ == "run_created":
+                self.begin(self.sequence(json.loads(body)["args"]["count"]))
+        return len(self.rows)
+
+    def future(self) -> Any:
+        raise NotImplementedError
+
+    def begin(self, code: Coroutine[Any, Any, Any]) -> None:
+        raise NotImplementedError
+
+    def go_on(self, value: int) -> None:
+        raise NotImplementedError
+
+
+class Reading(Floor):
+    def replay(self) -> int:
+        return self.read()
+
+
+class Waiting:
+    def __await__(self) -> Generator[None, Any, Any]:
+        return (yield)
+
+
+class Bare(Floor):
+    def future(self) -> Waiting:
+        return Waiting()
+
+    def begin(self, code: Coroutine[Any, Any, Any]) -> None:
+        self.code = code
+        code.send(None)
+
+    def go_on(self, value: int) -> None:
+        try:
+            self.code.send(value)
+        except StopIteration:
+            pass
+
+
+class Queue(asyncio.AbstractEventLoop):
+    def __init__(self) -> None:
+        self.ready: deque[Any] = deque()
+
+    get_debug = bool
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> None:  # type: ignore[override]
+        self.ready.append((callback, args, context))
+
+    def run(self) -> None:
+        while self.ready:
+            callback, args, context = self.ready.popleft()
+            context.run(callback, *args)
+
+
+class Tasks(Floor):
+    def future(self) -> Any:
+        return asyncio.Future(loop=self.loop)
+
+    def begin(self, code: Coroutine[Any, Any, Any]) -> None:
+        self.task: Any = asyncio.Task(code, loop=self.loop, context=copy_context())
+        self.loop.run()
+
+    def go_on(self, value: int) -> None:
+        self.waiting.set_result(value)
+        self.loop.run()
+
+    def replay(self) -> int:
+        self.loop: Any = Queue()  # type: ignore[abstract]
+        events._set_running_loop(self.loop)
+        try:
+            count = super().replay()
+        finally:
+            events._set_running_loop(None)
+        if not self.task.done():
+            raise Diverged("the code goes on where the log ends")
+        return count
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+class Watched(Tasks):
+    on, off = partial(sys.setprofile, nothing), partial(sys.setprofile, None)
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        sys.addaudithook(nothing)
+
+    async def empty(self, number: int) -> Any:
+        self.off()
+        self.ask(number)
+        self.waiting = self.future()
+        try:
+            return await self.waiting
+        finally:
+            self.on()
+
+    def begin(self, code: Coroutine[Any, Any, Any]) -> None:
+        self.on()
+        super().begin(code)
+        self.off()
+
+    def go_on(self, value: int) -> None:
+        super().go_on(value)
+        self.off()  # after the last step the code did not ask for another one
+
+
+# ---- Holdfast
+
+
+class Ours:
+    def __init__(self, path: str, *, watch: bool) -> None:
+        from holdfast.engine import guard
+
+        if not watch:
+            guard.on = nothing  # type: ignore[misc, assignment]
+        self.path = path
+
+    def replay(self) -> int:
+        return asyncio.run(self.read_and_replay())
+
+    async def read_and_replay(self) -> int:
+        from holdfast.engine.tick import replay
+
+        async with hf.connect(f"sqlite:///{self.path}") as app:
+            await app.store.read(RUN, limit=1)
+            self.begun = time.process_time()
+            log = await app.store.read(RUN)
+            replay(sequence, log).bury()
+            self.taken = time.process_time() - self.begun
+        return len(log)
+
+
+async def record(path: str, steps: int) -> None:
+    async with hf.connect(f"sqlite:///{path}") as app, app.worker():
+        await (await app.start(sequence, steps, run_id=RUN)).result()
+
+
+# ---- a process of either side
+
+
+def side(name: str, path: str) -> None:
+    """For each line that comes, a replay; tells its µs of processor time an event."""
+    made: dict[str, Callable[[str], Any]] = {
+        "read": Reading,
+        "coroutine": Bare,
+        "asyncio": Tasks,
+        "watched": Watched,
+        "unwatched": partial(Ours, watch=False),
+        "holdfast": partial(Ours, watch=True),
+    }
+    it = made[name](path)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        begun = time.process_time()
+        count = it.replay()
+        taken = getattr(it, "taken", None) or time.process_time() - begun
+        print(taken / count * 1e6, flush=True)
+
+
+class Process:
+    def __init__(self, name: str, path: str) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, __file__, "--side", name, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.taken: list[float] = []
+        if self.child.stdout is None or self.child.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{name} did not start")
+
+    def turn(self, *, counts: bool) -> None:
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        self.child.stdin.write("\n")
+        self.child.stdin.flush()
+        taken = float(self.child.stdout.readline())
+        if counts:
+            self.taken.append(taken)
+
+
+def measure(path: str, rounds: int) -> dict[str, list[float]]:
+    processes: dict[str, Process] = {}
+    try:
+        for name in SIDES:
+            processes[name] = Process(name, path)
+        for number in range(-2, rounds):
+            for process in processes.values():
+                process.turn(counts=number >= 0)
+    finally:
+        for process in processes.values():
+            process.child.communicate(timeout=60)
+    return {name: process.taken for name, process in processes.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", nargs=2, metavar=("NAME", "PATH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        side(*options.side)
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = str(Path(folder).absolute() / "replay.db")
+        asyncio.run(record(path, options.steps))
+        taken = measure(path, options.rounds)
+    for name, values in taken.items():
+        pairs = [ours / least for ours, least in zip(taken["holdfast"], values, strict=True)]
+        row = {
+            "side": name,
+            "us_per_event": statistics.median(values),
+            "least": min(values),
+            "events_per_s": 1e6 / statistics.median(values),
+            "holdfast_paired": statistics.median(pairs),
+        }
+        if options.json:
+            print(json.dumps(row), flush=True)
+            continue
+        print(
+            f"{name:<10} {row['us_per_event']:5.2f} µs an event (least {row['least']:5.2f}), "
+            f"{row['events_per_s']:>9,.0f} events/s; Holdfast needs {row['holdfast_paired']:.2f} times as much"
+        )
+
+
+if __name__ == "__main__":
+    main()
