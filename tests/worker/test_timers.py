@@ -258,12 +258,42 @@ async def test_a_quiet_system_writes_nothing_and_reads_next_to_nothing(tmp_path)
             await asyncio.sleep(3)
             for db in connections:
                 db.trace_v2(0, None)
-            assert [s for s in statements if not s.startswith("PRAGMA data_version")] == []
-            assert 4 <= len(statements) <= 14, "one look a poll and worker, and they have been seen"
+            looks = [s for s in statements if s.startswith("SELECT data_version")]
+            assert {*statements} <= {*looks, "PRAGMA data_version"}, "which is what the look does inside"
+            assert 4 <= len(looks) <= 14, "one look a poll and worker, and they have been seen"
             after = (tmp_path / "app.db-wal").stat()
             assert (size.st_size, size.st_mtime_ns) == (after.st_size, after.st_mtime_ns), (
                 "nothing was written"
             )
+
+
+async def test_what_others_commit_costs_a_quiet_worker_one_statement_a_look(tmp_path):
+    """H-06: commits that are no work of its own, such as a lease that is renewed, send it through no table."""
+    url = f"sqlite:///{tmp_path}/app.db"
+    statements: list[str] = []
+    async with hf.connect(url) as app, hf.connect(url) as second:  # noqa: SIM117 - two lines say it better
+        async with app.worker(poll=0.02, lease=3600), second.worker(poll=3600, lease=0.15):
+            waiting = await app.start(races, "waits")
+            await logged(app, waiting.id, "timer_started")
+            looked, waits = asyncio.Event(), app.store.work_waits
+
+            async def asked(worker):
+                found = await waits(worker)
+                if not found:
+                    looked.set()
+                return found
+
+            app.store.work_waits = asked
+            await looked.wait()  # what came before has been seen
+            for db in (app.store._writer.db, app.store._reader):
+                db.exec_trace = lambda _cursor, sql, _values: statements.append(sql) or True
+            leases: set[int] = set()
+            async with asyncio.timeout(PATIENCE):
+                while len(leases) < 6:
+                    leases |= {row.expires for row in await second.store.workers()}
+                    await asyncio.sleep(0.01)
+            assert statements, "it has looked"
+            assert [s for s in statements if not s.startswith("SELECT data_version")] == []
 
 
 async def test_a_quiet_worker_uses_next_to_no_processor_time(tmp_path, record_property):

@@ -613,15 +613,15 @@ async def test_a_look_that_fails_is_made_again(tmp_path):
         await logged(app, run.id, "hook_opened")
         app.store.tell = sender.store.tell_others = lambda _news: None
         behind, failed = app.store.behind, asyncio.Event()
-        changed, quiet = app.store.changed, asyncio.Event()
+        waits, quiet = app.store.work_waits, asyncio.Event()
 
-        async def asked():
-            answer = await changed()
+        async def asked(worker):
+            answer = await waits(worker)
             if not answer:
                 quiet.set()
             return answer
 
-        app.store.changed = asked
+        app.store.work_waits = asked
         await quiet.wait()  # what came before has been seen
 
         async def failing(worker):

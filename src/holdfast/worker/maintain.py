@@ -40,6 +40,7 @@ class Maintain:
         self._burying = asyncio.Lock()
         self._mourning: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._probing: asyncio.TimerHandle | None = None
         self._others = None if worker.folder is None else Others(worker.folder, worker.id)
 
     async def start(self) -> None:
@@ -54,8 +55,7 @@ class Maintain:
             loop.create_task(self._every(self._poll, self._look)),
             loop.create_task(self._every(self._lease / 3, self._keep_lease)),
         ]
-        if self._others is not None:
-            self._tasks.append(loop.create_task(self._every(self._probe, self.bury_dead)))
+        self._probe_again()
         self._mourn()
 
     async def _arrived(self) -> bool:
@@ -74,10 +74,36 @@ class Maintain:
 
     async def stop(self) -> None:
         """Look no more."""
+        if self._probing is not None:
+            self._probing.cancel()
+        if self._others is not None:
+            self._others.close()
+            self._others = None
         tasks = [*self._tasks, self._mourning] if self._mourning is not None else self._tasks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _probe_again(self) -> None:
+        if self._others is not None:
+            self._probing = asyncio.get_running_loop().call_later(self._probe, self._probe_now)
+
+    def _probe_now(self) -> None:
+        """See who is dead: the most frequent thing that a quiet worker does, so nothing more than that."""
+        self._find_dead()
+        if self._dead:
+            self._worker.spawn(self._bury_found())
+        else:
+            self._probe_again()
+
+    async def _bury_found(self) -> None:
+        try:
+            await self.bury_dead()
+        except HoldfastError as error:
+            self._worker.log.warning("%s; looking again in %g s", error, self._probe)
+        finally:
+            if not self._worker.stopping:
+                self._probe_again()
 
     def _mourn(self) -> None:
         """Listen to what the store's server tells of deaths, under the worker's present name."""
@@ -188,14 +214,7 @@ class Maintain:
     async def bury_dead(self) -> None:
         """Free the runs of workers whose process has gone."""
         worker = self._worker
-        for name, culprit in self._others.dead() if self._others is not None else ():
-            self._worker.log.warning(
-                "worker %s is gone%s",
-                name,
-                f"; it died in a tick of {culprit}" if culprit else "",
-                extra={"gone": name, "run": culprit} if culprit else {"gone": name},
-            )
-            self._dead.append((name, culprit))
+        self._find_dead()
         async with self._burying:
             while self._dead:
                 # Only we know of it now, for its file is gone: where the store fails, it stays in the list.
@@ -208,10 +227,21 @@ class Maintain:
                 await self._claim_all()
                 worker.serving.take_soon()
 
+    def _find_dead(self) -> None:
+        for name, culprit in self._others.dead() if self._others is not None else ():
+            self._worker.log.warning(
+                "worker %s is gone%s",
+                name,
+                f"; it died in a tick of {culprit}" if culprit else "",
+                extra={"gone": name, "run": culprit} if culprit else {"gone": name},
+            )
+            self._dead.append((name, culprit))
+
     async def _keep_lease(self) -> None:
         if not self._worker.watch.stuck:
             await self._renew()
         await self._bury_expired()
+        await self._worker.scheduling.look()
 
     async def _enlist(self) -> None:
         worker = self._worker

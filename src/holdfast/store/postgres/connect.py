@@ -117,7 +117,6 @@ class Line:
         url: str,
         where: str,
         *,
-        settings: dict[str, str] | None = None,
         prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         self._url = url
@@ -126,13 +125,15 @@ class Line:
             "application_name": "holdfast",
             # Plans of these statements are tiny; compiling them is not.
             "jit": "off",
+            # The same plan each time: planning these statements costs more than to run them. Those for which the
+            # values matter (pages of large tables) are planned anew, see `plan_anew`.
+            "plan_cache_mode": "force_generic_plan",
             "default_transaction_isolation": "read committed",
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
             # Whoever stops in the middle (paused, or cut off) must not hold rows that others want.
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION),
-            **(settings or {}),
         }
         self._prepare = prepare
         self._lock = asyncio.Lock()

@@ -27,6 +27,7 @@ async def take(
 
     async def work(db: Connection) -> Taken:
         await db.execute(SQL["begin"])
+        await db.fetch(SQL["plan_anew"])
         await db.fetch(SQL["lock_tokens"], names)
         if not await db.fetch(SQL["hold_worker"], escape(worker)):
             raise LeaseLost(f"worker {worker} is not enlisted, or was declared dead")

@@ -17,6 +17,7 @@ async def remove(line: Line, runs: Sequence[str], ended_before: int, *, dry: boo
 
     async def work(db: Connection) -> Removal:
         await db.execute(SQL["begin"])
+        await db.fetch(SQL["plan_anew"])
         candidates = [
             Candidate(unescape(run), row, position, _bytes(created), _bytes(end), children, parent, since)
             for run, row, position, created, end, children, parent, since in await db.fetch(

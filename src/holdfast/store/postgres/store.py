@@ -94,9 +94,7 @@ class PostgresStore(GroupStore):
 
     async def open(self) -> None:
         """Connect; make the schema in an empty database. Raises StoreError, StoreBroken, SchemaUnknown."""
-        # The same plan each time: the statements are made for it, and planning costs more than they do.
-        settings = {"plan_cache_mode": "force_generic_plan"}
-        self._writing = Line(self.url, self.where, settings=settings)
+        self._writing = Line(self.url, self.where)
         self._hearing = Hearing(self.tell, lambda pid: pid == self._writing.pid)
         self._reading = Line(self.url, self.where, prepare=self._prepare_reading)
         self._sessions = Sessions(self._reading, lambda: Line(self.url, self.where, prepare=prepare_watch))
@@ -251,7 +249,7 @@ class PostgresStore(GroupStore):
         """A page of runs, newest first."""
         created, run = before or (_LATEST, "")
         wanted = attribute_items(dict(which.attributes)) if which.attributes else None
-        rows = await self._query(
+        rows = await self._list(
             listing(which), created, escape(run), wanted, which.parked, which.status, escape_some(which.workflow),
             escape_some(which.parent), escape_some(which.root), limit,
         )  # fmt: skip
@@ -274,7 +272,7 @@ class PostgresStore(GroupStore):
         elif run is not None:
             rows = await self._query("list_hooks_by_run", *bounds, limit, escape(run))
         else:
-            rows = await self._query("list_hooks", *bounds, limit)
+            rows = await self._list("list_hooks", *bounds, limit)
         if rows and len(rows) == limit:
             pair = tuple(rows[-1][:2])
             rows = [row for row in rows if tuple(row[:2]) != pair]
@@ -284,7 +282,7 @@ class PostgresStore(GroupStore):
     async def tally(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each workflow and status; parked ones besides."""
         counted: dict[tuple[str, str], int] = {}
-        for name, status, number, parked in await self._query("tally"):
+        for name, status, number, parked in await self._list("tally"):
             workflow = unescape(name)
             counted[workflow, status] = number
             if parked:
@@ -294,7 +292,7 @@ class PostgresStore(GroupStore):
     async def timers(self, *, run: str | None = None, limit: int = 100) -> list[Timer]:
         """Pending timers, the earliest first."""
         if run is None:
-            rows = await self._query("list_timers", limit)
+            rows = await self._list("list_timers", limit)
         else:
             rows = await self._query("list_timers_by_run", limit, escape(run))
         return [Timer(unescape(name), unescape(key), due) for name, key, due in rows]
@@ -329,11 +327,24 @@ class PostgresStore(GroupStore):
 
     async def strays(self) -> list[str]:
         """Rows that belong to no run: only an edit by hand leaves such."""
-        return [f"{count} rows of {table}" for table, count in await self._query("strays")]
+        return [f"{count} rows of {table}" for table, count in await self._list("strays")]
 
     async def _query(self, name: str, *values: Any) -> list[Any]:
         self._check_open()
         return await self._reading.fetch(name, *values)
+
+    async def _list(self, name: str, *values: Any) -> list[Any]:
+        """A page of a table that may be large: planned for these values."""
+        self._check_open()
+
+        async def work(db: Connection) -> list[Any]:
+            await db.execute(SQL["begin"])
+            await db.fetch(SQL["plan_anew"])
+            rows: list[Any] = await db.fetch(SQL[name], *values)
+            await db.execute(SQL["commit"])
+            return rows
+
+        return await self._reading.run(work)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -437,19 +448,19 @@ class PostgresStore(GroupStore):
     async def gauge(self, since: int) -> Gauge:
         """What the rows come to at this moment; what was added lately the server tells with a second's delay."""
         now = self.clock.now()
-        [counts] = await self._query("gauge", MOST_GAUGED, since)
-        [(events, steps)] = await self._query("gauge_counters")
+        [counts] = await self._list("gauge", MOST_GAUGED, since)
+        [(events, steps)] = await self._list("gauge_counters")
         oldest, free, undelivered = [
             oldest_of((unescape(run), time) for run, time in rows)
             for rows in (
-                await self._query("gauge_oldest"),
-                await self._query("gauge_free", MOST_GAUGED),
-                await self._query("gauge_undelivered", MOST_GAUGED),
+                await self._list("gauge_oldest"),
+                await self._list("gauge_free", MOST_GAUGED),
+                await self._list("gauge_undelivered", MOST_GAUGED),
             )
         ]
         workers = [
             WorkerLoad(to_worker(*row), runs, held)
-            for *row, runs, held in await self._query("gauge_workers", MOST_GAUGED)
+            for *row, runs, held in await self._list("gauge_workers", MOST_GAUGED)
         ]
         runs = dict(zip(STATES, counts, strict=False))
         return Gauge(now, runs, counts[-1], events, steps, oldest, free, undelivered, workers)

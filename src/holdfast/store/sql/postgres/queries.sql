@@ -14,6 +14,10 @@ COMMIT;
 -- Forget it.
 ROLLBACK;
 
+-- name: plan_anew
+-- Until this transaction is over, plan each statement for its values.
+SELECT set_config('plan_cache_mode', 'auto', true);
+
 -- ==== writing a group
 
 -- name: write_group
@@ -577,8 +581,9 @@ SELECT EXISTS (SELECT 1 FROM holdfast.workers WHERE id = $1), EXISTS (
         WHERE runs.workflow = named.workflow AND runs.owner IS NULL AND runs.ready LIMIT 1) AS one);
 
 -- name: lock_claims
--- One claim at a time, so that each finds what the others left.
-SELECT pg_advisory_xact_lock($1);
+-- One claim at a time, so that each finds what the others left. How many runs are free is for the planner to know:
+-- see `plan_anew`.
+SELECT pg_advisory_xact_lock($1), set_config('plan_cache_mode', 'auto', true);
 
 -- name: hold_worker
 -- A worker that claims must stay enlisted until it has: whoever declares it dead waits for it.

@@ -410,6 +410,16 @@ ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, expires
 -- A worker that is enlisted moves its lease on.
 UPDATE workers SET expires = ?2, counters = ?3 WHERE id = ?1;
 
+-- name: anything_to_do
+-- Whether there may be something to do that a worker missed: what a quiet worker asks. Nothing is looked at where
+-- nothing was committed since the version that it saw last.
+SELECT data_version, data_version <> ?2 AND (
+    EXISTS (SELECT 1 FROM runs WHERE owner IS NULL AND ready)
+    OR EXISTS (SELECT 1 FROM runs WHERE owner = ?1 AND (fact > delivered OR children > 0))
+    OR EXISTS (SELECT 1 FROM steps WHERE queue IS NOT NULL AND holder IS NULL)
+    OR EXISTS (SELECT 1 FROM children WHERE orphan))
+FROM pragma_data_version;
+
 -- name: any_free
 -- Whether a worker is enlisted, and whether a run of these workflows is free and ready: what a quiet worker
 -- asks, without a write lock.
