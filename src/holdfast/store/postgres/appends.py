@@ -293,7 +293,9 @@ class GroupWriter:
         clock = self._clock if isinstance(self._clock, ServerClock) else None
         now = None if checked or clock is None else clock.now()
         sent = ServerClock.instant()
-        rows = await db.fetch(SQL["write_group"], *writes.columns(now), *self._audience())
+        own, every = self._audience()
+        name, values = writes.statement(now, own, every=every)
+        rows = await db.fetch(SQL[name], *values)
         if rows and clock is not None:
             clock.learn(rows[0][3], sent, clock.instant())
         told = writes.news({id: (unescape_some(owner), ready) for id, owner, ready, *_ in rows})

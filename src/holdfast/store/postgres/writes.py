@@ -141,7 +141,40 @@ class Writes:
             (run, escape(key), escape(token), time, place, json_text(schema), json_text(metadata))
         )
 
-    def columns(self, now: int | None) -> list[Any]:
+    def statement(self, now: int | None, own: tuple[str, ...], *, every: bool) -> tuple[str, list[Any]]:
+        """The name of the statement that writes all of it, and its parameters.
+
+        Who hears of it: news of the runs of `own` workers concern nobody else, unless `every` one is wanted.
+        """
+        if len(self.runs) == 1 and not every:
+            [write] = self.runs.values()
+            small = self._of_one(write, now, own)
+            if small is not None:
+                return small
+        return "write_group", [*self._columns(now), own, every]
+
+    def _of_one(self, write: RunWrite, now: int | None, own: tuple[str, ...]) -> tuple[str, list[Any]] | None:
+        """The statement of one run, where what is to be written is what most appends write."""
+        before, steps = write.before, write.steps
+        if before is None or write.timers or write.children:
+            return None
+        run = [*_moved(write.head, before, acts=write.acts), now, *transposed(self.events, 11)[1:]]
+        if write.ended:
+            if self.deliveries or before.timers or before.children:
+                return None
+            return "end_run", [*run, write.continued, write.fact]
+        if self.deliveries:
+            if steps:
+                return None
+            uniques, _, positions, digests = transposed([*self.deliveries.values()], 4)
+            return "deliver_payload", [*run, uniques, positions, digests]
+        if write.fact:
+            return None
+        dropped = [escape(key) for key, step in steps.items() if step is None]
+        put = [(escape(key), *step) for key, step in steps.items() if step is not None]
+        return "move_run", [*run, dropped, *transposed(put, 3), own]
+
+    def _columns(self, now: int | None) -> list[Any]:
         """The parameters of `write_group` up to those that say who hears of it."""
         moved, made, ended, news = [], [], [], []
         put_steps, dropped_steps, put_timers, dropped_timers = [], [], [], []
