@@ -303,6 +303,31 @@ def test_every_query_is_named_once_described_and_used():
     assert unused == []
 
 
+async def test_a_run_that_is_remembered_is_followed_by_what_is_new_and_only_where_the_hashes_say_so(
+    postgres_url,
+):
+    """L13: what a process remembers of a run moves on by the hash of the log; anything else is read in full."""
+    async with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        drafts = [created(), opened("t#1"), scheduled("a#1"), started("a#1")]
+        last = (await store.append("r", drafts, after=0)).last
+        await store.take_up("r")
+        for n in (1, 2):
+            await other.deliver("t", b"1", f"d{n}")
+        await other.append("r", [completed("a#1"), woken("w")])
+        new = (await other.read("r"))[last:]
+        row = store._writer.remembered("r", last)
+        rows = (await store._ask_since([(row, last)]))[row, last]
+        assert [len(rows), store._writer.follow("r", last, rows[1:])] == [4, None], "not what comes next"
+        assert store._writer.follow("r", last, rows[:-1]) is None, "half an append"
+        forged = [(*rows[0][:4], '{"payload":2}', rows[0][5]), *rows[1:]]
+        assert store._writer.follow("r", last, forged) is None, "not what was hashed"
+        assert await store.catch_up("r", last) == new
+        assert store._writer.remembered("r", last + 4) == row
+        assert await store.catch_up("r", last + 4) == []
+        await store.append("r", [noted("n#1")], after=last + 4)
+        await assert_sound(store, "r")
+
+
 # ---- rows that somebody holds
 
 

@@ -15,9 +15,11 @@ import pytest
 from patience import PATIENCE
 
 import holdfast as hf
+from holdfast.store.queries import load_queries
 
 asyncpg = pytest.importorskip("asyncpg")
 
+NAMES = {query: name for name, query in load_queries("postgres").items()}
 LOOK = "SELECT txid_current(), pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
 
 
@@ -43,6 +45,11 @@ async def one_payload(token: str) -> int:
     return await hf.hook(token, type=int)
 
 
+@hf.workflow(name="pg-budget.any-payload")
+async def any_payload(token: str) -> Any:
+    return await hf.hook(token)
+
+
 @hf.workflow(name="pg-budget.sleep")
 async def one_sleep() -> None:
     await hf.sleep(0.05)
@@ -58,15 +65,15 @@ class Counting:
     """An app with a worker, and what its work costs the server."""
 
     def __init__(self, app: hf.App, server: Any, sent: list[str]) -> None:
-        self.app, self._server, self._sent = app, server, sent
+        self.app, self._server, self.sent = app, server, sent
 
     async def run(self, workflow: Any, *args: Any) -> Any:
         return await (await self.app.start(workflow, *args)).result(PATIENCE)
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        before, sent = await self._server.fetchrow(LOOK), len(self._sent)
+        before, sent = await self._server.fetchrow(LOOK), len(self.sent)
         await work()
-        statements = len(self._sent) - sent
+        statements = len(self.sent) - sent
         after = await self._server.fetchrow(LOOK)
         return Cost(
             after[0] - before[0] - 1, statements, after[1] - before[1]
@@ -116,8 +123,32 @@ async def test_a_shape_costs_just_its_commits(postgres_url: str, monkeypatch: py
         "no steps": 1, "sequence": 51, "timer": 2, "hook": 2,
     }  # fmt: skip
     assert 2 <= found["gather"].commits <= 4
-    # Who gets it, the payload; the log since, the end; the end for who waits, once before and once after.
-    assert found["hook"].statements <= 6
+    # Who gets it, the payload; the end; the end for who waits, once before and once after.
+    assert found["hook"].statements <= 5
+
+
+async def test_a_payload_of_another_process_costs_the_worker_a_small_read_and_its_commit(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open was remembered and need not be read, so the end is judged from memory too."""
+    async with hf.connect(postgres_url) as sender:
+        await sender.start(any_payload, "warm")  # its connections are made before those that are counted
+        assert await costs_apart(sender, postgres_url, monkeypatch) == [["since", "end_run"]] * 3
+
+
+async def costs_apart(sender: hf.App, url: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str | None]]:
+    costs = []
+    async with counting(url, monkeypatch) as counted:
+        for token, payload in (("one", 1), ("two", 2), ("large", "large" * 1000)):
+            await counted.app.start(any_payload, token, run_id=token)
+            sent = len(counted.sent)
+            await sender.resume(token, payload)
+            assert await sender.run(token).result(PATIENCE) == payload
+            async with asyncio.timeout(PATIENCE):
+                while "end_run" not in (names := [NAMES.get(query) for query in counted.sent[sent:]]):
+                    await asyncio.sleep(0.001)  # the driver tells of it when it has the answer
+            costs.append(names)
+    return costs
 
 
 async def test_a_crowd_of_another_process_is_taken_up_together(

@@ -29,20 +29,30 @@ from typing import Any, NamedTuple
 
 from holdfast import faults
 from holdfast.clock import Clock
+from holdfast.events import Event
 from holdfast.store.group import Answers
 from holdfast.store.messages import Append, Appended, News
-from holdfast.store.rules import FROM_MEMORY, Found, judge, judge_in_full, judge_plainly, resolve
+from holdfast.store.rules import (
+    FROM_MEMORY,
+    Found,
+    Verdict,
+    judge,
+    judge_in_full,
+    judge_plainly,
+    resolve,
+)
 from holdfast.store.streams import Write
 
 from .clock import ServerClock
 from .connect import SQL, Collided, Connection, Line, kind_of, translate
+from .follow import Sent, Since, follow
 from .hearing import as_payload
 from .known import Known, View
 from .lookups import look
 from .streams import Streams
 from .takeup import Receiver, receivers
 from .text import unescape_some
-from .writes import Writes
+from .writes import Writes, events_of
 
 log = logging.getLogger("holdfast.store")
 REMEMBERED = 10_000
@@ -66,6 +76,7 @@ class GroupWriter:
         self._where = where
         self._clock = clock
         self._audience = audience
+        self.sent = Sent()
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._tokens: OrderedDict[str, str] = OrderedDict()  # tokens that were looked up lately -> the run
 
@@ -112,6 +123,17 @@ class GroupWriter:
         if len(self._tokens) > REMEMBERED:
             self._tokens.popitem(last=False)
 
+    def remembered(self, run: str, after: int) -> int | None:
+        """The row of a run whose log is remembered up to just there."""
+        known = self._known.get(run)
+        return known.head.row if known is not None and known.head.position == after else None
+
+    def follow(self, run: str, after: int, rows: Since | None) -> list[Event] | None:
+        """What has come to a run since it was remembered; None where that must be read with all that is open."""
+        if rows is None or self.remembered(run, after) is None:
+            return None
+        return follow(self._known[run], rows)
+
     async def _find_receivers(self, db: Connection, group: Sequence[Append]) -> None:
         """Look up the runs of payloads whose tokens are not remembered."""
         tokens = {request.token for request in group if request.token is not None}
@@ -131,19 +153,19 @@ class GroupWriter:
     ) -> list[Append]:
         """Write what can be judged from memory; the appends that are left over."""
         writes = Writes()
-        quick: list[tuple[Append, Appended]] = []
+        quick: list[tuple[Append, Verdict]] = []
         slow: list[Append] = []
         slow_runs: set[str] = set()
         for request in group:
-            answer = None
+            verdict = None
             found = self._found_in_memory(request)
             if found is not None and request.run not in slow_runs:
-                answer = self._judge_from_memory(request, found, writes)
-            if answer is None:
+                verdict = self._judge_from_memory(request, found, writes)
+            if verdict is None:
                 slow.append(request)
                 slow_runs.add(request.run)
             else:
-                quick.append((request, answer))
+                quick.append((request, verdict))
         if not quick:
             return slow
         faults.point("store.commit.before")
@@ -154,9 +176,12 @@ class GroupWriter:
                 raise
             accepted = set()  # an index refused one of them, or it is no text: each gets its own answer
         again = []
-        for request, answer in quick:
+        for request, verdict in quick:
             if request.run in accepted:
-                answers[id(request)] = answer
+                answers[id(request)] = verdict.answer
+                if request.token is not None:
+                    for event in events_of(verdict):
+                        self.sent.keep(event)
             else:
                 self._known.pop(request.run, None)
                 again.append(request)
@@ -185,7 +210,7 @@ class GroupWriter:
             return None
         return known_run.found()
 
-    def _judge_from_memory(self, request: Append, found: Found, writes: Writes) -> Appended | None:
+    def _judge_from_memory(self, request: Append, found: Found, writes: Writes) -> Verdict | None:
         drafts, known = request.drafts, self._known.get(request.run)
         now = self._clock.now()
         try:
@@ -211,7 +236,7 @@ class GroupWriter:
             known = Known(head)
         known.apply(head, changes)
         self._remember(known)
-        return answer
+        return verdict
 
     # ---- slow
 

@@ -53,6 +53,7 @@ from . import ownership
 from .appends import Audience, GroupWriter, Request
 from .clock import ServerClock
 from .connect import SQL, Connection, Line
+from .follow import Since, since
 from .hearing import Hearing
 from .lookups import to_child, to_event, to_head, to_hook, to_worker
 from .presence import Sessions, prepare_watch
@@ -83,6 +84,7 @@ class PostgresStore(GroupStore):
         self._every = False
         self._heads = Together(self._ask_heads, MOST)
         self._logs = Together(self._ask_logs, MOST)
+        self._since = Together(self._ask_since, MOST)
         self._ends = Together(self._ask_ends, MOST)
         self._receivers = Together(self._ask_receivers, MOST)
         self._committer: asyncio.Task[None] | None = None
@@ -210,6 +212,14 @@ class PostgresStore(GroupStore):
 
     async def catch_up(self, run_id: str, after: int) -> list[Event]:
         """The events beyond `after`; what is written next rests on them."""
+        sent = self._writer.sent.take(run_id, after)
+        if sent:
+            return sent
+        row = self._writer.remembered(run_id, after)
+        if row is not None:
+            new = self._writer.follow(run_id, after, await self._since.get((row, after)))
+            if new is not None:
+                return new
         part = await self._logs.get((run_id, after))
         if part is None or not part.whole:
             return await self.read(run_id, after)
@@ -219,6 +229,10 @@ class PostgresStore(GroupStore):
     async def _ask_logs(self, runs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Part]:
         self._check_open()
         return await self._reading.run(lambda db: take_up(db, runs, PAGE))
+
+    async def _ask_since(self, runs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Since]:
+        self._check_open()
+        return await self._reading.run(lambda db: since(db, runs, PAGE))
 
     async def end_of(self, run_id: str) -> Event | None:
         """The event that ended a run, or None."""

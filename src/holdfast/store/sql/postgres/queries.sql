@@ -380,6 +380,12 @@ CROSS JOIN LATERAL (
     FROM (SELECT position, type, key, time, body FROM holdfast.events
           WHERE run = r.id AND position > w.after ORDER BY position LIMIT $3) AS page) AS e;
 
+-- name: since
+-- What has come to logs beyond a position of each, $3 events at most: with the hash up to it where an append ends.
+SELECT e.run, e.position, e.type, e.key, e.time, e.body, e.chain
+FROM unnest($1::bigint[], $2::integer[]) AS w (run, after)
+JOIN holdfast.events e ON e.run = w.run AND e.position > w.after ORDER BY e.run, e.position LIMIT $3;
+
 -- name: receivers
 -- Of each of these tokens that is open, the newest hook and its run: the row, and what is open.
 SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fact, r.delivered, r.steps, r.timers,
