@@ -8,10 +8,15 @@ fsync=on and synchronous_commit=on, so each commit that is answered has been syn
 
     crowd      n runs of ten empty steps at once, started and awaited by a process that does no work itself:
                from the first start to the last result. Its starts are in it, and are commits of their own.
-    hook       a payload that ends a run of another process: from its sending to the result in the sender
+    hook       a payload that ends a run of another process: from its sending to the result in the sender; two
+               commits, one by each process. In turns with it the floor: two raw commits of the same bytes on the
+               same store, each after an idle moment, which those two processes have had as well
     kill -9    of the one of two workers that has a run: from the signal to the first event by the other. Leases
                last a minute, so it is not their end that is waited for.
-    idle       statements a second of a worker with nothing to do, counted in its process
+    idle       statements a second of a worker with nothing to do, and the part of a core that it uses, counted in
+               its process
+
+What is given the number 0 (--hooks, --kills, --idle), or no number (--workers), is left out.
 
 Workers share the machine's cores with the sender and, on PostgreSQL, with the server: more workers than cores
 show what sharing costs, not what more machines would give.
@@ -35,13 +40,18 @@ from pathlib import Path
 from typing import Any
 
 import holdfast as hf
-from holdfast.bench.place import postgres
+from holdfast.bench.floor import floor_of
+from holdfast.bench.place import Where, postgres
 from holdfast.errors import StoreError
 
 SYNCED = {
     "sqlite": "WAL, synchronous=FULL: one fdatasync a commit",
     "postgresql": "fsync=on, synchronous_commit=on: one flush of the WAL a commit",
 }
+IDLE = 0.005
+"""Seconds that a process has been idle before a raw commit."""
+PAYLOAD = 330
+"""Bytes of a raw commit: what a payload or an end takes."""
 
 
 @hf.step(name="workers.empty")
@@ -75,7 +85,8 @@ async def hold() -> None:
 
 
 async def work(url: str) -> None:
-    """Work until the input ends; for each line that comes, say how many statements there were until now."""
+    """Work until the input ends; for each line that comes, say how many statements there were until now, and how
+    many seconds of a core it took."""
     counted = count_statements()
     async with hf.connect(url) as app, app.worker(concurrency=1000, lease=60):
         if url.startswith("sqlite"):
@@ -84,7 +95,7 @@ async def work(url: str) -> None:
         print("ready", flush=True)
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
-            print(len(counted), flush=True)
+            print(len(counted), time.process_time(), flush=True)
 
 
 def count_statements() -> list[int]:
@@ -120,12 +131,14 @@ class Worker:
         if self.process.stdout.readline() != "ready\n":
             raise RuntimeError("a worker did not start")
 
-    def statements(self) -> int:
+    def spent(self) -> tuple[int, float]:
+        """Statements, and seconds of a core, until now."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        statements, seconds = self.process.stdout.readline().split()
+        return int(statements), float(seconds)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -168,8 +181,10 @@ async def crowd(app: hf.App, runs: int, label: str) -> float:
     return time.perf_counter() - begun
 
 
-async def round_trips(app: hf.App, count: int) -> list[float]:
-    taken = []
+async def round_trips(app: hf.App, url: str, count: int) -> tuple[list[float], list[float]]:
+    taken, least = [], []
+    floor = await floor_of(Where(url.partition(":")[0], url, url))
+    assert floor is not None
     for number in range(count):
         token = f"hook-{os.getpid()}-{number}"
         run = await app.start(answer, token)
@@ -179,7 +194,13 @@ async def round_trips(app: hf.App, count: int) -> list[float]:
         await app.resume(token, number)
         assert await run.result(timeout=30) == number
         taken.append(time.perf_counter() - begun)
-    return taken
+        raw = 0.0
+        for _ in range(2):
+            await asyncio.sleep(IDLE)
+            raw += await floor.run(1, PAYLOAD)
+        least.append(raw)
+    await floor.close()
+    return taken, least
 
 
 async def kills(app: hf.App, url: str, count: int) -> list[float]:
@@ -214,13 +235,18 @@ async def holder(app: hf.App, run_id: str, pids: list[int]) -> tuple[int, int]:
             await asyncio.sleep(0.005)
 
 
-async def idle(url: str, seconds: float) -> float:
-    """Statements a second of one worker, another one beside it."""
+async def idle(url: str, seconds: float) -> dict[str, float]:
+    """What one worker costs a second, another one beside it."""
     with workers(url, 2) as pair:
         await asyncio.sleep(2)
-        before = pair[0].statements()
+        before, used = pair[0].spent()
         await asyncio.sleep(seconds)
-        return (pair[0].statements() - before) / seconds
+        after, using = pair[0].spent()
+        return {
+            "over": seconds,
+            "statements_per_s": (after - before) / seconds,
+            "core": (using - used) / seconds,
+        }
 
 
 # ---- the whole
@@ -248,15 +274,18 @@ async def measure(url: str, options: argparse.Namespace) -> AsyncIterator[dict[s
                         "steps_per_s": runs * 10 / seconds,
                         "all": times,
                     }
-    with workers(url, 1):
+    if options.hooks:
+        with workers(url, 1):
+            async with hf.connect(url) as app:
+                say(f"{store}: hook")
+                taken, least = await round_trips(app, url, options.hooks)
+                yield {**about, "what": "hook", **spread(taken), "floor": statistics.median(least)}
+    if options.kills:
         async with hf.connect(url) as app:
-            say(f"{store}: hook")
-            taken = await round_trips(app, options.hooks)
-            yield {**about, "what": "hook", **spread(taken)}
-    async with hf.connect(url) as app:
-        yield {**about, "what": "kill -9", **spread(await kills(app, url, options.kills))}
-    say(f"{store}: idle for {options.idle:g} s")
-    yield {**about, "what": "idle", "statements_per_s": await idle(url, options.idle), "over": options.idle}
+            yield {**about, "what": "kill -9", **spread(await kills(app, url, options.kills))}
+    if options.idle:
+        say(f"{store}: idle for {options.idle:g} s")
+        yield {**about, "what": "idle", **await idle(url, options.idle)}
 
 
 def spread(taken: list[float]) -> dict[str, Any]:
@@ -272,10 +301,12 @@ def line(row: dict[str, Any]) -> str:
             f"{row['steps_per_s']:>8,.0f} steps/s"
         )
     if row["what"] == "idle":
-        return f"{start} {row['statements_per_s']:.2f} statements/s over {row['over']:g} s"
-    return (
+        costs = f"{row['statements_per_s']:.2f} statements/s, {row['core'] * 100:.2f} % of a core"
+        return f"{start} {costs} over {row['over']:g} s"
+    text = (
         f"{start} median {row['median'] * 1000:.1f} ms, worst {row['worst'] * 1000:.1f} ms of {row['count']}"
     )
+    return text + (f"; two raw commits {row['floor'] * 1000:.1f} ms" if "floor" in row else "")
 
 
 def say(what: str) -> None:
@@ -300,7 +331,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--store", action="append", help="URL of an empty store; may be given several times")
     parser.add_argument("--runs", type=int, nargs="+", default=[200, 1000])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--hooks", type=int, default=50)
     parser.add_argument("--kills", type=int, default=20)
