@@ -156,9 +156,16 @@ class Writes:
     def _of_one(self, write: RunWrite, now: int | None, own: tuple[str, ...]) -> tuple[str, list[Any]] | None:
         """The statement of one run, where what is to be written is what most appends write."""
         before, steps = write.before, write.steps
-        if before is None or write.timers or write.children:
+        if write.timers or write.children:
             return None
-        run = [*_moved(write.head, before, acts=write.acts), now, *transposed(self.events, 11)[1:]]
+        events = transposed(self.events, 11)[1:]
+        dropped = [escape(key) for key, step in steps.items() if step is None]
+        put = transposed([(escape(key), *step) for key, step in steps.items() if step is not None], 3)
+        if before is None:
+            if self.deliveries or self.opened:
+                return None
+            return "make_run", [*_made(write.head), now, *events, *put, write.fact, write.ended, own]
+        run = [*_moved(write.head, before, acts=write.acts), now, *events]
         if write.ended:
             if self.deliveries or before.timers or before.children:
                 return None
@@ -168,11 +175,7 @@ class Writes:
                 return None
             uniques, _, positions, digests = transposed([*self.deliveries.values()], 4)
             return "deliver_payload", [*run, uniques, positions, digests]
-        if write.fact:
-            return None
-        dropped = [escape(key) for key, step in steps.items() if step is None]
-        put = [(escape(key), *step) for key, step in steps.items() if step is not None]
-        return "move_run", [*run, dropped, *transposed(put, 3), own]
+        return None if write.fact else ("move_run", [*run, dropped, *put, own])
 
     def _columns(self, now: int | None) -> list[Any]:
         """The parameters of `write_group` up to those that say who hears of it."""

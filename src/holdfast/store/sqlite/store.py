@@ -271,6 +271,11 @@ class SqliteStore(GroupStore):
             rows += self._query("list_hooks_by_token", rest)
         return [to_hook(row) for row in rows]
 
+    async def receiver(self, token: str) -> Hook | None:
+        """The open hook that gets the payloads of a token."""
+        rows = self._query("receiver", (token,))
+        return to_hook(rows[0]) if rows else None
+
     async def tally(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each workflow and status; parked ones besides."""
         counted: dict[tuple[str, str], int] = {}

@@ -122,6 +122,30 @@ FROM accepted;
 -- ==== writing a group of one run, which most are: `write_group` without the parts that it does not need. What a
 -- statement names costs half a millisecond there, even where it finds nothing to do.
 
+-- name: make_run
+-- A run begins, with its first steps; it may have ended at once.
+WITH made AS (
+    INSERT INTO holdfast.runs (id, run, workflow, status, position, time, chain, command, fact, delivered,
+                               steps, timers, children, created, ended, attributes, owner, parent, root)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+    WHERE $20::bigint IS NULL OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $20) < 1000000
+    ON CONFLICT DO NOTHING
+    RETURNING id, run, owner, ready
+), logged AS (
+    INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+    SELECT made.id, e.* FROM made
+    CROSS JOIN unnest($21::integer[], $22::text[], $23::text[], $24::bigint[], $25::text[], $26::text[],
+                      $27::bytea[], $28::text[], $29::integer[], $30::integer[]) AS e
+), put_steps AS (
+    INSERT INTO holdfast.steps (run, key, attempt, due)
+    SELECT made.id, s.* FROM made CROSS JOIN unnest($31::text[], $32::integer[], $33::bigint[]) AS s
+)
+SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    CASE WHEN ($34 OR $35 OR ready AND (owner IS NULL OR owner <> ALL ($36::text[]))) AND octet_length(run) < 3000
+        THEN pg_notify('holdfast', '[' || json_build_array(run, owner, $34::boolean, $35::boolean, ready, null) || ']')
+            IS NULL END
+FROM made;
+
 -- name: move_run
 -- A run goes on: steps have their outcome, others begin. Others hear of it only if the run is theirs by now.
 WITH moved AS (

@@ -307,6 +307,12 @@ WHERE token = :token AND (token, runs.run) > (:after_token, :after_run)
   AND (:run IS NULL OR runs.run = :run) AND (:open_only = 0 OR hooks.status = 'open')
 ORDER BY runs.run, hooks.row LIMIT :limit;
 
+-- name: receiver
+-- The open hook that gets the payloads for a token: the newest.
+SELECT token, runs.run, key, hooks.status, opened, schema, metadata
+FROM hooks JOIN runs ON runs.row = hooks.run
+WHERE token = ?1 AND hooks.status = 'open' ORDER BY hooks.row DESC LIMIT 1;
+
 -- name: list_hooks_by_run
 -- A page of the hooks of one run.
 SELECT token, runs.run, key, hooks.status, opened, schema, metadata
