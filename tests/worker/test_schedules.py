@@ -231,6 +231,31 @@ async def test_a_paused_schedule_starts_nothing_and_owes_nothing(url, clock, sch
             assert (await row(app)).paused
 
 
+async def test_one_that_is_resumed_elsewhere_is_followed_again(url, clock, scheduled):
+    """Nobody is told of it: the worker looks as often as it renews its lease."""
+    scheduled("0 * * * *")
+    async with hf.connect(url, clock=clock) as app, app.worker(lease=0.15) as worker:
+        now = await row(app)
+        paused = msgspec.structs.replace(now, paused=True)
+        assert await app.store.swap_schedule(now, paused)
+        look, looked = worker.scheduling.look, asyncio.Event()
+
+        async def look_and_tell():
+            await look()
+            looked.set()
+
+        worker.scheduling.look = look_and_tell
+        assert clock.jump()
+        await asyncio.wait_for(looked.wait(), PATIENCE)
+        assert not clock.jump(), "it has found that it is paused, and is not woken again"
+        resumed = msgspec.structs.replace(paused, paused=False, since=clock.now())
+        assert await app.store.swap_schedule(paused, resumed)
+        async with asyncio.timeout(PATIENCE):
+            while not clock.jump():
+                await asyncio.sleep(0.01)
+        await started(app, "2026-03-28T02:00:00Z")
+
+
 async def test_one_whose_workflow_is_gone_stays_in_the_list_and_starts_nothing(url, clock, scheduled):
     scheduled("0 * * * *")
     async with hf.connect(url, clock=clock) as app:
