@@ -186,7 +186,7 @@ class PostgresBackend:
     def __init__(self, url: str) -> None:
         self._url, self._used, self._elsewhere = url, 0, Elsewhere()
         self._elsewhere.do(self._prepare())
-        settings = {"plan_cache_mode": "force_generic_plan", "synchronous_commit": "off"}
+        settings = {"synchronous_commit": "off"}
         self._lines = [[Line(url, "here", settings=settings) for _ in range(2)] for _ in range(4)]
         self._line = self._lines[0][1]
 

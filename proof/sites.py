@@ -332,7 +332,7 @@ class PostgresSite:
 
     def _next(self) -> tuple[NearLine, NearLine]:
         if self._used == len(self._lines):
-            settings = {"plan_cache_mode": "force_generic_plan", "synchronous_commit": "off"}
+            settings = {"synchronous_commit": "off"}
             both = (Line(self._url, "here", settings=settings) for _ in range(2))
             self._lines.append(tuple(NearLine(self._elsewhere, line) for line in both))  # type: ignore[arg-type]
         self._used += 1

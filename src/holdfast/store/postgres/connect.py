@@ -117,6 +117,7 @@ class Line:
         url: str,
         where: str,
         *,
+        settings: dict[str, str] | None = None,
         prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         self._url = url
@@ -134,6 +135,7 @@ class Line:
             "tcp_keepalives_count": "3",
             # Whoever stops in the middle (paused, or cut off) must not hold rows that others want.
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION),
+            **(settings or {}),
         }
         self._prepare = prepare
         self._lock = asyncio.Lock()
