@@ -18,6 +18,7 @@ help:
 	@echo 'make interleavings      two deciders on one run, in every order of their calls; the model in Spin'
 	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
 	@echo 'make bench              what it costs here: a quarter of an hour (holdfast bench: a minute)'
+	@echo 'make instructions       a step costs what was recorded, counted by callgrind (RECORD=1: record it anew)'
 	@echo 'make peers              the same shapes on DBOS and Restate, in turns with ours (fetches them)'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 
@@ -93,7 +94,8 @@ chaos: $(READY)
 	@$(if $(WITH),$(BIN)/holdfast stress chaos --minutes $(MINUTES) $(addprefix --with ,$(WITH)))
 	@$(BIN)/python proof/history.py
 
-# Less of each than they do by themselves: a quarter of an hour in all. `bench/observe_cost.py` is for callgrind.
+# Less of each than they do by themselves: a quarter of an hour in all. `bench/observe_cost.py` is for callgrind,
+# and `bench/instructions.py` has a target of its own.
 .PHONY: bench
 bench: $(READY)
 	@$(BIN)/holdfast bench
@@ -101,6 +103,16 @@ bench: $(READY)
 	'workers --runs 200 --repeat 1 --kills 5 --idle 5 --hooks 20' 'scale --rounds 2' \
 	'million --runs 5000 --rounds 3' 'trails --quick'; do \
 	    set -- $$line; name=$$1; shift; echo; echo "== bench/$$name.py $$*"; $(BIN)/python "bench/$$name.py" "$$@"; done
+
+# Counting wants valgrind. Who cannot install it is told so, and the target fails.
+.PHONY: valgrind
+valgrind:
+	@command -v valgrind >/dev/null || { echo 'Fetching valgrind'; apt-get install -qq -y --no-install-recommends valgrind \
+	>/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends valgrind >/dev/null; } || true; }
+
+.PHONY: instructions
+instructions: $(READY) valgrind
+	@$(BIN)/python bench/instructions.py $(if $(RECORD),--record)
 
 .PHONY: peers
 peers: $(READY)

@@ -61,15 +61,20 @@ def help_of(*words: str) -> str:
 
 def commands() -> list[str]:
     """The names of all commands, in the order of the help; those of a group behind its name."""
+    from holdfast.cli import GROUPS
     from holdfast.cli.frame import app
 
     help_of()  # adds the commands
-    names = [str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands]
-    names = [name for name in names if name != "trail"]
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        names += [f"{group.name} {info.name}" for info in group.typer_instance.registered_commands]
-    return names
+    of_groups = {
+        str(group.name): [str(info.name) for info in group.typer_instance.registered_commands]
+        for group in app.registered_groups
+        if group.typer_instance is not None
+    }
+    added = {str(info.name or getattr(info.callback, "__name__", "")) for info in app.registered_commands}
+    listed = [name for names in GROUPS.values() for name in names]
+    assert set(listed) == added | set(of_groups), "holdfast.cli.GROUPS must name all commands"
+    names = [name for name in listed if name not in of_groups and name != "trail"]
+    return names + [f"{group} {name}" for group in listed for name in of_groups.get(group, ())]
 
 
 def trail_commands() -> list[str]:

@@ -74,6 +74,16 @@ def test_every_command_has_help_with_its_exit_codes() -> None:
             assert info.callback.__doc__
 
 
+def test_a_command_waits_for_its_own_module_alone() -> None:
+    """A third of the start of `holdfast runs` was the others' modules."""
+    code = (
+        "import sys; from holdfast.cli import GROUPS, main; main(['timers', '--help']); "
+        "print(*(group for group in GROUPS if f'holdfast.cli.{group}' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "waiting"
+
+
 def test_without_arguments_there_is_help(holdfast: Command) -> None:
     assert holdfast().out == holdfast("--help").out
     assert holdfast("-h").code == 0

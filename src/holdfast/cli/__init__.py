@@ -14,27 +14,28 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-GROUPS = (
-    "work",
-    "serve",
-    "dev",
-    "token",
-    "look",
-    "stream",
-    "show",
-    "why",
-    "waiting",
-    "schedules",
-    "top",
-    "act",
-    "check",
-    "tend",
-    "stress",
-    "bench",
-    "key",
-    "trail.listed",
-)
-"""The modules that add commands, in the order in which the help shows them."""
+GROUPS = {
+    "work": ("run", "start", "worker"),
+    "serve": ("serve",),
+    "dev": ("dev",),
+    "token": ("token",),
+    "look": ("runs", "events"),
+    "stream": ("stream",),
+    "show": ("show",),
+    "why": ("why",),
+    "waiting": ("hooks", "timers", "queues"),
+    "schedules": ("schedules",),
+    "top": ("top",),
+    "act": ("resume", "wake", "cancel", "terminate", "rerun"),
+    "check": ("verify", "replay"),
+    "tend": ("migrate", "prune"),
+    "stress": ("stress",),
+    "bench": ("bench",),
+    "key": ("key",),
+    "trail.listed": ("trail",),
+}
+"""The modules that add commands, and which, in the order in which the help shows them. Who asks for one of these
+commands waits for its module alone; for help, or for a word that is none, all are imported."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -45,7 +46,8 @@ def main(args: Sequence[str] | None = None) -> int:
         from . import trail
 
         return trail.run(given[1:])
-    for group in GROUPS:
+    wanted = [group for group, commands in GROUPS.items() if given and given[0] in commands]
+    for group in wanted or GROUPS:
         import_module(f"{__name__}.{group}")
     from . import frame
 

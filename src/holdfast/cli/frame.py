@@ -9,24 +9,25 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from . import output
+from . import GROUPS, output
 from .guard import guarded
 from .problem import CANNOT, Problem, did_you_mean
 
 WORK, LOOK, ACT, CHECK = "Run workflows", "Look at runs", "Act on runs", "Check"
 """The sections of `holdfast --help`."""
 
+_ORDER = [command for commands in GROUPS.values() for command in commands]
 _Function = TypeVar("_Function", bound=Callable[..., int])
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 """Typer brings its own copy of Click in newer versions: this is the `ClickException` of either."""
 
 
 class Sections(TyperGroup):
-    """`holdfast --help` with its commands in sections, in the order in which they were added."""
+    """`holdfast --help` with its commands in sections."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """In the order of the story, not of the alphabet."""
-        return list(self.commands)
+        """In the order of the story, not of the alphabet, nor in that in which their modules were asked for."""
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else 0)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """One block a section."""
@@ -121,14 +122,14 @@ def _holdfast(
 
 
 @cache
-def _whole() -> Any:
+def _whole(_commands: int) -> Any:
     """All commands that were imported, made once: Typer takes longer for it than most commands take."""
     return typer.main.get_command(app)
 
 
 def run(args: Sequence[str]) -> int:
     """Parse the arguments, do the command, and say in one line what went wrong."""
-    whole = _whole()
+    whole = _whole(len(app.registered_commands) + len(app.registered_groups))
     given = list(args) or ["--help"]
 
     def command() -> object:
