@@ -242,9 +242,12 @@ class GroupStore(Store):
             for item, answer in zip(group, answers, strict=True):
                 if type(item) is Job:
                     news += item.told(answer)
+            if news:
+                self.tell_others(news)  # before anything else: they have the longer way
             for item, answer in zip(group, answers, strict=True):
                 item.answer(answer)
-            self.announce(news)
+            if news:
+                self.tell(news)
         self._committing = False
         if self.pending:
             if not self._scheduled and self._loop is not None:

@@ -72,7 +72,7 @@ class Peers:
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._names: list[str] = []
+        self._addresses: dict[str, str] = {}
         self._changed = -1
         self._settled = 0.0
         self._listed = False
@@ -129,8 +129,10 @@ class Peers:
     def send(self, news: Iterable[News], every: Sequence[News] = ()) -> None:
         """Tell the others `news`, and those who asked for it `every`; never waits, never fails."""
         names = self._others()
-        curious = [name for name in names if name.endswith(_EVERY)]
+        if not names:
+            return
         if every:
+            curious = [name for name in names if name.endswith(_EVERY)]
             self._send_all(every, curious)
             names = [name for name in names if name not in curious]
         if names and (told := list(news)):
@@ -148,9 +150,7 @@ class Peers:
 
     def _send(self, sender: socket.socket, part: bytes, name: str) -> None:
         try:
-            address = self._address(name)
-            if address is not None:
-                sender.sendto(part, address)
+            sender.sendto(part, self._addresses[name])
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
                 with contextlib.suppress(OSError):
@@ -164,10 +164,12 @@ class Peers:
                 self._changed, self._settled = changed, now + _SETTLED
             if now < self._settled or not self._listed:
                 self._listed = now >= self._settled
-                self._names = [f.name for f in self.folder.glob("*.sock") if f.name != self._own]
+                names = (f.name for f in self.folder.glob("*.sock") if f.name != self._own)
+                addresses = {name: self._address(name) for name in names}
+                self._addresses = {name: address for name, address in addresses.items() if address is not None}
         except OSError:
-            self._names = []
-        return self._names
+            self._addresses = {}
+        return list(self._addresses)
 
     def _address(self, name: str) -> str | None:
         """The socket's path, where it is too long by way of the open folder; None where there is no way."""
