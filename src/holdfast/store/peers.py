@@ -166,7 +166,9 @@ class Peers:
                 self._listed = now >= self._settled
                 names = (f.name for f in self.folder.glob("*.sock") if f.name != self._own)
                 addresses = {name: self._address(name) for name in names}
-                self._addresses = {name: address for name, address in addresses.items() if address is not None}
+                self._addresses = {
+                    name: address for name, address in addresses.items() if address is not None
+                }
         except OSError:
             self._addresses = {}
         return list(self._addresses)
