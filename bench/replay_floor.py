@@ -227,10 +227,10 @@ class Watched(Tasks):
 
 class Ours:
     def __init__(self, path: str, *, watch: bool) -> None:
-        from holdfast.engine import guard
+        from holdfast.engine import context
 
         if not watch:
-            guard.on = nothing  # type: ignore[misc, assignment]
+            context.switch_on = nothing  # type: ignore[assignment]
         self.path = path
 
     def replay(self) -> int:

@@ -335,7 +335,7 @@ def test_the_same_values_come_back_without_a_hint(hint: Any, value: Any) -> None
 def test_members_written_at_once_are_those_written_one_by_one(hint: Any, value: Any) -> None:
     """Both have been written to logs: a replay compares these bytes."""
     kind = payload_type(hint)
-    write = writer_at_once({"first": kind, "text": payload_type(str), "number": payload_type(float)})
+    write = writer_at_once({"first": kind, "text": payload_type(str), "number": payload_type(float)}, 1)
     if write is None:
         return  # the hint does not tell every type
     one, text = kind.encode(value, "a value"), payload_type(str).encode("$type", "a text")
@@ -347,11 +347,13 @@ def test_members_written_at_once_are_those_written_one_by_one(hint: Any, value: 
 
 
 def test_plain_members_are_written_at_once() -> None:
-    write = writer_at_once({"number": payload_type(int), "place": payload_type(Point)})
+    write = writer_at_once({"number": payload_type(int), "place": payload_type(Point)}, 1)
     assert write is not None
     assert write((5, Point(1, 2))) == b'{"number":5,"place":{"x":1,"y":2}}'
-    assert writer_at_once({"value": UNTYPED}) is None, "tags tell its types"
-    assert writer_at_once({"values": payload_type(set[int])}) is None, "it is sorted, arguments are not"
+    assert write(()) is None, "one is required"
+    assert write((5, Point(1, 2), 3)) is None, "there is no third"
+    assert writer_at_once({"value": UNTYPED}, 1) is None, "tags tell its types"
+    assert writer_at_once({"values": payload_type(set[int])}, 1) is None, "it is sorted, arguments are not"
 
 
 def test_nan_comes_back_in_every_place() -> None:

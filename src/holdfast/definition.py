@@ -106,7 +106,9 @@ class Arguments:
         if self._plain and len(self._positional) == len(self._parameters):
             self._at_once = reader_at_once(types)
         if self._plain:
-            self._write_at_once = writer_at_once({name: types[name] for name in self._positional})
+            self._write_at_once = writer_at_once(
+                {name: types[name] for name in self._positional}, self._required
+            )
         return types
 
     @property
@@ -121,10 +123,11 @@ class Arguments:
 
         Raises PayloadError where they do not fit the signature or cannot be written.
         """
+        write = self._write_at_once
+        if write is not None and not kwargs and (raw := write(args)) is not None:
+            return raw
         types = self._resolve() if self._types is None else self._types
         if not kwargs and self._plain and self._required <= len(args) <= len(self._positional):
-            if self._write_at_once is not None and (raw := self._write_at_once(args)) is not None:
-                return raw
             try:
                 written = [
                     prefix + kind.encode(value, "")

@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from operator import call
 from typing import Any
 
 import msgspec
@@ -208,8 +209,10 @@ def reader_at_once(types: Mapping[str, PayloadType]) -> Callable[[bytes], list[A
     return read
 
 
-def writer_at_once(types: Mapping[str, PayloadType]) -> Callable[[tuple[Any, ...]], bytes | None] | None:
-    """The reverse: a function that writes values as a JSON object with these members, the first ones or all.
+def writer_at_once(
+    types: Mapping[str, PayloadType], least: int
+) -> Callable[[tuple[Any, ...]], bytes | None] | None:
+    """The reverse: a function that writes values as a JSON object with these members, the first `least` or more.
 
     It gives None for values that are to be written one by one: for the tags, and for the errors.
     """
@@ -224,9 +227,8 @@ def writer_at_once(types: Mapping[str, PayloadType]) -> Callable[[tuple[Any, ...
     floats = any(kind._floats for kind in kinds)
 
     def write(values: tuple[Any, ...]) -> bytes | None:
-        for check, value in zip(checks, values, strict=False):
-            if not check(value):
-                return None
+        if len(values) < least or not all(map(call, checks, values)):
+            return None
         try:
             raw = encode(struct(*values))
         except (ValueError, TypeError, RecursionError):

@@ -63,10 +63,10 @@ class _Ended(msgspec.Struct):
 _read = reader(_Ended)
 
 
-def settle(call: ChildCall, event: Event) -> None:
+def settle(call: ChildCall, event: Event) -> asyncio.Future[Any] | None:
     """Give an await what `child_ended` tells. Raises PayloadError where today's type cannot hold the result."""
     if call.future.done():
-        return
+        return None
     told = _read(event.body)
     if told.status == "completed":
         returns = call.workflow.arguments.returns
@@ -75,6 +75,7 @@ def settle(call: ChildCall, event: Event) -> None:
         call.future.set_result(ChildRun(call.run))
     else:
         call.future.set_exception(_failure(call, told))
+    return call.future
 
 
 def _failure(call: ChildCall, told: _Ended) -> BaseException:

@@ -33,6 +33,7 @@ from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
 from .burial import Evicted
 from .children import ChildCall
+from .guard import PENDING, give_turn, profiler, switch_off, switch_on, take_turn, watch
 from .history import payload_size
 from .hooks import OpenHook
 from .loop import DurableTimer, Loop, Timers
@@ -68,7 +69,6 @@ class RunContext(Timers):
             "attributes",
             "calls",
             "children",
-            "count",
             "created",
             "due",
             "first",
@@ -109,15 +109,14 @@ class RunContext(Timers):
         self.seen = 0
         self.attributes: dict[str, str] = {}
         self.asked: deque[Draft] = deque()
-        self.count = 0
-        self.places: dict[int, str] | None = {} if locate else None
+        self.places: list[str] | None = [] if locate else None
         self.calls: dict[str, StepCall] = {}
         self.abandoned: list[str] = []
         self.children: dict[str, ChildCall] = {}
         self.sleepers: dict[str, DurableTimer] = {}
         self.hooks: dict[str, OpenHook] = {}
         self.read = 0
-        self.ahead: list[Event | None] = []
+        self.ahead: deque[Event] = deque()
         self._ordinals: dict[str | tuple[str, str], int] = {}  # of a step by its name, else with its kind
         self._tokens: dict[str, OpenHook] = {}
         self._patches: dict[str, bool] = {}
@@ -160,7 +159,7 @@ class RunContext(Timers):
 
     def _upcoming(self) -> Event | None:
         """The log's next command, where the log is ahead of the code."""
-        return self.ahead[self.count] if self.count < len(self.ahead) else None
+        return self.ahead[0] if self.ahead else None
 
     def _key(self, kind: str, name: str) -> str:
         ordinal = self._ordinals.get((kind, name), 0) + 1
@@ -173,9 +172,10 @@ class RunContext(Timers):
 
     def _ask(self, command: Draft) -> None:
         if self.places is not None:
-            self.places[self.count] = place_of_asking(self._main)
+            self.places.append(place_of_asking(self._main))
+        if self.ahead:
+            self.ahead.popleft()
         self.asked.append(command)
-        self.count += 1
 
     def _credited(self, data: dict[str, Any]) -> dict[str, Any]:
         """Say in which chapter, and in which task if not the main one, something is asked for.
@@ -200,16 +200,16 @@ class RunContext(Timers):
             await self.loop.create_future()
         # Until control goes back to workflow code, all is ours. What follows is `guard.pause`, and at the end
         # `guard.enter`, written out: the watch would see that the one is called and that the other returns.
-        if guard.PENDING or guard.profiler() is not guard.watch:
+        if PENDING or profiler() is not watch:
             guard.pause()
         else:
-            guard.take_turn()
+            take_turn()
             try:
-                guard.off()
+                switch_off()
             except RuntimeError:
-                guard.insist(guard.off)
+                guard.insist(switch_off)
             finally:
-                guard.give_turn()
+                give_turn()
         try:
             call = self._schedule(step, args, kwargs)
             try:
@@ -220,13 +220,13 @@ class RunContext(Timers):
                 raise
         finally:
             if here.runtime is self and not self.loop.dead:
-                guard.take_turn()
+                take_turn()
                 try:
-                    guard.on()
+                    switch_on()
                 except RuntimeError:
-                    guard.insist(guard.on)
+                    guard.insist(switch_on)
                 finally:
-                    guard.give_turn()
+                    give_turn()
 
     def _schedule(self, step: Step[..., Any], args: Any, kwargs: Any) -> StepCall:
         loop, name = self.loop, step.name
@@ -242,12 +242,17 @@ class RunContext(Timers):
             more = self._credited(more)
         self._ordinals[name] = ordinal
         self.calls[key] = call = StepCall(
-            key, step, raw, loop.create_step_future(), step.placement is not None
+            key, step, raw, loop.create_inner_future(), step.placement is not None
         )
         body = scheduled_body(raw, more)
-        ahead = self.ahead[self.count] if self.count < len(self.ahead) else None
-        if ahead is not None and ahead.body == body and ahead.key == key and ahead.type == "step_scheduled":
-            self._ask(ahead)  # type: ignore[arg-type] # the log holds just this: no need to make it again
+        logged = self.ahead[0] if self.ahead else None
+        if (
+            logged is not None
+            and logged.body == body
+            and logged.key == key
+            and logged.type == "step_scheduled"
+        ):
+            self._ask(logged)  # type: ignore[arg-type] # the log holds just this: no need to make it again
         else:
             self._ask(step_scheduled(key, raw, more, body))
         return call
@@ -298,7 +303,7 @@ class RunContext(Timers):
         if options.detached:
             data["detached"] = True
         key = self._key("child", workflow.name)
-        call = ChildCall(key, workflow, data, self.loop.create_step_future())
+        call = ChildCall(key, workflow, data, self.loop.create_inner_future())
         self.children[key] = call
         self.ask("child_started", key, self._credited(dict(data)))
         return call

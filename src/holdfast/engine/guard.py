@@ -74,7 +74,7 @@ _log: Final = logging.getLogger("holdfast.engine")
 
 # Called through `partial`, a C function makes no event: so the watch does not watch itself, and
 # `leave` does not pay for what it calls.
-off: Final = partial(sys.setprofile, None)
+switch_off: Final = partial(sys.setprofile, None)
 profiler: Final = partial(sys.getprofile)
 _ident: Final = partial(threading.get_ident)
 # CPython lets one thread at a time change its profile function, and raises RuntimeError in others
@@ -104,9 +104,9 @@ def enter() -> object:
     if previous is not watch:
         take_turn()
         try:
-            on()
+            switch_on()
         except RuntimeError:
-            insist(on)
+            insist(switch_on)
         finally:
             give_turn()
     return previous
@@ -117,7 +117,7 @@ def leave(token: object) -> None:
     if token is watch:
         return  # a tick inside of a tick: the outer one goes on
     stood = profiler() is watch
-    back = off if token is None or not callable(token) else partial(sys.setprofile, token)
+    back = switch_off if token is None or not callable(token) else partial(sys.setprofile, token)
     me = _ident()
     if me in PENDING:  # the hook could not run, at the recursion limit
         del PENDING[me]
@@ -129,7 +129,7 @@ def leave(token: object) -> None:
         insist(back)
     finally:
         give_turn()
-    if back is off and token is not None:
+    if back is switch_off and token is not None:
         # cProfile on 3.11 is installed below Python: what we hold is the profiler, no function.
         token.enable()  # type: ignore[attr-defined]
     if not stood:
@@ -147,9 +147,9 @@ def pause() -> bool:
         give_turn()
     take_turn()
     try:
-        off()
+        switch_off()
     except RuntimeError:
-        insist(off)
+        insist(switch_off)
     finally:
         give_turn()
     return True
@@ -173,7 +173,7 @@ def set_aside() -> object:
     if previous is not None and previous is not watch:
         take_turn()
         try:
-            insist(off)
+            insist(switch_off)
         finally:
             give_turn()
     return previous
@@ -248,13 +248,13 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
         try:
             # Go on when no other thread is in such a change any more: one that was refused a moment ago gave
             # its turn in the hook, and may not be quite out of it.
-            insist(on)
+            insist(switch_on)
         finally:
             PENDING[me] = error
         raise
 
 
-on: Final = partial(sys.setprofile, watch)
+switch_on: Final = partial(sys.setprofile, watch)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:

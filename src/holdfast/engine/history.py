@@ -9,6 +9,7 @@ with today's types are no divergence: a new field with a default may come in whi
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from .tick import Execution
 
 
-def commands_of(events: Iterable[Event], already: int) -> list[Event | None]:
-    """The commands of a log, behind `already` that the code has asked for before."""
-    upcoming: list[Event | None] = [
-        event
-        for event in events
-        if (type_ := event.type) in ASKED or (type_ in ENDS and event.cls == "command")
-    ]
-    return [None] * already + upcoming
+def commands_of(events: Iterable[Event]) -> deque[Event]:
+    """The commands of a log."""
+    commands = deque([event for event in events if event.type in _COMMANDS])
+    if commands and commands[-1].cls == "record":
+        commands.pop()  # an end that the code did not ask for; no command comes after it (law L11)
+    return commands
+
+
+_COMMANDS = ASKED | ENDS
 
 
 def match(execution: Execution, event: Event) -> None:
@@ -44,8 +46,7 @@ def match(execution: Execution, event: Event) -> None:
 def diverged(execution: Execution, event: Event, asked: str) -> ReplayDivergence:
     """The error: position, what the log holds, what the code asked for, file and line."""
     expected = _describe(event.type, event.key, event.body)
-    number = execution.count - len(execution.asked)
-    where = (execution.places or {}).get(number, "")
+    where = execution.places[-len(execution.asked)] if execution.places and execution.asked else ""
     place = f" at {where}" if where else ""
     return ReplayDivergence(
         f"{event.run}, position {event.position}: the log holds {expected}, "

@@ -51,6 +51,8 @@ class _Outcome(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_Settled = asyncio.Future[Any] | None
+"""The inner future that a fact has given its outcome, see `Loop.create_inner_future`."""
 _AT_ONCE = 1000
 """Events of a replay between two moments at which the garbage collector may run."""
 _read_created = reader(_Created)
@@ -93,7 +95,10 @@ class Execution(Answers):
 
     def feed_all(self, events: Sequence[Event]) -> None:
         """Take what a log holds from here on; the code may look ahead in it (`hf.patched`)."""
-        self.ahead = commands_of(events, self.count - len(self.asked))
+        self.ahead = commands_of(events)
+        for _ in self.asked:  # what the code has asked for before comes first
+            if self.ahead:
+                self.ahead.popleft()
         first = 0
         while self._main is None and first < len(events):  # the run begins: now it has a loop
             self.feed(events[first])
@@ -101,7 +106,7 @@ class Execution(Answers):
         for first in range(first, len(events), _AT_ONCE):  # noqa: B020 - from there on
             if not self._feed_some(events[first : first + _AT_ONCE]):
                 break
-        self.ahead = []
+        self.ahead.clear()
 
     def _feed_some(self, events: Iterable[Event]) -> bool:
         """Take these; False at an end that came from outside: the code has no part in it, nor in what follows."""
@@ -150,17 +155,17 @@ class Execution(Answers):
 
     # ---- delivering
 
-    def _run(self, time: int, deliver: Callable[[Execution, Any], None], what: Event | Draft) -> None:
+    def _run(self, time: int, deliver: _Deliver, what: Event | Draft) -> None:
         if self.ended:
             return
         if time > self.clock:
             self.clock = time
-        deliver(self, what)
+        settled = deliver(self, what)
         if self._main is None:
             return
         loop = self.loop
         if loop.ready:
-            (loop.run_ready if self._ticking else loop.drain)()
+            (loop.run_ready if self._ticking else loop.drain)(settled)
             if self._main.done():
                 self._finish(self._main)
 
@@ -176,20 +181,21 @@ class Execution(Answers):
             self.workflow.fn(*args, **kwargs), name=self.workflow.name, context=Context()
         )
 
-    def step_failed(self, event: Event) -> None:
+    def step_failed(self, event: Event) -> _Settled:
         call = self.calls.pop(event.key, None)
         if call is None or call.future.done():
-            return
+            return None
         error = failures.rebuild(load_json(bytes(_read_outcome(event.body).error)))
         if isinstance(error, StopIteration):
             cause, error = error, RuntimeError(f"{event.key} raised StopIteration")
             error.__cause__ = cause  # no future takes a StopIteration, as no coroutine raises one
         call.future.set_exception(error)
+        return call.future
 
-    def step_completed(self, event: Event) -> None:
+    def step_completed(self, event: Event) -> _Settled:
         call = self.calls.pop(event.key, None)
-        if call is None or call.future.done():
-            return  # a late outcome, or one that nobody waits for
+        if call is None or (future := call.future).done():
+            return None  # a late outcome, or one that nobody waits for
         returns = call.step.arguments.returns
         value = returns.decode_member(event.body)
         if value is msgspec.UNSET:
@@ -197,20 +203,23 @@ class Execution(Answers):
                 value = returns.decode(_read_outcome(event.body).value, f"{event.key} result")
             except PayloadError as error:
                 raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
-        call.future.set_result(value)
+        future.set_result(value)
+        return future
 
-    def result_at_hand(self, fact: Draft) -> None:
+    def result_at_hand(self, fact: Draft) -> _Settled:
         """The result of a step of this process, decoded from what will be stored."""
         call = self.calls.pop(fact.key, None)
-        if call is not None and not call.future.done():
-            call.future.set_result(fact.value)
+        if call is None or call.future.done():
+            return None
+        call.future.set_result(fact.value)
+        return call.future
 
-    def child_ended(self, event: Event) -> None:
+    def child_ended(self, event: Event) -> _Settled:
         call = self.children.pop(event.key, None)
         if call is None:
-            return
+            return None
         try:
-            settle(call, event)
+            return settle(call, event)
         except PayloadError as error:
             raise diverged(self, event, f"a result that today's type cannot hold ({error})") from error
 
@@ -293,7 +302,8 @@ class Execution(Answers):
             self.ask("run_completed", "", {"value": msgspec.Raw(raw), **data})
 
 
-_DELIVERIES: dict[str, Callable[[Execution, Event], None]] = {
+_Deliver = Callable[[Execution, Any], _Settled]
+_DELIVERIES: dict[str, _Deliver] = {
     "run_created": Execution.run_created,
     "step_completed": Execution.step_completed,
     "step_failed": Execution.step_failed,

@@ -16,7 +16,7 @@ from .event import Draft, dump_json
 
 def scheduled_body(args: bytes, more: Mapping[str, Any]) -> bytes:
     """The body of a `step_scheduled`: the arguments, and what else its data hold."""
-    return dump_json({"args": msgspec.Raw(args), **more}) if more else b'{"args":%b}' % args
+    return dump_json({"args": msgspec.Raw(args), **more}) if more else b'{"args":' + args + b"}"
 
 
 def step_scheduled(key: str, args: bytes, more: Mapping[str, Any], body: bytes) -> Draft:
