@@ -8,6 +8,7 @@ import contextvars
 import dataclasses
 import math
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -877,3 +878,66 @@ def test_durable_calls_outside_say_where_they_work(call: Any) -> None:
 async def test_outside_of_runs_steps_and_workflows_are_plain_functions() -> None:
     assert await free("plain") == "plain"
     assert await nested(2) == 2
+
+
+def asks_the_clock() -> bool:
+    """Whether the watch lets it pass."""
+    try:
+        time.time()
+    except NotDeterministic:
+        return False
+    return True
+
+
+@hf.workflow
+async def wakes_in_every_way() -> list[str]:
+    passed = []
+    loop = asyncio.get_running_loop()
+
+    def note(where: str) -> None:
+        if asks_the_clock():
+            passed.append(where)
+
+    async def other(where: str, future: asyncio.Future[None]) -> None:
+        await future
+        note(where)
+
+    plain: asyncio.Future[None] = asyncio.Future()
+    made: asyncio.Future[None] = loop.create_future()
+    others = [asyncio.create_task(other("plain", plain)), asyncio.create_task(other("made", made))]
+    note("at first")
+    await free()
+    note("after a step")
+    for future in (plain, made):
+        future.set_result(None)  # in the tick that a step's outcome began
+    loop.call_soon(lambda _: note("called with nothing"), None)
+    await asyncio.gather(*others)
+    await asyncio.gather(free(), other("beside a step", plain))
+    waits = asyncio.create_task(free())
+    await asyncio.sleep(0)
+    waits.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waits
+    note("after a step that was given up")
+    try:
+        await free()
+    except ValueError:
+        note("after a failure")
+    await asyncio.sleep(1)
+    note("after a sleep")
+    loop.call_soon(lambda _: note("called with nothing after a sleep"), None)
+    await asyncio.sleep(0)
+    return passed
+
+
+def test_the_watch_is_on_whatever_wakes_workflow_code() -> None:
+    """The engine switches it on itself where its own frame wakes first, and there alone."""
+    run = Rehearsal(wakes_in_every_way)
+    run.complete("free#1")
+    run.complete("free#2")
+    run.fail("free#4", ValueError("no"))
+    run.fire()
+    assert run.result() == []
+    assert asks_the_clock(), "it is off outside"
+    replay_run(run.log)
+    assert asks_the_clock(), "also after a replay"
