@@ -15,6 +15,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from types import CodeType, FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -111,7 +112,7 @@ class Arguments:
             )
         return types
 
-    @property
+    @cached_property
     def returns(self) -> PayloadType:
         """The type of the result."""
         if self._types is None:

@@ -245,14 +245,15 @@ class RunContext(Timers):
             key, step, raw, loop.create_inner_future(), step.placement is not None
         )
         body = scheduled_body(raw, more)
-        logged = self.ahead[0] if self.ahead else None
+        ahead = self.ahead
         if (
-            logged is not None
-            and logged.body == body
-            and logged.key == key
-            and logged.type == "step_scheduled"
+            ahead
+            and ahead[0].body == body
+            and ahead[0].key == key
+            and ahead[0].type == "step_scheduled"
+            and self.places is None
         ):
-            self._ask(logged)  # type: ignore[arg-type] # the log holds just this: no need to make it again
+            self.asked.append(ahead.popleft())  # type: ignore[arg-type] # it is just this: no need to make another
         else:
             self._ask(step_scheduled(key, raw, more, body))
         return call

@@ -239,7 +239,7 @@ def watch(frame: FrameType, event: str, arg: Any) -> None:
         if event == "c_call":
             if arg.__name__ in _NAMES:
                 _look_at_builtin(frame, arg)
-        elif event == "call" and str(frame.f_globals.get("__name__")) in _FUNCTION_MODULES:
+        elif event == "call" and frame.f_globals.get("__name__") in _FUNCTION_MODULES:
             _look_at_function(frame)  # only there, for to look at a frame's code raises an audit event
     except BaseException as error:
         me = _ident()

@@ -147,6 +147,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._prune_at = 64
         self.generators: list[tuple[Any, Context]] = []
         self._told = 0
+        self._around: Runtime | None = None  # whose code runs on the thread between our ticks
 
     # ---- what asyncio calls
 
@@ -259,7 +260,7 @@ class Loop(asyncio.AbstractEventLoop):
         if collecting:
             gc.disable()  # a finaliser of another run must not run against this one
         hook_generators()
-        outer = events._get_running_loop()
+        outer, self._around = events._get_running_loop(), here.runtime
         events._set_running_loop(self)
         return collecting, outer, guard.set_aside()
 
@@ -274,7 +275,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def run_ready(self, settled: asyncio.Future[Any] | None) -> None:
         """`drain`, between `begin_ticks` and `end_ticks`."""
-        ready, outer = self.ready, here.runtime
+        ready = self.ready
         here.runtime = self.runtime
         try:
             while ready:
@@ -300,7 +301,7 @@ class Loop(asyncio.AbstractEventLoop):
             guard.pause()
             raise
         finally:
-            here.runtime = outer
+            here.runtime = self._around
 
     def bury(self) -> None:
         """Close what is suspended, each in its own context, where every durable call raises Evicted."""
