@@ -186,6 +186,9 @@ class App:
 
         `origin` is the run that this one repeats; it stands in the log and nothing rests on it.
         """
+        worker = self._worker
+        if worker is not None:
+            await worker.runs.starts.join()
         check_size(args, self.payload_limit, f"{name} arguments")
         check_attributes(attributes or {})
         run_id = ids.run_id() if run_id is None else check_run_id(run_id)
@@ -206,7 +209,6 @@ class App:
             data.update(starting.carrier)
         created = new("run_created", data=data)
         run: Run[Any] = Run(self.store, self._ends, self._streams, run_id, definition)
-        worker = self._worker
         try:
             if worker is not None and definition is not None and worker.advances and not worker.stopping:
                 await worker.runs.started(run_id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
 
 from ..clock import Alarm, Clock
@@ -79,6 +80,37 @@ class Agenda:
                 del self._entries[key]
                 self._ring(*key)
         self._set_alarm()
+
+
+class Bursts:
+    """Lets so many pass in one turn of the loop, in order: what a thousand begin at once must not hold it up."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0  # in this turn of the loop
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    async def join(self) -> None:
+        """Return in a turn that has room."""
+        if self._taken < self._size and not self._line:
+            self._take()
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(future)
+        await future
+
+    def _take(self) -> None:
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._taken += 1
+
+    def _next(self) -> None:
+        self._taken = 0
+        while self._line and self._taken < self._size:
+            future = self._line.popleft()
+            if not future.done():  # cancelled: nobody waits
+                future.set_result(None)
+                self._take()
 
 
 class InOrder:
