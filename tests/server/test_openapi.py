@@ -23,6 +23,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from server_kit import ServerThread
 
+import holdfast as hf
+from holdfast.chunks import Part
 from holdfast.server.api.openapi import document
 
 CHECKS = [
@@ -39,7 +41,11 @@ CHECKS = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
     folder = tmp_path_factory.mktemp("openapi")
     server = ServerThread(f"sqlite:///{folder}/store.db", rate=0.0, trails=str(folder / "trails"))
-    server.run(asyncio.to_thread(int))  # the thread for reading trails is there before the first test
+    # Two threads that are made when they are needed are there before the first test: for reading trails, and for
+    # checkpoints beside large writes.
+    server.run(asyncio.to_thread(int))
+    with pytest.raises(hf.RunNotFound):
+        server.run(server.app.store.write_stream("nobody", "large", [Part("bytes", b"x" * 100_000)]))
     yield server
     server.stop()
 
