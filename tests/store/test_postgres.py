@@ -328,6 +328,25 @@ async def test_a_run_that_is_remembered_is_followed_by_what_is_new_and_only_wher
         await assert_sound(store, "r")
 
 
+async def test_a_payload_of_this_process_is_given_to_its_worker_once_and_only_if_it_is_all_that_has_come(
+    postgres_url,
+):
+    """The hash says so; for a run may be removed, and its id used again."""
+    async with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        await store.enlist(worker("w"))
+        last = (await store.append("r", [created(), opened("t#1")], after=0, owner="w")).last
+        await store.deliver("t", b"1", "d1")
+        await store.deliver("t", b"2", "d2")
+        log = await other.read("r")
+        assert store._writer.sent("r", last) == log[last:]
+        assert store._writer.sent("r", last) == []
+        await store.deliver("t", b"3", "d3")
+        await other.deliver("t", b"4", "d4")
+        await store.take_up("r")
+        assert store._writer.sent("r", last + 2) == [], "it is not all that has come"
+        assert await store.catch_up("r", last + 2) == (await other.read("r"))[last + 2 :]
+
+
 # ---- rows that somebody holds
 
 

@@ -7,9 +7,10 @@ is recognised by its batch ids when it is sent again (law L12).
 There are two ways to judge an append.
 
 - *Fast*: from what this process remembers of the run (`Known`): from its own appends, or from what it read to
-  take the run up, to catch up with it, or to find who gets a payload (`takeup.py`). The whole group is one
-  statement, and so one round trip and one commit (`write_group`). It moves a run on only if the hash of its log
-  is still the remembered one, which says more than any position: it is the same log. So times, chain and
+  take the run up, to find who gets a payload (`takeup.py`), or to keep up with it (`follow.py`). The whole group
+  is one statement, and so one round trip and one commit (`write_group`, or a smaller one for one run). It moves
+  a run on only if the hash of its log is still the remembered one, which says more than any position: it is the
+  same log. So times, chain and
   projections can be computed here and still be what the laws say. What memory cannot know, a unique key that is
   there already, the unique indexes find out. Only plain acceptance is believed; every other verdict is judged
   again, slowly, and so is what the statement did not accept.
@@ -76,7 +77,7 @@ class GroupWriter:
         self._where = where
         self._clock = clock
         self._audience = audience
-        self.sent = Sent()
+        self._sent = Sent()
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._tokens: OrderedDict[str, str] = OrderedDict()  # tokens that were looked up lately -> the run
 
@@ -122,6 +123,11 @@ class GroupWriter:
         self._tokens.move_to_end(token)
         if len(self._tokens) > REMEMBERED:
             self._tokens.popitem(last=False)
+
+    def sent(self, run: str, after: int) -> list[Event]:
+        """The payloads beyond a position, where this process has sent them and nothing has come since."""
+        known = self._known.get(run)
+        return self._sent.take(run, after, None if known is None else known.head.chain)
 
     def remembered(self, run: str, after: int) -> int | None:
         """The row of a run whose log is remembered up to just there."""
@@ -176,12 +182,14 @@ class GroupWriter:
                 raise
             accepted = set()  # an index refused one of them, or it is no text: each gets its own answer
         again = []
+        own = self._audience().own
+        ours = {item.run for item in news if item.owner in own} if own else ()
         for request, verdict in quick:
             if request.run in accepted:
                 answers[id(request)] = verdict.answer
-                if request.token is not None:
-                    for event in events_of(verdict):
-                        self.sent.keep(event)
+                if request.token is not None and request.run in ours:
+                    assert verdict.head is not None
+                    self._sent.keep(events_of(verdict), verdict.head.chain)
             else:
                 self._known.pop(request.run, None)
                 again.append(request)

@@ -29,8 +29,8 @@ _FOLLOWED = frozenset({
     "hook_received", "cancel_requested", "woken", "step_started", "step_retried", "step_completed", "step_failed",
 })  # fmt: skip
 """What others may append while a worker has the run; after anything else, all that is open is read again."""
-_KEPT = 1000
-"""Runs of which payloads are kept until somebody asks for them."""
+_KEPT = 100
+"""Runs of which payloads are kept until their worker, which is in this process, asks for them."""
 
 
 async def since(db: Connection, runs: Sequence[tuple[int, int]], page: int) -> dict[tuple[int, int], Since]:
@@ -76,22 +76,23 @@ _NOBODY = Append("", [], None, "", lambda _: None)
 
 
 class Sent:
-    """Payloads that this process has sent, until their run asks; those of a run stand right behind each other."""
+    """Payloads that this process has sent to runs of its own worker, those of a run right behind each other."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, list[Event]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[list[Event], bytes]] = OrderedDict()
 
-    def keep(self, event: Event) -> None:
-        """Keep one that is committed."""
-        kept = self._kept.get(event.run)
-        if kept is not None and kept[-1].position == event.position - 1:
-            kept.append(event)
-            return
-        self._kept[event.run] = [event]
+    def keep(self, events: list[Event], chain: bytes) -> None:
+        """Keep what was just committed, with the hash of the log up to it."""
+        run, first = events[0].run, events[0].position
+        before, _ = self._kept.pop(run, ([], b""))
+        if before and before[-1].position == first - 1:
+            events = before + events
+        self._kept[run] = events, chain
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
 
-    def take(self, run: str, after: int) -> list[Event]:
-        """Those that stand right behind a position, if any are kept."""
-        kept = self._kept.pop(run, [])
-        return kept[after + 1 - kept[0].position :] if kept and kept[0].position <= after + 1 else []
+    def take(self, run: str, after: int, chain: bytes | None) -> list[Event]:
+        """What is kept beyond a position, if that is all up to this hash: a removed run's id may be used again."""
+        events, kept = self._kept.pop(run, ([], b""))
+        fits = events and kept == chain and events[0].position <= after + 1
+        return events[after + 1 - events[0].position :] if fits else []

@@ -212,7 +212,7 @@ class PostgresStore(GroupStore):
 
     async def catch_up(self, run_id: str, after: int) -> list[Event]:
         """The events beyond `after`; what is written next rests on them."""
-        sent = self._writer.sent.take(run_id, after)
+        sent = self._writer.sent(run_id, after)
         if sent:
             return sent
         row = self._writer.remembered(run_id, after)
