@@ -12,7 +12,7 @@ Reads have a connection of their own on the loop's thread; long ones let the loo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -187,7 +187,10 @@ class SqliteStore(GroupStore):
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`, a prefix of what is there."""
-        return [Event(run_id, *row) async for row in self._pages("read", run_id, after, limit)]
+        events: list[Event] = []
+        async for rows in self._pages("read", run_id, after, limit):
+            events += [Event(run_id, *row) for row in rows]
+        return events
 
     async def end_of(self, run_id: str) -> Event | None:
         """The event that ended a run, or None: one question, for everybody who waits asks it twice."""
@@ -201,16 +204,17 @@ class SqliteStore(GroupStore):
 
     async def chain(self, run_id: str) -> list[Link]:
         """The appends of the run, in order."""
-        return [Link(*row) async for row in self._pages("chain", run_id, 0, None)]
+        return [Link(*row) async for rows in self._pages("chain", run_id, 0, None) for row in rows]
 
-    async def _pages(self, query: str, run_id: str, after: int, limit: int | None) -> Any:
+    async def _pages(
+        self, query: str, run_id: str, after: int, limit: int | None
+    ) -> AsyncIterator[list[Any]]:
         """Rows that begin with a position, page by page."""
         left = _LATEST if limit is None else limit
         while left > 0:
             size = min(PAGE, left)
             rows = self._query(query, (run_id, after, size))
-            for row in rows:
-                yield row
+            yield rows
             if len(rows) < size:
                 return
             after, left = rows[-1][0], left - size
