@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 
 import holdfast as hf
+from holdfast.store.sqlite.store import FEW, SqliteStore
 from holdfast.worker.agenda import Bursts
 
 
@@ -81,3 +83,53 @@ async def test_a_crowd_of_starts_lets_the_loop_have_its_turns():
         await watching
         assert len(begun) == 200
         assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 32
+
+
+@hf.step(name="bursts.body")
+async def body() -> int:
+    ran.append(1)
+    return 1
+
+
+ran: list[int] = []
+
+
+@hf.workflow(name="bursts.gather")
+async def many(count: int) -> int:
+    return len(await asyncio.gather(*(body() for _ in range(count))))
+
+
+async def test_a_turn_of_the_loop_runs_no_more_than_some_bodies():
+    ran.clear()
+    async with hf.connect("memory://") as app, app.worker(concurrency=1000):
+        seen: list[int] = []
+        stop = Counted(lambda: len(ran))
+        watching = asyncio.create_task(turns(seen, stop))
+        assert await (await app.start(many, 300)).result() == 300
+        stop.set()
+        await watching
+        assert len(ran) == 300
+        assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 50
+
+
+async def test_the_groups_of_a_crowd_are_committed_beside_the_loop(tmp_path, monkeypatch):
+    """One run goes on where it is; of many, none holds up what else the process does."""
+    threads: dict[int, set[int]] = {}
+    real = SqliteStore._timed_commit
+
+    def timed(store, group, *, wait):
+        threads.setdefault(len(group), set()).add(threading.get_ident())
+        return real(store, group, wait=wait)
+
+    pace = property(lambda _store: 0.0, lambda _store, _value: None)
+    monkeypatch.setattr(SqliteStore, "_pace", pace, raising=False)
+    monkeypatch.setattr(SqliteStore, "_timed_commit", timed)
+    async with hf.connect(f"sqlite:///{tmp_path}/crowd.db") as app, app.worker():
+        here = threading.get_ident()
+        runs = await asyncio.gather(*(app.start(none) for _ in range(32)))
+        assert [await run.result() for run in runs] == [1] * 32
+        assert await (await app.start(many, 3)).result() == 3
+    beside = [size for size, where in threads.items() if here not in where]
+    assert threads[1] == {here}
+    assert max(threads) > FEW
+    assert sorted(beside) == sorted(size for size in threads if size > FEW)

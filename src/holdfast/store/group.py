@@ -35,8 +35,8 @@ _type_of = attrgetter("type")
 HEAVY = 64 * 1024
 """Bytes of a write to a stream from which on it may hold up whoever shares its thread."""
 LARGEST = 128
-"""Writes in a group. A commit's price is spread thin over so many already, and the loop is held up by no more
-than their work (some milliseconds)."""
+"""Writes in a group. A commit's price is spread thin over so many already, and nobody waits for the whole of a
+crowd."""
 
 
 class Job(Generic[T]):

@@ -7,7 +7,8 @@ draft: a fact where the step is over, a record where it will be retried.
 Each body has a context of its own, and from its first suspension on a task of its own. Those that never
 suspend are run one after the other by one task, the *runner*: a task and a turn of the loop for each would
 cost as much as the rest of a short step. A body that suspends keeps the task, and another becomes the runner.
-The runner lets the loop have a turn when it has done what was there at first, or a few more (`_CHAIN`).
+The runner lets the loop have a turn when it has done what was there at first, or a few more (`_CHAIN`), but never
+more than `_TURN`: the loop is somebody's web server, too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ Outcome = Callable[["RunningStep", Draft], None]
 
 _CHAIN = 8
 """Bodies that the runner does in one turn of the loop although each came of the one before."""
+_TURN = 50
+"""Bodies that the runner does in one turn of the loop at most: some milliseconds with all that follows of them."""
 _THREADS = 10_000
 """Threads at most: attempts bound how many work; those that a time-out gave up on come on top."""
 
@@ -176,12 +179,12 @@ class Executor:
         me = asyncio.current_task()
         assert me is not None
         waiting, running = self._waiting, self._running
-        left = max(len(waiting), _CHAIN)
+        left = min(max(len(waiting), _CHAIN), _TURN)
         try:
             while waiting and len(running) < self._concurrency:
                 if not left:
                     await asyncio.sleep(0)
-                    left = max(len(waiting), _CHAIN)
+                    left = min(max(len(waiting), _CHAIN), _TURN)
                 left -= 1
                 attempt = waiting.popleft()
                 attempt.task = me

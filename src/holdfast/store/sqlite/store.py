@@ -1,10 +1,10 @@
 """The SQLite store: where its writes run, and its reads.
 
-A group is committed on the loop's own thread: handing it over costs a quarter of a single commit, and of a
-crowd's work a fifth, for two threads that compute take the interpreter's lock from each other. Groups are
-small enough (`group.LARGEST`) that the loop lags by milliseconds only. What would hold it up goes to the
-writer thread, and the next group gathers meanwhile: a lock that another process holds, a slow disk, and
-appends of many events.
+A small group is committed on the loop's own thread: handing it over costs a quarter of a single commit. What would
+hold the loop up goes to the writer thread, and the next group gathers meanwhile: a crowd's groups, a lock that
+another process holds, a slow disk, and appends of many events. Of a crowd's work that costs a sixth, for two
+threads that compute take the interpreter's lock from each other; but with a thousand runs at once a timer of the
+process is late by 0.3 ms (99th percentile 14 ms), where it was late by 90 (150) with the groups on the loop.
 
 Reads have a connection of their own on the loop's thread; long ones let the loop go on between pages.
 """
@@ -63,8 +63,10 @@ PAGE = 2000
 """Events that are read before the loop gets a turn (about 1 ms)."""
 SLOW = 0.002
 """Seconds: where the disk takes longer than this for a commit on average, commits leave the loop's thread."""
+FEW = 16
+"""Writes: a group of more than these is no work for the loop's thread."""
 CROWD = 1000
-"""Events: a group of more than these is no work for the loop's thread."""
+"""Events: nor is one that has more of these."""
 _LATEST = (1 << 63) - 1
 _LAGS = (("oldest", ()), ("free", (MOST,)), ("undelivered", (MOST,)))
 
@@ -123,7 +125,7 @@ class SqliteStore(GroupStore):
     def start_commit(self, group: Sequence[Item]) -> None:
         """Commit a group: here, or in the thread where that would hold up the loop."""
         heavy = _is_heavy(group)
-        if self._pace < SLOW and not heavy:
+        if self._pace < SLOW and not heavy and len(group) <= FEW:
             try:
                 outcome = self._timed_commit(group, wait=False)
             except apsw.BusyError:
