@@ -235,8 +235,8 @@ class Advance(LiveRun):
         request = Append(self.run_id, drafts, self.after, batch, self._answered, owner=worker.id)
         self._sent = request, self._taken, self._has_fact
         self._taken, self._has_fact = 0, False
-        # Where no other step runs, no other append is about to join this one's group.
-        store.submit(request, flush=not worker.executor.busy)
+        # Where no step runs and nothing else begins, no other append is about to join this one's group.
+        store.submit(request, flush=not (worker.executor.busy or worker.runs.starts.crowded))
 
     def _answered(self, answer: Appended | BaseException) -> None:
         assert self._sent is not None

@@ -90,6 +90,11 @@ class Bursts:
         self._taken = 0  # in this turn of the loop
         self._line: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody else passes in this turn, or waits."""
+        return self._taken > 1 or bool(self._line)
+
     async def join(self) -> None:
         """Return in a turn that has room."""
         if self._taken < self._size and not self._line:
