@@ -383,6 +383,26 @@ def test_a_worker_that_came_in_the_same_instant_is_seen(tmp_path):
     first.close()
 
 
+async def test_a_folder_that_cannot_be_read_is_looked_at_again(tmp_path, monkeypatch, caplog):
+    """The look for dead neighbours outlives an error of the disk."""
+    disk = {"broken": False}
+    again = asyncio.Event()
+
+    def dead(_others):
+        if disk["broken"]:
+            disk["broken"] = False
+            raise PermissionError(13, "Permission denied")
+        if "cannot see" in caplog.text:
+            again.set()
+        return []
+
+    monkeypatch.setattr(Others, "dead", dead)
+    async with hf.connect(f"sqlite:///{tmp_path}/look.db") as app, app.worker(probe=0.001):
+        disk["broken"] = True
+        await asyncio.wait_for(again.wait(), PATIENCE)
+    assert "cannot see which workers are dead" in caplog.text
+
+
 # ---- code that does not come back
 
 

@@ -90,7 +90,12 @@ class Maintain:
 
     def _probe_now(self) -> None:
         """See who is dead: the most frequent thing that a quiet worker does, so nothing more than that."""
-        self._find_dead()
+        try:
+            self._find_dead()
+        except OSError as error:  # the folder cannot be read; the next look may find it again
+            self._worker.log.warning(
+                "cannot see which workers are dead: %s; looking again in %g s", error, self._probe
+            )
         if self._dead:
             self._worker.spawn(self._bury_found())
         else:
