@@ -376,15 +376,16 @@ async def test_megabytes_of_chunks_leave_the_log_to_a_thread_and_it_stays_bounde
     async with open_store(f"sqlite:///{path}") as store:
         await begin(store)
         parts = [Part("bytes", os.urandom(64 * 1024)) for _ in range(16)]
-        for _ in range(24):
+        for _ in range(48):  # 260 pages each
             await store.write_stream("r", "s", parts)
         size = path.with_name("store.db-wal").stat().st_size
         await assert_sound(store, "r")
     assert sum(moved["holdfast-checkpoints"]) > 1000
-    assert max(map(max, moved.values())) < 2500 + 600
-    assert size < (2500 + 1600) * 4120
+    # While the thread is at it nobody else can be: what is written meanwhile comes on top.
+    assert max(map(max, moved.values())) < 2500 + 3000
+    assert size < (2500 + 4000) * 4120
     async with open_store(f"sqlite:///{path}") as store:
-        assert (await store.stream("r", "s")).position == 24 * 16
+        assert (await store.stream("r", "s")).position == 48 * 16
 
 
 async def test_a_checkpoint_that_fails_fails_no_commit(tmp_path, monkeypatch):
