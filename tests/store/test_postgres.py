@@ -1,6 +1,7 @@
 """What only PostgreSQL has: connections that are lost, a server that others share, a schema among others."""
 
 import asyncio
+import re
 
 import asyncpg
 import pytest
@@ -289,6 +290,26 @@ async def test_a_step_touches_no_index_of_the_runs(postgres):
 
 def step(key):
     return [scheduled(key), started(key)]
+
+
+@pytest.mark.parametrize("name", ["uniques", "batches", "beyond", "since", "take_up", "ends", "receivers"])
+async def test_a_plan_that_is_made_while_the_tables_are_empty_looks_into_an_index(postgres, name):
+    """Plans are made once. One that reads whole tables costs nothing at first, and milliseconds a minute later."""
+    import asyncpg
+
+    postgres_url = postgres.fresh()
+    async with open_store(postgres_url):
+        pass
+    query = load_queries("postgres")[name].rstrip().rstrip(";")
+    given = ", ".join(["NULL"] * max(int(number) for number in re.findall(r"\$(\d+)", query)))
+    db = await asyncpg.connect(postgres_url, server_settings={"plan_cache_mode": "force_generic_plan"})
+    try:
+        await db.execute(f"PREPARE looked AS {query}")
+        plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN EXECUTE looked ({given})"))
+    finally:
+        await db.close()
+    assert not re.search(r"Seq Scan on (runs|events|hooks)|Hash Join|Merge Join", plan), plan
+    assert "Index Scan" in plan or "Index Only Scan" in plan or "Bitmap Index Scan" in plan, plan
 
 
 def test_every_query_is_named_once_described_and_used():

@@ -1,5 +1,8 @@
 -- Every statement that the PostgreSQL store runs, by name.
 
+-- Plans are made once, perhaps while the tables are empty (see `Line`). So where rows are looked up for what is given
+-- in arrays, it is in a LATERAL subquery with OFFSET 0: no plan but one look into the index for each element.
+
 -- ==== transactions
 
 -- name: begin
@@ -262,25 +265,31 @@ FROM holdfast.runs WHERE run = ANY ($1::text[]) ORDER BY run FOR NO KEY UPDATE;
 
 -- name: uniques
 -- Where the events with these unique keys stand.
-SELECT e.run, e.uniq, e.position
-FROM unnest($1::bigint[], $2::text[]) AS w (run, uniq) JOIN holdfast.events e ON e.run = w.run AND e.uniq = w.uniq;
+SELECT w.run, w.uniq, e.position FROM unnest($1::bigint[], $2::text[]) AS w (run, uniq)
+CROSS JOIN LATERAL (SELECT position FROM holdfast.events WHERE run = w.run AND uniq = w.uniq OFFSET 0) AS e;
 
 -- name: batches
 -- Where appends stand that were made under these batch ids: one with a fence stands beyond it.
-SELECT e.run, e.batch, e.first, e.position
+SELECT b.run, b.batch, e.first, e.position
 FROM unnest($1::bigint[], $2::text[], $3::integer[]) AS b (run, batch, fence)
-JOIN holdfast.events e ON e.run = b.run AND e.batch = b.batch AND e.fence IS NULL
+CROSS JOIN LATERAL (
+    SELECT first, position FROM holdfast.events
+    WHERE run = b.run AND batch = b.batch AND fence IS NULL OFFSET 0) AS e
 WHERE b.fence IS NULL
 UNION ALL
-SELECT e.run, e.batch, e.first, e.position
+SELECT b.run, b.batch, e.first, e.position
 FROM unnest($1::bigint[], $2::text[], $3::integer[]) AS b (run, batch, fence)
-JOIN holdfast.events e ON e.run = b.run AND e.position > b.fence AND e.batch = b.batch;
+CROSS JOIN LATERAL (
+    SELECT first, position FROM holdfast.events
+    WHERE run = b.run AND position > b.fence AND batch = b.batch OFFSET 0) AS e;
 
 -- name: beyond
 -- The events beyond a position of each run.
-SELECT e.run, e.position, e.type, e.key, e.time, e.body
-FROM unnest($1::bigint[], $2::integer[]) AS a (run, after)
-JOIN holdfast.events e ON e.run = a.run AND e.position > a.after ORDER BY e.run, e.position;
+SELECT a.run, e.* FROM unnest($1::bigint[], $2::integer[]) AS a (run, after)
+CROSS JOIN LATERAL (
+    SELECT position, type, key, time, body FROM holdfast.events
+    WHERE run = a.run AND position > a.after OFFSET 0) AS e
+ORDER BY a.run, e.position;
 
 -- name: open_of
 -- All steps that owe an outcome, all pending timers and all children, of these runs: each with two of its columns.
@@ -386,7 +395,8 @@ SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fa
        r.children, r.created, r.ended, r.attributes, r.owner, r.parked, r.crashes, r.parent, r.root, r.id,
        s.keys, s.attempts, s.dues, s.queues, t.keys, t.dues, c.keys, c.ids, c.positions, c.statuses, c.over,
        w.after, e.positions, e.types, e.keys, e.times, e.bodies
-FROM unnest($1::text[], $2::integer[]) AS w (run, after) JOIN holdfast.runs AS r ON r.run = w.run
+FROM unnest($1::text[], $2::integer[]) AS w (run, after)
+CROSS JOIN LATERAL (SELECT * FROM holdfast.runs WHERE run = w.run OFFSET 0) AS r
 CROSS JOIN LATERAL (
     SELECT array_agg(key) AS keys, array_agg(attempt) AS attempts, array_agg(due) AS dues, array_agg(queue) AS queues
     FROM holdfast.steps WHERE r.steps > 0 AND run = r.id) AS s
@@ -406,9 +416,11 @@ CROSS JOIN LATERAL (
 
 -- name: since
 -- What has come to logs beyond a position of each, $3 events at most: with the hash up to it where an append ends.
-SELECT e.run, e.position, e.type, e.key, e.time, e.body, e.chain
-FROM unnest($1::bigint[], $2::integer[]) AS w (run, after)
-JOIN holdfast.events e ON e.run = w.run AND e.position > w.after ORDER BY e.run, e.position LIMIT $3;
+SELECT w.run, e.* FROM unnest($1::bigint[], $2::integer[]) AS w (run, after)
+CROSS JOIN LATERAL (
+    SELECT position, type, key, time, body, chain FROM holdfast.events
+    WHERE run = w.run AND position > w.after ORDER BY position LIMIT $3) AS e
+ORDER BY w.run, e.position LIMIT $3;
 
 -- name: receivers
 -- Of each of these tokens that is open, the newest hook and its run: the row, and what is open.
@@ -419,7 +431,7 @@ SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fa
 FROM unnest($1::text[]) AS w (token) CROSS JOIN LATERAL (
     SELECT * FROM holdfast.hooks WHERE hooks.token = w.token AND hooks.status = 'open'
     ORDER BY hooks.position DESC LIMIT 1) AS h
-JOIN holdfast.runs AS r ON r.id = h.run
+CROSS JOIN LATERAL (SELECT * FROM holdfast.runs WHERE id = h.run OFFSET 0) AS r
 CROSS JOIN LATERAL (
     SELECT array_agg(key) AS keys, array_agg(attempt) AS attempts, array_agg(due) AS dues, array_agg(queue) AS queues
     FROM holdfast.steps WHERE r.steps > 0 AND run = r.id) AS s
@@ -435,7 +447,7 @@ CROSS JOIN LATERAL (
 -- name: ends
 -- Of each of these runs, whether it has ended, and the event that ended it.
 SELECT r.run, r.ended IS NOT NULL, e.position, e.type, e.key, e.time, e.body
-FROM unnest($1::text[]) AS w (run) JOIN holdfast.runs AS r ON r.run = w.run
+FROM unnest($1::text[]) AS w (run) CROSS JOIN LATERAL (SELECT * FROM holdfast.runs WHERE run = w.run OFFSET 0) AS r
 LEFT JOIN LATERAL (
     SELECT position, type, key, time, body FROM holdfast.events
     WHERE r.ended IS NOT NULL AND run = r.id AND type = ANY ($2::text[]) ORDER BY position DESC LIMIT 1) AS e ON true;
