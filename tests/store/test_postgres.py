@@ -312,6 +312,27 @@ async def test_a_plan_that_is_made_while_the_tables_are_empty_looks_into_an_inde
     assert "Index Scan" in plan or "Index Only Scan" in plan or "Bitmap Index Scan" in plan, plan
 
 
+async def test_plans_are_made_again_when_the_tables_may_have_grown(postgres_url):
+    """After 64 pieces of work, four times as many, and so on: what a plan was made for is not what is there."""
+    line = connect.Line(postgres_url, "there")
+    forgotten = []
+    uses = 0
+
+    async def look(db):
+        nonlocal uses
+        uses += 1
+        if uses == 1:
+            db.add_query_logger(
+                lambda query: forgotten.append(uses + 1) if "DISCARD" in query.query else None
+            )
+        await db.fetch(SQL["now"])
+
+    for _ in range(300):
+        await line.run(look)
+    await line.close()
+    assert forgotten == [64, 256]
+
+
 def test_every_query_is_named_once_described_and_used():
     from pathlib import Path
 

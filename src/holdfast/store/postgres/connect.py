@@ -109,6 +109,10 @@ def _line(error: BaseException) -> str:
     return words if len(words) <= 300 else words[:300] + "…"
 
 
+PLAN_AGAIN = 64
+"""Pieces of work after which a connection forgets its plans; then after four times as many, and so on."""
+
+
 class Line:
     """One connection, used by one piece of work at a time, made again when it is lost."""
 
@@ -127,7 +131,8 @@ class Line:
             # Plans of these statements are tiny; compiling them is not.
             "jit": "off",
             # The same plan each time: planning these statements costs more than to run them. Those for which the
-            # values matter (pages of large tables) are planned anew, see `plan_anew`.
+            # values matter (pages of large tables) are planned anew, see `plan_anew`. And all are now and then
+            # (`PLAN_AGAIN`): for tables that were empty when a plan was made, it reads them from end to end.
             "plan_cache_mode": "force_generic_plan",
             "default_transaction_isolation": "read committed",
             "tcp_keepalives_idle": "10",
@@ -138,6 +143,7 @@ class Line:
             **(settings or {}),
         }
         self._prepare = prepare
+        self._uses, self._plan_again_at = 0, PLAN_AGAIN
         self._lock = asyncio.Lock()
         self._connection: Connection = None
         self.pid = 0
@@ -208,6 +214,10 @@ class Line:
                 raise
             self._connection = connection
             self.pid = connection.get_server_pid()
+        self._uses += 1
+        if self._uses == self._plan_again_at:
+            self._plan_again_at *= 4
+            await connection.execute(SQL["plan_again"])
         return connection
 
     async def _tidy(self, error: BaseException) -> None:

@@ -21,6 +21,10 @@ ROLLBACK;
 -- Until this transaction is over, plan each statement for its values.
 SELECT set_config('plan_cache_mode', 'auto', true);
 
+-- name: plan_again
+-- The tables have grown since.
+DISCARD PLANS;
+
 -- ==== writing a group
 
 -- name: write_group
