@@ -137,7 +137,6 @@ class Sqlite(Groups):
 
 
 class Postgres(Groups):
-    largest = 500
     WRITE = """
         WITH made AS (
             INSERT INTO holdfast.runs (id, run, workflow, status, position, time, chain, command, fact, delivered,

@@ -66,8 +66,6 @@ from .text import escape, escape_some, unescape, unescape_some
 from .together import Together
 from .writes import attribute_items
 
-LARGEST = 500
-"""Writes in a group: a round trip is dearer than a call, so they are larger than elsewhere."""
 PAGE = 2000
 """Events that are read before others get a turn."""
 _LATEST = (1 << 63) - 1
@@ -157,8 +155,6 @@ class PostgresStore(GroupStore):
             self.finish_commit(group, StoreError(f"{self.where} was closed before this was answered"))
             raise
         self.finish_commit(group, outcome)
-
-    largest = LARGEST
 
     # ---- being told
 
