@@ -22,8 +22,7 @@ import msgspec
 
 from ..errors import HoldfastError
 from ..store.base import Store
-from ..store.http.wire.working import news_row
-from ..store.messages import News
+from ..store.messages import News, news_row
 
 log = logging.getLogger("holdfast.server")
 

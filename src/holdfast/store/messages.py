@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -63,6 +64,10 @@ class News(msgspec.Struct, frozen=True):
     end: Event | None = None
 
 
+NewsRow = tuple[str, str | None, bool, bool, bool, str | None, str | None]
+"""run, owner, fact, ended, ready, stream, queue: what a commit changed, as it travels."""
+news_row: Callable[[News], NewsRow] = attrgetter("run", "owner", "fact", "ended", "ready", "stream", "queue")
+"""News as they travel."""
 SOME_QUEUE = News("", None, False, False, False, queue="")
 """There may be steps to take, in whatever queue: places have come free."""
 

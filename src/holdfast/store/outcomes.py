@@ -315,10 +315,7 @@ class Writing(Effects):
             if holder is not None and holder != self.request.run:
                 refusal = new("hook_refused", key=draft.key, data={"owner": holder})
                 self._add(refusal, None)
-                row = self.rows[-1]
-                refusals.append(
-                    Event(self.request.run, row.position, refusal.type, refusal.key, row.time, refusal.body)
-                )
+                refusals.append(self.rows[-1].event(self.request.run))
         return refusals
 
     def _accept(self, missed: list[Event]) -> Verdict:

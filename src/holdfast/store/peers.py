@@ -22,12 +22,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from pathlib import Path
 
 import msgspec
 
-from .messages import News
+from .messages import News, NewsRow, news_row
 
 LARGEST = 60_000
 """Bytes of a datagram; more news than fit go in several."""
@@ -38,14 +37,13 @@ _SETTLED = 0.05
 """Seconds for which a folder is listed again though its time of change is the same: the kernel's clock for it
 is coarse, so a second change right after the first can leave it as it is."""
 
-_fields = attrgetter("run", "owner", "fact", "ended", "ready", "stream", "queue")
-_decode = msgspec.json.Decoder(list[tuple[str, str | None, bool, bool, bool, str | None, str | None]]).decode
+_decode = msgspec.json.Decoder(list[NewsRow]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def datagrams(news: Sequence[News]) -> Iterable[bytes]:
     """The news as JSON, in as many parts as they need."""
-    whole = _encode([_fields(item) for item in news])
+    whole = _encode([news_row(item) for item in news])
     if len(whole) < LARGEST or len(news) == 1:
         yield whole
         return

@@ -54,6 +54,11 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     draft: Draft
     time: int
 
+    def event(self, run: str) -> Event:
+        """The event, as the log of this run holds it."""
+        draft = self.draft
+        return Event(run, self.position, draft.type, draft.key, self.time, draft.body)
+
 
 class Changes(msgspec.Struct, gc=False):
     """What an append changes in the projections; None in `steps`, `timers`, `children`: no longer there."""
@@ -97,12 +102,10 @@ class Verdict(msgspec.Struct):
 
     def end(self) -> Event | None:
         """The event that ends the run, where this append does: for those who wait for it."""
-        if self.changes is None or self.head is None or not self.changes.ended:
-            return None
+        assert self.head is not None
         for row in self.rows:
-            draft = row.draft
-            if draft.type in ENDS:
-                return Event(self.head.run, row.position, draft.type, draft.key, row.time, draft.body)
+            if row.draft.type in ENDS:
+                return row.event(self.head.run)
         return None
 
 

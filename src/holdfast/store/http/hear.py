@@ -17,9 +17,9 @@ import aiohttp
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.store.messages import News
 
+from ..messages import NewsRow
 from .calls import Calls
 from .wire.encoding import decoder
-from .wire.working import NewsRow
 
 log = logging.getLogger("holdfast.store")
 

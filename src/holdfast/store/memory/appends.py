@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.events import Event, dump_json, load_json, token_of
+from holdfast.events import dump_json, load_json, token_of
 from holdfast.store.messages import Append, Appended, News, news_of_queues
 from holdfast.store.rows import (
     Head,
@@ -66,7 +66,7 @@ def _write(data: Data, request: Append, verdict: Verdict, news: list[News]) -> N
     run.head = head
     for row in verdict.rows:
         draft = row.draft
-        run.log.append(Event(head.run, row.position, draft.type, draft.key, row.time, draft.body))
+        run.log.append(row.event(head.run))
         if draft.unique is not None:
             run.uniques.setdefault(draft.unique, row.position)
     whole = isinstance(verdict.answer, Appended)

@@ -53,7 +53,7 @@ from .lookups import look
 from .streams import Streams
 from .takeup import Receiver, receivers
 from .text import unescape_some
-from .writes import Writes, events_of
+from .writes import Writes
 
 log = logging.getLogger("holdfast.store")
 REMEMBERED = 10_000
@@ -189,7 +189,8 @@ class GroupWriter:
                 answers[id(request)] = verdict.answer
                 if request.token is not None and request.run in ours:
                     assert verdict.head is not None
-                    self._sent.keep(events_of(verdict), verdict.head.chain)
+                    payloads = [row.event(request.run) for row in verdict.rows]
+                    self._sent.keep(payloads, verdict.head.chain)
             else:
                 self._known.pop(request.run, None)
                 again.append(request)

@@ -123,7 +123,7 @@ class View:
         looked.known.apply(head, changes)
         for row in verdict.rows:
             draft = row.draft
-            looked.beyond.append(Event(head.run, row.position, draft.type, draft.key, row.time, draft.body))
+            looked.beyond.append(row.event(head.run))
             if draft.unique is not None:
                 looked.uniques.setdefault(draft.unique, row.position)
         if isinstance(verdict.answer, Appended):

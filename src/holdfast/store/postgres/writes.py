@@ -229,13 +229,6 @@ class Writes:
         return told
 
 
-def events_of(verdict: Verdict) -> list[Event]:
-    """The events that a verdict writes."""
-    assert verdict.head is not None
-    run = verdict.head.run
-    return [Event(run, r.position, r.draft.type, r.draft.key, r.time, r.draft.body) for r in verdict.rows]
-
-
 def transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
     """Rows as columns."""
     return list(zip(*rows, strict=True)) if rows else [()] * width

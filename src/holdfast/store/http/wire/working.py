@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.queues import Queue
-from holdfast.store.messages import News
 from holdfast.store.queued import QueueRow, Waiting
 from holdfast.store.rows import (
     Claim,
@@ -159,12 +158,3 @@ class RemoveRuns(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Done(msgspec.Struct):
     """It is done, and there is nothing to say."""
-
-
-NewsRow = tuple[str, str | None, bool, bool, bool, str | None, str | None]
-"""run, owner, fact, ended, ready, stream, queue: what a commit changed."""
-
-
-def news_row(item: News) -> NewsRow:
-    """News as they travel."""
-    return (item.run, item.owner, item.fact, item.ended, item.ready, item.stream, item.queue)
