@@ -42,9 +42,11 @@ browser:
 	{ echo 'Fetching Chromium for the tests of pages'; apt-get install -qq -y --no-install-recommends chromium >/dev/null \
 	|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true; }
 
+# Hundreds of processes import the package: it is compiled once, and so are the tests, whatever the environment says.
 .PHONY: test
 test: $(READY) browser
-	$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m compileall -qj0 src examples
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto
 
 .PHONY: lint
 lint: $(READY)

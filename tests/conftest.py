@@ -36,9 +36,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """What was imported until now stays: the collector need not look at it again and again."""
+    """What was imported until now stays: the collector need not look at it again and again.
+
+    What tests write is not kept in compiled form: Python tells a file from what stood there before by its size and
+    by whole seconds, and tests are quicker than that.
+    """
     gc.collect()
     gc.freeze()
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def _loggers() -> dict[logging.Logger, tuple[int, bool, list[logging.Handler], bool]]:

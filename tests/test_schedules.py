@@ -1,5 +1,7 @@
 """When a schedule is due: against a scan of every minute of two years, and through changes of the clock."""
 
+import functools
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,13 +18,29 @@ BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = 60_000_000
 BEGIN = from_datetime(datetime(2026, 1, 1, tzinfo=UTC))
 MINUTES = 2 * 365 * 24 * 60
-WALL = [to_datetime(BEGIN + n * MINUTE).astimezone(BERLIN).replace(tzinfo=None) for n in range(MINUTES)]
-"""What the clock in Berlin shows at each minute of two years."""
-EARLY = [
-    (n, w, (w.minute, w.hour, w.day, w.month, w.isoweekday() % 7)) for n, w in enumerate(WALL) if w.hour < 6
-]
-"""Those of the hours in which clocks change."""
-JUMPS = {n: WALL[n] - WALL[n - 1] for n in range(1, MINUTES) if WALL[n] - WALL[n - 1] != timedelta(minutes=1)}
+
+
+@functools.cache
+def wall() -> list[datetime]:
+    """What the clock in Berlin shows at each minute of two years."""
+    return [to_datetime(BEGIN + n * MINUTE).astimezone(BERLIN).replace(tzinfo=None) for n in range(MINUTES)]
+
+
+@functools.cache
+def early() -> list[tuple[int, datetime, tuple[int, int, int, int, int]]]:
+    """Those of the hours in which clocks change."""
+    return [
+        (n, w, (w.minute, w.hour, w.day, w.month, w.isoweekday() % 7))
+        for n, w in enumerate(wall())
+        if w.hour < 6
+    ]
+
+
+@functools.cache
+def jumps() -> dict[int, timedelta]:
+    """The minutes that do not show one more than the minute before, and how much more they show."""
+    minute, passed = timedelta(minutes=1), itertools.pairwise(wall())
+    return {n: later - sooner for n, (sooner, later) in enumerate(passed, 1) if later - sooner != minute}
 
 
 def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> int:
@@ -70,18 +88,19 @@ def scanned(cron: str) -> list[int]:
 
     def jumped_over(number: int) -> bool:
         skipped = [
-            WALL[number - 1] + timedelta(minutes=m) for m in range(1, JUMPS[number] // timedelta(minutes=1))
+            wall()[number - 1] + timedelta(minutes=m)
+            for m in range(1, jumps()[number] // timedelta(minutes=1))
         ]
         return any(matches(w.minute, w.hour, w.day, w.month, w.isoweekday() % 7) for w in skipped)
 
     found, shown_before = [], set[datetime]()
-    for number, wall, parts in EARLY:
+    for number, clock, parts in early():
         due = matches(*parts)
         if not of_the_hour:
-            due = (due and wall not in shown_before) or (number in JUMPS and jumped_over(number))
+            due = (due and clock not in shown_before) or (number in jumps() and jumped_over(number))
         if due:
             found.append(BEGIN + number * MINUTE)
-            shown_before.add(wall)
+            shown_before.add(clock)
     return found
 
 
