@@ -312,6 +312,24 @@ async def test_a_plan_that_is_made_while_the_tables_are_empty_looks_into_an_inde
     assert "Index Scan" in plan or "Index Only Scan" in plan or "Bitmap Index Scan" in plan, plan
 
 
+@pytest.mark.parametrize("parked", [False, True])
+async def test_a_claim_holds_its_limit_whatever_the_plan(postgres, parked):
+    """Where rows are joined in loops, what stands behind IN is chosen for each row anew: more than three."""
+    url = postgres.fresh()
+    async with open_store(url) as store:
+        for n in range(40):
+            await store.append(f"r{n:02}", [created(f"w{n % 2}")], after=0)
+            if parked:
+                await store.park(f"r{n:02}", "{}")
+    name = execute(url, "SELECT current_database()")[0][0]
+    for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize"):
+        execute(url, f"ALTER DATABASE {name} SET enable_{way} = off")
+    async with open_store(url) as store:
+        await store.enlist(worker("w1"))
+        given = await store.claim("w1", ["w0", "w1"], limit=3, parked=parked)
+    assert [claim.run for claim in given] == ["r00", "r01", "r02"]
+
+
 async def test_plans_are_made_again_when_the_tables_may_have_grown(postgres_url):
     """After 64 pieces of work, four times as many, and so on: what a plan was made for is not what is there."""
     line = connect.Line(postgres_url, "there")

@@ -722,23 +722,24 @@ SELECT 1 FROM holdfast.workers WHERE id = $1 FOR KEY SHARE;
 
 -- name: claim
 -- Give a worker free runs that are ready, the oldest of each workflow first. What a writer holds is left out.
-UPDATE holdfast.runs SET owner = $1 WHERE id IN (
+-- They are chosen into an array: what stands behind IN may be chosen once for each row, and the limit with it.
+UPDATE holdfast.runs SET owner = $1 WHERE id = ANY (ARRAY(
     SELECT id FROM holdfast.runs WHERE owner IS NULL AND ready AND id IN (
         SELECT free.id FROM unnest($2::text[]) AS named (workflow) CROSS JOIN LATERAL (
             SELECT id FROM holdfast.runs
             WHERE runs.workflow = named.workflow AND runs.owner IS NULL AND runs.ready
             ORDER BY id LIMIT $3) AS free)
-    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
+    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, run, workflow, status = 'pending' OR fact > delivered OR steps > 0 OR children > 0,
     (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id), crashes;
 
 -- name: claim_parked
 -- Take up parked runs, the oldest first; but not what killed or blocked its workers.
-UPDATE holdfast.runs SET owner = $1, parked = NULL WHERE id IN (
+UPDATE holdfast.runs SET owner = $1, parked = NULL WHERE id = ANY (ARRAY(
     SELECT id FROM holdfast.runs
     WHERE parked IS NOT NULL AND ended IS NULL AND owner IS NULL
       AND coalesce(parked::json ->> 'kind', '') <> 'runaway' AND workflow = ANY ($2::text[])
-    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED)
+    ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, run, workflow, true, (SELECT min(due) FROM holdfast.timers WHERE timers.run = runs.id), crashes;
 
 -- name: release
