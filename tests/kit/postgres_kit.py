@@ -128,11 +128,12 @@ class Databases:
         return self._common
 
     def remove(self):
+        if self.server is not None:
+            self.server.remove()  # with all that is on it
+            return
         for name in self._made:
             with contextlib.suppress(Exception):
                 execute(self._url, f"DROP DATABASE {name} WITH (FORCE)")
-        if self.server is not None:
-            self.server.remove()
 
 
 def missing():
