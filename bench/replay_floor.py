@@ -197,7 +197,7 @@ def nothing(*_: object) -> None:
 
 
 class Watched(Tasks):
-    on, off = partial(sys.setprofile, nothing), partial(sys.setprofile, None)
+    on, off = staticmethod(partial(sys.setprofile, nothing)), staticmethod(partial(sys.setprofile, None))
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

@@ -33,7 +33,7 @@ from . import guard
 from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_completed in place
 from .burial import Evicted
 from .children import ChildCall
-from .guard import PENDING, give_turn, profiler, switch_off, switch_on, take_turn, watch
+from .guard import PENDING, give_turn, switch_off, switch_on, take_turn, watch, watcher
 from .history import payload_size
 from .hooks import OpenHook
 from .loop import DurableTimer, Loop, Timers
@@ -199,8 +199,8 @@ class RunContext(Timers):
             self.loop.tell()
             await self.loop.create_future()
         # Until control goes back to workflow code, all is ours. What follows is `guard.pause`, and at the end
-        # `guard.enter`, written out: the watch would see that the one is called and that the other returns.
-        if PENDING or profiler() is not watch:
+        # `guard.begin`, written out: the watch would see that the one is called and that the other returns.
+        if PENDING or watcher() is not watch:
             guard.pause()
         else:
             take_turn()
@@ -277,7 +277,7 @@ class RunContext(Timers):
                 raise
         finally:
             if watching and here.runtime is self and not self.loop.dead:
-                guard.enter()
+                guard.begin()
 
     def _start_child(
         self, workflow: Workflow[..., Any], args: Any, kwargs: Any, options: ChildOptions

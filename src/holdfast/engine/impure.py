@@ -92,7 +92,12 @@ _BUILTINS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "fcntl": ("fcntl", "ioctl", "flock", "lockf"),
         "pwd": ("getpwall", "getpwnam", "getpwuid"),
     },
-    WATCH: {"sys": ("setprofile",)},
+    WATCH: {
+        "sys": ("setprofile",),
+        "sys.monitoring": _words(
+            "use_tool_id clear_tool_id free_tool_id register_callback set_events set_local_events restart_events"
+        ),
+    },
 }
 
 # (module, name) of a builtin function -> kind

@@ -21,12 +21,10 @@ import abc
 import asyncio
 import gc
 import logging
-import sys
 from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -36,6 +34,7 @@ from ..runtime import Runtime, here
 from . import guard
 from .burial import Evicted, close, close_generator
 from .generators import hook_generators
+from .guard import watcher
 
 log = logging.getLogger("holdfast.workflow")
 
@@ -45,8 +44,6 @@ _PATIENCE = 1000
 
 _FOREVER = 253_402_300_799_000_000
 """The end of the year 9999, in microseconds: when a sleep of `math.inf` ends."""
-
-_profiler = partial(sys.getprofile)  # makes no event, see `guard`
 
 
 Around = tuple[bool, asyncio.AbstractEventLoop | None, object]
@@ -286,7 +283,7 @@ class Loop(asyncio.AbstractEventLoop):
                 # Where a step's outcome wakes a task, the frame that wakes first is the engine's
                 # (`RunContext.step`): it starts the watch as it gives control back to workflow code.
                 if settled is None or not args or args[0] is not settled:
-                    guard.enter()
+                    guard.begin()
                 try:
                     handle.context.run(handle.callback, *args)
                 except SystemExit:
@@ -295,7 +292,7 @@ class Loop(asyncio.AbstractEventLoop):
                     raise
                 except BaseException as error:  # noqa: BLE001 - as asyncio: log it and go on
                     self.call_exception_handler({"message": "callback failed", "exception": error})
-                if _profiler() is not None:  # else a step that was called has paused the watch
+                if watcher() is not None:  # else a step that was called has paused the watch
                     guard.pause()
         except BaseException:  # an interrupt
             guard.pause()
