@@ -46,7 +46,7 @@ browser:
 .PHONY: test
 test: $(READY) browser
 	@$(BIN)/python -m compileall -qj0 src examples
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: lint
 lint: $(READY)

@@ -1,7 +1,6 @@
 """When a schedule is due: against a scan of every minute of two years, and through changes of the clock."""
 
 import functools
-import itertools
 import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -18,20 +17,22 @@ BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = 60_000_000
 BEGIN = from_datetime(datetime(2026, 1, 1, tzinfo=UTC))
 MINUTES = 2 * 365 * 24 * 60
+NIGHTS = [n for n in range(MINUTES) if n // 60 % 24 in (22, 23, 0, 1, 2, 3, 4, 5)]
+"""The minutes of two years that are about the hours, from midnight to six in Berlin, in which clocks change."""
 
 
 @functools.cache
-def wall() -> list[datetime]:
-    """What the clock in Berlin shows at each minute of two years."""
-    return [to_datetime(BEGIN + n * MINUTE).astimezone(BERLIN).replace(tzinfo=None) for n in range(MINUTES)]
+def wall() -> dict[int, datetime]:
+    """What the clock in Berlin shows at each of those minutes."""
+    return {n: to_datetime(BEGIN + n * MINUTE).astimezone(BERLIN).replace(tzinfo=None) for n in NIGHTS}
 
 
 @functools.cache
 def early() -> list[tuple[int, datetime, tuple[int, int, int, int, int]]]:
-    """Those of the hours in which clocks change."""
+    """The minutes before six."""
     return [
         (n, w, (w.minute, w.hour, w.day, w.month, w.isoweekday() % 7))
-        for n, w in enumerate(wall())
+        for n, w in wall().items()
         if w.hour < 6
     ]
 
@@ -39,8 +40,8 @@ def early() -> list[tuple[int, datetime, tuple[int, int, int, int, int]]]:
 @functools.cache
 def jumps() -> dict[int, timedelta]:
     """The minutes that do not show one more than the minute before, and how much more they show."""
-    minute, passed = timedelta(minutes=1), itertools.pairwise(wall())
-    return {n: later - sooner for n, (sooner, later) in enumerate(passed, 1) if later - sooner != minute}
+    steps = {n: w - wall()[n - 1] for n, w in wall().items() if n - 1 in wall()}
+    return {n: step for n, step in steps.items() if step != timedelta(minutes=1)}
 
 
 def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> int:

@@ -343,11 +343,11 @@ HOSTILE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_of_hostile_text_is_done_in_seconds(piece: str) -> None:
-    text = piece * ((1 << 20) // len(piece)) + " password AKIA eyJ ://@ PRIVATE KEY ghp_ sk- sig="
+def test_half_a_megabyte_of_hostile_text_is_done_in_seconds(piece: str) -> None:
+    text = piece * ((1 << 19) // len(piece)) + " password AKIA eyJ ://@ PRIVATE KEY ghp_ sk- sig="
     started = time.process_time()
     redact({"content": text})
-    assert time.process_time() - started < 15  # what grows with the square would take many minutes
+    assert time.process_time() - started < 7  # what grows with the square would take minutes
 
 
 def test_an_event_without_secrets_costs_microseconds() -> None:

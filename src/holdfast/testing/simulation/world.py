@@ -237,7 +237,8 @@ class World:
     def _bury(self) -> None:
         """Let the tasks of all processes end, the dead ones' too, now that nobody looks any more.
 
-        Left to the garbage collector, their `finally` blocks would run on a closed loop, at any time.
+        Left to the garbage collector, their `finally` blocks would run on a closed loop, at any time. No round is
+        long: a worker whose steps never end looks for their end each millisecond.
         """
         self.over, self.down, self.profile = True, False, QUIET
         for owner in self.processes.values():
@@ -251,7 +252,7 @@ class World:
                 task.cancel()
             with suppress(Stuck):
                 self.loop.run_until_complete(
-                    self.loop.create_task(asyncio.sleep(10), context=self._outside.copy())
+                    self.loop.create_task(asyncio.sleep(1), context=self._outside.copy())
                 )
         self.loop.close()
 
