@@ -76,18 +76,24 @@ class Streams:
         With `latest`, chunks that a later attempt of their step had superseded when they were read are left
         out. Raises RunNotFound.
         """
-        last, ended = "", False
+        ended = False
         with self._told_of(run_id, name) as news:
             while True:
                 news.clear()
                 page = await _answered(partial(self.store.read_stream, run_id, name, after))
                 if page:
-                    head = await self._head(run_id, name) if latest else None
-                    for chunk in page:
-                        if chunk.kind != "end" and not (head is not None and head.superseded(chunk)):
-                            yield chunk
                     after, last = page[-1].position, page[-1].kind
-                elif ended or last == "end" or await self._end_lies_before(run_id, name, after):
+                    # Asked before the page is handed out: who copies a stream puts his own end mark into the
+                    # write of its last chunks.
+                    head = await self._head(run_id, name) if latest or last == "end" else None
+                    for chunk in page:
+                        if chunk.kind != "end" and not (
+                            latest and head is not None and head.superseded(chunk)
+                        ):
+                            yield chunk
+                    if head is not None and head.ended == after:
+                        return
+                elif ended or await self._end_lies_before(run_id, name, after):
                     return
                 elif await self._run_ended(run_id):
                     ended = True  # nothing is written from here on: what was, is found by one more look

@@ -256,6 +256,40 @@ async def test_a_page_holds_so_many_bytes_and_one_chunk_at_least(store):
     assert [len(await store.read_stream("r", "s", after)) for after in range(5)] == [2, 2, 1, 1, 0]
 
 
+async def test_a_full_page_has_room_for_the_end_mark(store):
+    """It has no bytes, and who copies a stream sets his own with the last chunks, not a commit later."""
+    skip_where_sealed(store)
+    await begin(store)
+    await store.write_stream("r", "s", [Part("bytes", bytes(PAGE_BYTES // 2))] * 2 + [END])
+    assert [chunk.kind for chunk in await store.read_stream("r", "s")] == ["bytes", "bytes", "end"]
+
+
+async def test_what_one_handle_remembers_is_not_believed_when_another_has_gone_on(place, store):
+    """An attempt, a stream and a run that are over by another process's doing; two first chunks at once."""
+    other = await place.open()
+    last = await begin(store, "r", "a#1")
+    await store.write_stream("r", "s", text("one"), author=ONE)
+    await other.write_stream("r", "s", text("two"))
+    await other.write_stream("r", "theirs", text("x"))
+    await store.write_stream("r", "ours", text("y"))
+    await store.write_stream("r", "s", text("three"), author=ONE)
+    assert await words(store) == ["one", "two", "three"]
+    for name, word in (("theirs", "x"), ("ours", "y")):
+        assert [chunk.data for chunk in await assert_sound_stream(store, "r", name)] == [word]
+    await other.write_stream("r", "theirs", [END])
+    with pytest.raises(StreamEnded):
+        await store.write_stream("r", "theirs", text("z"))
+    await store.write_stream("r", "s", text("four"), author=ONE)
+    await other.append("r", [completed("a#1")])
+    with pytest.raises(StepEnded):
+        await store.write_stream("r", "s", text("five"), author=ONE)
+    await store.write_stream("r", "s", text("six"))
+    await other.append("r", [ended()], after=last + 1)
+    with pytest.raises(RunEnded):
+        await store.write_stream("r", "s", text("seven"))
+    await assert_sound_stream(store)
+
+
 async def test_writers_of_one_stream_in_two_handles_make_one_dense_stream(place, store):
     """Each one's chunks stay in its order."""
     other = await place.open()

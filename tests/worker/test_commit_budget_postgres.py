@@ -15,6 +15,7 @@ import pytest
 from patience import PATIENCE
 
 import holdfast as hf
+from holdfast import streams
 from holdfast.store.queries import load_queries
 
 asyncpg = pytest.importorskip("asyncpg")
@@ -53,6 +54,26 @@ async def any_payload(token: str) -> Any:
 @hf.workflow(name="pg-budget.sleep")
 async def one_sleep() -> None:
     await hf.sleep(0.05)
+
+
+@hf.step(name="pg-budget.fill")
+async def fill(out: hf.Stream) -> None:
+    async with out:
+        for _ in range(16):
+            await out.write(bytes(65_536))
+
+
+@hf.step(name="pg-budget.copy")
+async def copy(given: hf.Stream, out: hf.Stream) -> None:
+    async with out:
+        async for chunk in given:
+            await out.write(chunk.data)
+
+
+@hf.workflow(name="pg-budget.copied")
+async def copied() -> None:
+    await fill(hf.stream("in"))
+    await copy(hf.stream("in"), hf.stream("out"))
 
 
 class Cost(NamedTuple):
@@ -127,6 +148,22 @@ async def test_a_shape_costs_just_its_commits(postgres_url: str, monkeypatch: py
     assert found["hook"].statements <= 3
     assert found["sequence"].statements <= 52
     assert found["gather"].statements <= 5
+
+
+async def test_a_megabyte_is_one_statement_and_one_commit(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end mark with it, also in a copy; and to read it are two: the chunks, and whether that is all."""
+    monkeypatch.setattr(streams, "_HOLD", 3600.0)  # on a machine that is busy with others as well
+    async with counting(postgres_url, monkeypatch) as counted:
+        await counted.run(copied)
+        sent = len(counted.sent)
+        cost = await counted.cost(lambda: counted.run(copied))
+        names = [NAMES.get(query) for query in counted.sent[sent:]]
+    assert names == [
+        "make_run", "write_streams", "move_run", "read_stream", "stream", "write_streams", "end_run",
+    ]  # fmt: skip
+    assert cost.commits == 5
 
 
 async def test_a_payload_of_another_process_costs_the_worker_a_small_read_and_its_commit(

@@ -50,7 +50,7 @@ from .follow import Sent, Since, follow
 from .hearing import as_payload
 from .known import Known, View
 from .lookups import look
-from .streams import Streams
+from .streams import Request, Streams, write_quickly
 from .takeup import Receiver, receivers
 from .text import unescape_some
 from .writes import Writes
@@ -58,8 +58,6 @@ from .writes import Writes
 log = logging.getLogger("holdfast.store")
 REMEMBERED = 10_000
 """How many runs a process remembers."""
-
-Request = Append | Write
 
 
 class Audience(NamedTuple):
@@ -91,9 +89,13 @@ class GroupWriter:
         try:
             left = group
             appends = [request for request in group if isinstance(request, Append)]
-            if len(appends) == len(group):  # writes to streams need locks, and all share one commit
+            if len(appends) == len(
+                group
+            ):  # with writes to streams among them, a transaction: all share one commit
                 await self._find_receivers(db, appends)
                 left = await self._fast(db, appends, answers, news)
+            elif not appends:
+                left = await write_quickly(db, group, self._known, self._clock, answers)
             if left:
                 await self._slowly(db, left, answers, news)
         except BaseException:
@@ -243,6 +245,7 @@ class GroupWriter:
         writes.add(request, verdict, None if known is None else known.head)
         if known is None:
             known = Known(head)
+            known.streams = {}
         known.apply(head, changes)
         self._remember(known)
         return verdict
@@ -274,9 +277,9 @@ class GroupWriter:
         appends = [request for request in requests if isinstance(request, Append)]
         chunks = [request for request in requests if isinstance(request, Write)]
         view, refused = await look(db, appends, chunks)
-        streams = Streams(view)
+        streams = Streams()
         if chunks:
-            await streams.look(db, chunks)
+            await streams.look(db, chunks, view)
         now = await self._now(db)
         answers.update(refused)
         left = [request for request in requests if id(request) not in refused]
@@ -288,7 +291,8 @@ class GroupWriter:
                 # A run that was not there is being created by another: nothing could hold its place.
                 raise Collided
             await self._queue_steps(db, writes, news)
-        await streams.write(db)
+        if not await streams.write(db, None) >= streams.names:
+            raise Collided
         faults.point("store.commit.before")
         await db.execute(SQL["commit"])
         for looked in view.runs.values():
@@ -338,6 +342,8 @@ class GroupWriter:
 
     def _remember(self, known: Known) -> None:
         run = known.head.run
+        if known.streams is None and run in self._known:
+            known.streams = self._known[run].streams
         if known.head.ended is not None:
             self._known.pop(run, None)
             return
@@ -360,7 +366,7 @@ def _judge(
     writes = Writes()
     for request in requests:
         if isinstance(request, Write):
-            answers[id(request)] = streams.judge(request, now)
+            answers[id(request)] = streams.judge(request, view, now)
             continue
         if request.token is not None:
             # Its hook may have closed since it was looked up: while we waited, or by an append of this group.

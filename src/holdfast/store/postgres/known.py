@@ -18,12 +18,13 @@ from holdfast.events import Draft, Event, token_of
 from holdfast.store.messages import Append, Appended
 from holdfast.store.rows import Head
 from holdfast.store.rules import Changes, Found, Verdict, wanted
+from holdfast.store.streams import StreamHead
 
 
 class Known:
     """What a run's log came to when this process last saw it; `full`: with all that is open."""
 
-    __slots__ = ("children", "full", "head", "hooks", "steps", "timers")
+    __slots__ = ("children", "full", "head", "hooks", "steps", "streams", "timers")
 
     def __init__(self, head: Head, *, full: bool = True) -> None:
         self.hooks: dict[str, tuple[str, int]] = {}
@@ -34,6 +35,8 @@ class Known:
         self.steps: dict[str, tuple[int, int | None]] = {}
         self.timers: dict[str, int] = {}
         self.children: dict[str, tuple[str, int, str]] = {}
+        self.streams: dict[str, StreamHead] | None = None
+        """All its streams; None where nobody has looked. What is written to one rests on its own hash besides."""
 
     def apply(self, head: Head, changes: Changes) -> None:
         """What the run comes to after a verdict."""

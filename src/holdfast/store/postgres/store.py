@@ -50,7 +50,7 @@ from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
 from . import ownership
-from .appends import Audience, GroupWriter, Request
+from .appends import Audience, GroupWriter
 from .clock import ServerClock
 from .connect import SQL, Connection, Line
 from .follow import Since, since
@@ -60,7 +60,7 @@ from .presence import Sessions, prepare_watch
 from .queues import put_back, take, to_waiting
 from .removal import remove
 from .schema import prepare
-from .streams import to_chunk, to_stream
+from .streams import Request, to_chunk, to_stream
 from .takeup import MOST, Part, Receiver, ends, receivers, take_up
 from .text import escape, escape_some, unescape, unescape_some
 from .together import Together

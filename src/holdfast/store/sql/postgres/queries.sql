@@ -349,28 +349,56 @@ SELECT c.run, c.stream, c.batch, c.first, c.position
 FROM unnest($1::bigint[], $2::integer[], $3::text[]) AS w (run, stream, batch)
 JOIN holdfast.chunks c ON c.run = w.run AND c.stream = w.stream AND c.batch = w.batch;
 
--- name: put_streams
--- Streams that begin or have grown.
-INSERT INTO holdfast.streams (run, name, number, position, size, time, ended, chain, step, attempt, attempts)
-SELECT * FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::bigint[], $6::bigint[],
-                     $7::integer[], $8::bytea[], $9::text[], $10::integer[], $11::text[])
-ON CONFLICT (run, name) DO UPDATE SET position = excluded.position, size = excluded.size, time = excluded.time,
-    ended = excluded.ended, chain = excluded.chain, step = excluded.step, attempt = excluded.attempt,
-    attempts = excluded.attempts;
-
--- name: add_chunks
--- Chunks, and the news of their streams to others, in parts that fit.
-WITH added AS (
+-- name: write_streams
+-- What a group writes to streams, in one round trip. A stream that begins has no hash before. Nothing is written
+-- to streams of a run whose log is not the one that was judged, none where the writer's clock ($3, as in
+-- `write_group`) is off by a second, and nothing to a stream whose chunks are others; what was written to comes
+-- back. The bodies come as one value, for as an array they cost the sender three times as much; then the news
+-- for others, in parts that fit.
+WITH held AS (
+    SELECT there.id, there.run FROM unnest($1::bigint[], $2::bytea[]) AS h (id, chain)
+    CROSS JOIN LATERAL (
+        SELECT id, run FROM holdfast.runs WHERE runs.id = h.id AND runs.chain = h.chain FOR NO KEY UPDATE) AS there
+    WHERE $3::bigint IS NULL OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $3) < 1000000
+), given AS (
+    SELECT held.run AS name_of_run, g.*
+    FROM unnest($4::bigint[], $5::text[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[], $10::integer[],
+                $11::bytea[], $12::text[], $13::integer[], $14::text[], $15::bytea[])
+        AS g (run, name, number, position, size, time, ended, chain, step, attempt, attempts, before)
+    JOIN held ON held.id = g.run
+), grown AS (
+    UPDATE holdfast.streams SET position = g.position, size = g.size, time = g.time, ended = g.ended,
+        chain = g.chain, step = g.step, attempt = g.attempt, attempts = g.attempts
+    FROM given AS g
+    WHERE streams.run = g.run AND streams.name = g.name AND streams.chain = g.before
+    RETURNING streams.run, streams.number, streams.name, g.name_of_run
+), made AS (
+    INSERT INTO holdfast.streams (run, name, number, position, size, time, ended, chain, step, attempt, attempts)
+    SELECT run, name, number, position, size, time, ended, chain, step, attempt, attempts FROM given
+    WHERE before = ''
+    ON CONFLICT (run, name) DO NOTHING
+    RETURNING run, number, name
+), accepted AS (
+    SELECT * FROM grown
+    UNION ALL SELECT made.run, made.number, made.name, held.run FROM made JOIN held ON held.id = made.run
+), added AS (
     INSERT INTO holdfast.chunks (run, stream, position, kind, body, time, step, attempt, key, batch, first)
-    SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::text[], $5::bytea[], $6::bigint[],
-                         $7::text[], $8::integer[], $9::text[], $10::text[], $11::integer[])
+    SELECT c.run, c.stream, c.position, c.kind, substring($16::bytea FROM c.start FOR c.size), c.time, c.step,
+        c.attempt, c.key, c.batch, c.first
+    FROM unnest($17::bigint[], $18::integer[], $19::integer[], $20::text[], $21::integer[], $22::integer[],
+                $23::bigint[], $24::text[], $25::integer[], $26::text[], $27::text[], $28::integer[])
+        AS c (run, stream, position, kind, start, size, time, step, attempt, key, batch, first)
+    WHERE (c.run, c.stream) IN (SELECT run, number FROM accepted)
 ), parts AS (
     SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY item) / 3900 AS part
-    FROM (SELECT json_build_array(g.run, null, false, false, false, g.name)::text AS item
-          FROM unnest($12::text[], $13::text[]) AS g (run, name)) AS items
+    FROM (SELECT json_build_array(name_of_run, null, false, false, false, name)::text AS item
+          FROM accepted) AS items
     WHERE octet_length(item) < 3900
+), told AS (
+    SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') IS NULL AS it FROM parts GROUP BY part
 )
-SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part;
+SELECT name_of_run, name, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT count(it) FROM told)
+FROM accepted;
 
 -- name: say
 -- Tell every listener something.
@@ -583,13 +611,13 @@ SELECT runs.run, name, streams.position, size, streams.time, streams.ended, stre
 FROM holdfast.runs JOIN holdfast.streams ON streams.run = runs.id WHERE runs.run = $1 ORDER BY number;
 
 -- name: read_stream
--- A part of a stream, by the run's id: so many chunks, up to the one with which they have so many bytes.
+-- A part of a stream, by the run's id: so many chunks, and so many bytes, but one chunk however large.
 SELECT position, kind, body, time, step, attempt, key FROM (
     SELECT chunks.*, sum(octet_length(body)) OVER (ORDER BY chunks.position) - octet_length(body) AS before
     FROM holdfast.runs JOIN holdfast.streams ON streams.run = runs.id
     JOIN holdfast.chunks ON chunks.run = streams.run AND chunks.stream = streams.number
     WHERE runs.run = $1 AND streams.name = $2 AND chunks.position > $3 AND chunks.position <= $3 + $4) AS page
-WHERE before < $5 ORDER BY position;
+WHERE before = 0 OR before + octet_length(body) <= $5 ORDER BY position;
 
 -- name: open_steps
 -- The steps of a run that owe an outcome, by the run's id.
