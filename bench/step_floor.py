@@ -8,10 +8,17 @@ the hash over the log, and the rows of a step (three events, the run's row moved
 one taken) in the very tables of Holdfast, in groups as large as Holdfast's, each group one durable commit. SQLite
 by apsw in WAL mode with synchronous=FULL, PostgreSQL by asyncpg with synchronous_commit=on, one statement a group.
 
-`floor` and `holdfast` run crowds of runs of ten empty steps, A B A B …; with two processes each has half of them,
-and advances the runs that it starts itself. Then a sequence: one run of `--steps` steps, five times a round,
-beside as many raw commits and one (`raw`: the floor of `holdfast bench`, 300 bytes each, about what the append of
-a step holds). What no floor reaches on a machine, no engine in front of it will.
+`engine` is that program with the three things that no engine for this code goes without: the workflow is a task
+on an inner loop of its own (so that it may `gather`), watched while it runs by a profile function that does
+nothing (beside an audit hook that does nothing, see `replay_floor.py`); each append is judged against the run's
+head in memory before it is written; who started the run waits for its end. It still has no replay, names,
+retries, cancellation, timers or leases, and no second process may touch its runs.
+
+`floor`, `engine` and `holdfast` run crowds of runs of ten empty steps, A B C A B C …; with two processes each has
+half of them, and advances the runs that it starts itself. In all of them the garbage collector looks as rarely as
+in `holdfast worker`. Then a sequence: one run of `--steps` steps, five times a round, beside as many raw commits
+and one (`raw`: the floor of `holdfast bench`, 300 bytes each, about what the append of a step holds). What no
+floor reaches on a machine, no engine in front of it will.
 """
 
 from __future__ import annotations
@@ -25,18 +32,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from asyncio import events
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from contextvars import copy_context
+from functools import partial
 from hashlib import blake2b
 from operator import truediv
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from replay_floor import Queue, nothing
 
 import holdfast as hf
 from holdfast.bench.floor import floor_of
 from holdfast.bench.place import Where, postgres
+from holdfast.cli.collector import collect_rarely
 from holdfast.errors import StoreError
 
 STEPS = 10
@@ -198,38 +210,105 @@ def columns(appends: list[Any]) -> tuple[list[Any], ...]:
     return created, moved, events, put, dropped
 
 
-async def one(store: Groups, row: int, name: str, steps: int) -> None:
+async def one(store: Groups, row: int, name: str, steps: int, code: Code | None = None) -> None:
     """A run: one append more than it has steps, the last one without a next step."""
-    chain, position = b"", 0
+    head = Head()
     done: list[tuple[str, str, Any, str]] = [("run_created", "", {"workflow": "floor"}, "created")]
-    for number in range(steps + 1):
-        key, drop = f"empty#{number + 1}", f"empty#{number}" if number else None
+    number = 0 if code is None else code.go_on()
+    for turn in range(steps + 1):
+        key, drop = f"empty#{turn + 1}", f"empty#{turn}" if turn else None
         drafts = done
-        if number < steps:
+        if turn < steps:
             drafts = [
                 *done,
                 ("step_scheduled", key, {"args": {"number": number}}, f"step {key}"),
                 ("step_started", key, {"attempt": 1, "worker": "wrk_floor"}, f"step {key} attempt 1 started"),
             ]
-        before, first, moment = chain, position + 1, time.time_ns() // 1000
-        parts, rows = [chain], []
+        if code is not None:
+            judge(head, turn and head.position, drafts)
+        before, first, moment = head.chain, head.position + 1, time.time_ns() // 1000
+        parts, rows = [before], []
         for type_, of, data, unique in drafts:
-            position += 1
+            head.position += 1
             text = encode(data)
-            parts += f"{position}\0{type_}\0{of}\0{moment}\0{len(text)}\0".encode(), text
-            rows.append([row, position, type_, of, moment, text.decode(), unique, None, None, None, None])
-        chain = blake2b(b"".join(parts), digest_size=16).digest()
-        rows[-1][7:] = chain, f"{name}.{number}", first, first - 1
-        creates = (row, name, moment) if number == 0 else None
-        put, dropped = (row, key) if number < steps else None, None if drop is None else (row, drop)
-        moves = (chain, position, moment, position - 1, first, row, before)
+            parts += f"{head.position}\0{type_}\0{of}\0{moment}\0{len(text)}\0".encode(), text
+            rows.append(
+                [row, head.position, type_, of, moment, text.decode(), unique, None, None, None, None]
+            )
+        head.chain = chain = blake2b(b"".join(parts), digest_size=16).digest()
+        rows[-1][7:] = chain, f"{name}.{turn}", first, first - 1
+        creates = (row, name, moment) if turn == 0 else None
+        put, dropped = (row, key) if turn < steps else None, None if drop is None else (row, drop)
+        moves = (chain, head.position, moment, head.position - 1, first, row, before)
         await store.append((creates, moves, rows, put, dropped))
-        if number < steps:
+        if turn < steps:
             args = decode(encode({"number": number}), type=dict[str, int])
             value = await asyncio.create_task(body(**args))
             result = msgspec.Raw(encode(value))
-            decode(result, type=int)
+            back = decode(result, type=int)
+            number = turn + 1 if code is None else code.go_on(back)
             done = [("step_completed", key, {"attempt": 1, "value": result}, f"step {key} attempt 1 ended")]
+
+
+class Head:
+    """What is remembered of a run; an engine's appends are judged by it."""
+
+    __slots__ = ("chain", "open", "position")
+
+    def __init__(self) -> None:
+        self.chain, self.position, self.open = b"", 0, set[str]()
+
+
+def judge(head: Head, after: int, drafts: list[tuple[str, str, Any, str]]) -> None:
+    """The fence, and that each step is scheduled once and ends once. Raises ValueError."""
+    if after != head.position:
+        raise ValueError("conflict")
+    for type_, key, _, _ in drafts:
+        if type_ == "step_scheduled":
+            if key in head.open:
+                raise ValueError("scheduled twice")
+            head.open.add(key)
+        elif type_ == "step_completed":
+            head.open.remove(key)
+
+
+class Code:
+    """The code of a run, as a task on a loop that is one queue; watched while it runs."""
+
+    on, off = staticmethod(partial(sys.setprofile, nothing)), staticmethod(partial(sys.setprofile, None))
+
+    def __init__(self, steps: int) -> None:
+        self.loop: Any = Queue()  # type: ignore[abstract]
+        self.asked: int | None = None
+        self.waiting: Any = None
+        self.task: Any = asyncio.Task(self.sequence(steps), loop=self.loop, context=copy_context())
+
+    async def sequence(self, steps: int) -> int:
+        for number in range(steps):
+            await self.empty(number)
+        return steps
+
+    async def empty(self, number: int) -> Any:
+        self.off()
+        self.asked = number
+        self.waiting = asyncio.Future(loop=self.loop)
+        try:
+            return await self.waiting
+        finally:
+            self.on()
+
+    def go_on(self, value: int | None = None) -> int | None:
+        """Run the code on, with a step's result or from its beginning: the step that it asks for."""
+        outer, self.asked = asyncio.get_running_loop(), None
+        events._set_running_loop(self.loop)
+        if self.waiting is None:
+            self.on()
+        else:
+            self.waiting.set_result(value)
+        self.loop.run()
+        self.off()
+        events._set_running_loop(outer)
+        return self.asked
 
 
 # ---- a process of either side
@@ -264,6 +343,23 @@ async def floor(url: str) -> AsyncIterator[Crowd]:
 
 
 @asynccontextmanager
+async def engine(url: str) -> AsyncIterator[Crowd]:
+    store = Sqlite() if url.startswith("sqlite") else Postgres()
+    await store.open(url)
+    sys.addaudithook(nothing)
+
+    async def crowd(turn: int, runs: int, steps: int) -> None:
+        base = (os.getpid() << 32) + (turn << 20)
+
+        async def one_run(row: int) -> None:
+            await asyncio.create_task(one(store, row, f"engine-{row}", steps, Code(steps)))
+
+        await asyncio.gather(*(one_run(base + n) for n in range(runs)))
+
+    yield crowd
+
+
+@asynccontextmanager
 async def holdfast(url: str) -> AsyncIterator[Crowd]:
     async with hf.connect(url) as app, app.worker(concurrency=1000):
 
@@ -276,11 +372,13 @@ async def holdfast(url: str) -> AsyncIterator[Crowd]:
         yield crowd
 
 
-SIDES = {"raw": raw, "floor": floor, "holdfast": holdfast}
+SIDES = {"raw": raw, "floor": floor, "engine": engine, "holdfast": holdfast}
+CROWDS = ("floor", "engine", "holdfast")
 
 
 async def side(name: str, url: str) -> None:
     """For each line that comes (runs and steps), a crowd; says the time it took, and the processor time."""
+    collect_rarely()
     async with SIDES[name](url) as crowd:
         print("ready", flush=True)
         loop, turn = asyncio.get_running_loop(), 0
@@ -324,7 +422,7 @@ class Process:
 
 
 def measure(url: str, processes: int, options: argparse.Namespace) -> dict[str, Any]:
-    sides: dict[str, list[Process]] = {"floor": [], "holdfast": []}
+    sides: dict[str, list[Process]] = {name: [] for name in CROWDS}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     try:
@@ -351,9 +449,9 @@ def measure(url: str, processes: int, options: argparse.Namespace) -> dict[str, 
         "store": url.partition(":")[0],
         "processes": processes,
         "runs": options.runs,
-        **{f"{name}_steps_per_s": statistics.median(rates[name]) for name in sides},
+        **{f"{name}_rate": statistics.median(rates[name]) for name in sides},
         **{f"{name}_cpu_us": statistics.median(used[name]) for name in sides},
-        "best_floor": max(rates["floor"]),
+        **{f"{name}_best": max(rates[name]) for name in sides},
         "paired": statistics.median(pairs),
     }
 
@@ -380,7 +478,7 @@ def measure_sequence(url: str, options: argparse.Namespace) -> dict[str, Any]:
         **{f"{name}_cpu_ms": statistics.median(used[name]) * 1000 for name in SIDES},
         **{
             f"{name}_by_raw": statistics.median(map(truediv, taken[name], taken["raw"]))
-            for name in ("floor", "holdfast")
+            for name in ("floor", "engine", "holdfast")
         },
     }
 
@@ -389,17 +487,20 @@ def line_of_sequence(row: dict[str, Any]) -> str:
     return (
         f"{row['store']:<11} one run of {row['steps']} steps: raw commits {row['raw_ms']:.1f} ms "
         f"({row['raw_cpu_ms']:.1f} of processor time), floor {row['floor_ms']:.1f} ({row['floor_cpu_ms']:.1f}), "
-        f"paired {row['floor_by_raw']:.2f}, Holdfast {row['holdfast_ms']:.1f} ({row['holdfast_cpu_ms']:.1f}), "
+        f"paired {row['floor_by_raw']:.2f}, engine {row['engine_ms']:.1f} ({row['engine_cpu_ms']:.1f}), "
+        f"paired {row['engine_by_raw']:.2f}, Holdfast {row['holdfast_ms']:.1f} ({row['holdfast_cpu_ms']:.1f}), "
         f"paired {row['holdfast_by_raw']:.2f}"
     )
 
 
 def line(row: dict[str, Any]) -> str:
-    floor, best, ours = (row[name] for name in ("floor_steps_per_s", "best_floor", "holdfast_steps_per_s"))
+    told = (
+        f"{name} {row[f'{name}_rate']:,.0f} (best {row[f'{name}_best']:,.0f}, {row[f'{name}_cpu_us']:.0f} µs)"
+        for name in CROWDS
+    )
     return (
-        f"{row['store']:<11} {row['processes']} process(es), {row['runs']} runs: floor {floor:,.0f} steps/s (best "
-        f"{best:,.0f}; {row['floor_cpu_us']:.0f} µs of processor time a step), Holdfast {ours:>7,.0f} "
-        f"({row['holdfast_cpu_us']:.0f} µs), paired {row['paired']:.2f}"
+        f"{row['store']:<11} {row['processes']} process(es), {row['runs']} runs, steps/s (the best round, µs "
+        f"of processor time a step): {', '.join(told)}; Holdfast by floor, paired, {row['paired']:.2f}"
     )
 
 

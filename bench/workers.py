@@ -42,6 +42,7 @@ from typing import Any
 import holdfast as hf
 from holdfast.bench.floor import floor_of
 from holdfast.bench.place import Where, postgres
+from holdfast.cli.collector import collect_rarely
 from holdfast.errors import StoreError
 
 SYNCED = {
@@ -84,12 +85,13 @@ async def hold() -> None:
 # ---- a worker's process
 
 
-async def work(url: str) -> None:
-    """Work until the input ends; for each line that comes, say how many statements there were until now, and how
-    many seconds of a core it took."""
-    counted = count_statements()
+async def work(url: str, *, counting: bool) -> None:
+    """Work as `holdfast worker` does until the input ends; for each line that comes, say how many statements there
+    were until now, where that is counted (it costs each row a call), and how many seconds of a core it took."""
+    collect_rarely()
+    counted = count_statements() if counting else []
     async with hf.connect(url) as app, app.worker(concurrency=1000, lease=60):
-        if url.startswith("sqlite"):
+        if counting and url.startswith("sqlite"):
             for connection in (app.store._writer.db, app.store._reader):  # type: ignore[attr-defined]
                 connection.exec_trace = lambda *_: counted.append(1) or True
         print("ready", flush=True)
@@ -119,9 +121,9 @@ def count_statements() -> list[int]:
 class Worker:
     """A worker in a process of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, counting: bool = False) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--work", url],
+            [sys.executable, __file__, "--count" if counting else "--work", url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -157,12 +159,12 @@ class Worker:
 
 
 @contextmanager
-def workers(url: str, count: int) -> Iterator[list[Worker]]:
+def workers(url: str, count: int, *, counting: bool = False) -> Iterator[list[Worker]]:
     """So many workers, as long as this lasts."""
     started: list[Worker] = []
     try:
         while len(started) < count:
-            started.append(Worker(url))
+            started.append(Worker(url, counting=counting))
         yield started
     finally:
         for worker in started:
@@ -237,7 +239,7 @@ async def holder(app: hf.App, run_id: str, pids: list[int]) -> tuple[int, int]:
 
 async def idle(url: str, seconds: float) -> dict[str, float]:
     """What one worker costs a second, another one beside it."""
-    with workers(url, 2) as pair:
+    with workers(url, 2, counting=True) as pair:
         await asyncio.sleep(2)
         before, used = pair[0].spent()
         await asyncio.sleep(seconds)
@@ -338,13 +340,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--idle", type=float, default=20.0, help="seconds")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--count", metavar="URL", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = parse()
-    if given.work:
-        asyncio.run(work(given.work))
+    if given.work or given.count:
+        asyncio.run(work(given.work or given.count, counting=given.work is None))
     else:
         with ExitStack() as stack:
             here = Path(stack.enter_context(tempfile.TemporaryDirectory()))

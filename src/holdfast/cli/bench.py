@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
+from .collector import collect_rarely
 from .frame import CHECK, command
 from .options import AsJson, ending
 from .problem import Problem, did_you_mean
@@ -80,6 +81,7 @@ def bench(
     orders = [order for word in words for order in _orders(word, every=every, quick=quick)]
     logging.getLogger("holdfast").setLevel(logging.ERROR)  # of workers that it kills itself
     figures: list[Figure] = []
+    collect_rarely()
     try:
         asyncio.run(_bench(store or ["sqlite"], orders, figures, quick=quick, as_json=as_json))
     finally:

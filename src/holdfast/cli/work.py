@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
+from .collector import collect_rarely
 from .frame import WORK, command
 from .logs import LogFormat, log_to_stderr
 from .options import DEFAULT_STORE, AsJson, Attributes, StoreUrl, attributes_of, ending
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ..worker import Worker
     from ..workflow import Workflow
 
-_COLLECT = (10_000, 10, 10)
-"""The garbage collector's thresholds in a worker process, which has no other work: with Python's own (700),
-1,000 runs at once spend 18 µs a step in it, with these 3 (`bench/RESULTS.md`)."""
 _EXIT_AFTER = 10.0
 """Seconds after which a tick that cannot be interrupted ends a worker process; others take its runs over."""
 
@@ -196,7 +193,7 @@ def worker(
         raise Problem(f"{store} lives in one process: no run can come to this worker")
     names = list(load_all(modules))
     log_to_stderr(log_format)
-    gc.set_threshold(*_COLLECT)
+    collect_rarely()
     options = {"concurrency": concurrency, "queues": queue or None, "runs": runs}
     metrics = None if metrics_port is None else (metrics_port, metrics_host)
     return asyncio.run(_serve(store, names, options, metrics, as_json))
