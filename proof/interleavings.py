@@ -274,6 +274,7 @@ def enumerate_scope(
         await check(world)
         also(world)
 
+    frozen = gc.get_freeze_count() > 0  # somebody did before, and for longer
     gc.collect()
     gc.freeze()  # what is there already need not be looked through for the garbage of each world
     threshold = gc.get_threshold()
@@ -282,7 +283,8 @@ def enumerate_scope(
         return explore(lambda: scope.world(backend()), look, **more)
     finally:
         gc.set_threshold(*threshold)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def story(scope: Scope, path: Sequence[int], backend: Any = MemoryBackend) -> list[str]:

@@ -219,7 +219,7 @@ const client = new TrajectoryClient({ dataDir: process.argv[2], defaultAgent: "n
 await client.init();
 const session = process.argv[3] === "new" ? await client.start("Theirs") : await client.open(process.argv[3]);
 console.log(session.id);
-for (let i = 0; i < 150; i++) await session.note(`theirs ${i} ` + "x".repeat(20000));
+for (let i = 0; i < 80; i++) await session.note(`theirs ${i} ` + "x".repeat(20000));
 await session.done("finished", 0.8);
 await client.close();
 """
@@ -259,7 +259,7 @@ def test_import_and_export_while_the_tool_writes_lose_and_double_nothing(folder,
     trail = folder.load(id)
     said = [text.split(" x")[0] for text in contents(trail)]
     assert sorted(text for text in said if text.startswith("theirs")) == sorted(
-        f"theirs {n}" for n in range(150)
+        f"theirs {n}" for n in range(80)
     )
     assert [text for text in said if text.startswith("ours")] == [f"ours {n}" for n in range(turns)]
     assert (trail.status, trail.retrospective.summary) == ("completed", "finished")
