@@ -292,7 +292,9 @@ def step(key):
     return [scheduled(key), started(key)]
 
 
-@pytest.mark.parametrize("name", ["uniques", "batches", "beyond", "since", "take_up", "ends", "receivers"])
+@pytest.mark.parametrize(
+    "name", ["uniques", "batches", "beyond", "since", "take_up", "ends", "receivers", "write_streams"]
+)
 async def test_a_plan_that_is_made_while_the_tables_are_empty_looks_into_an_index(postgres, name):
     """Plans are made once. One that reads whole tables costs nothing at first, and milliseconds a minute later."""
     import asyncpg
@@ -308,7 +310,7 @@ async def test_a_plan_that_is_made_while_the_tables_are_empty_looks_into_an_inde
         plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN EXECUTE looked ({given})"))
     finally:
         await db.close()
-    assert not re.search(r"Seq Scan on (runs|events|hooks)|Hash Join|Merge Join", plan), plan
+    assert not re.search(r"Seq Scan on \w|Merge Join", plan), plan
     assert "Index Scan" in plan or "Index Only Scan" in plan or "Bitmap Index Scan" in plan, plan
 
 

@@ -361,26 +361,22 @@ WITH held AS (
         SELECT id, run FROM holdfast.runs WHERE runs.id = h.id AND runs.chain = h.chain FOR NO KEY UPDATE) AS there
     WHERE $3::bigint IS NULL OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $3) < 1000000
 ), given AS (
-    SELECT held.run AS name_of_run, g.*
+    SELECT g.*
     FROM unnest($4::bigint[], $5::text[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[], $10::integer[],
                 $11::bytea[], $12::text[], $13::integer[], $14::text[], $15::bytea[])
         AS g (run, name, number, position, size, time, ended, chain, step, attempt, attempts, before)
     JOIN held ON held.id = g.run
 ), grown AS (
-    UPDATE holdfast.streams SET position = g.position, size = g.size, time = g.time, ended = g.ended,
-        chain = g.chain, step = g.step, attempt = g.attempt, attempts = g.attempts
-    FROM given AS g
-    WHERE streams.run = g.run AND streams.name = g.name AND streams.chain = g.before
-    RETURNING streams.run, streams.number, streams.name, g.name_of_run
-), made AS (
+    -- Not an UPDATE and an INSERT: a plan for the former that is made while there are no streams reads all of them.
     INSERT INTO holdfast.streams (run, name, number, position, size, time, ended, chain, step, attempt, attempts)
     SELECT run, name, number, position, size, time, ended, chain, step, attempt, attempts FROM given
-    WHERE before = ''
-    ON CONFLICT (run, name) DO NOTHING
+    ON CONFLICT (run, name) DO UPDATE SET position = excluded.position, size = excluded.size, time = excluded.time,
+        ended = excluded.ended, chain = excluded.chain, step = excluded.step, attempt = excluded.attempt,
+        attempts = excluded.attempts
+    WHERE streams.chain = (SELECT before FROM given AS g WHERE g.run = streams.run AND g.name = streams.name)
     RETURNING run, number, name
 ), accepted AS (
-    SELECT * FROM grown
-    UNION ALL SELECT made.run, made.number, made.name, held.run FROM made JOIN held ON held.id = made.run
+    SELECT grown.*, held.run AS name_of_run FROM grown JOIN held ON held.id = grown.run
 ), added AS (
     INSERT INTO holdfast.chunks (run, stream, position, kind, body, time, step, attempt, key, batch, first)
     SELECT c.run, c.stream, c.position, c.kind, substring($16::bytea FROM c.start FOR c.size), c.time, c.step,
