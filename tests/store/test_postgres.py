@@ -390,6 +390,41 @@ async def test_a_run_that_is_remembered_is_followed_by_what_is_new_and_only_wher
         await assert_sound(store, "r")
 
 
+async def test_a_large_group_is_judged_over_several_turns_and_what_comes_to_be_known_meanwhile_does_no_harm(
+    postgres_url, monkeypatch
+):
+    """Two facts of one run: before the second is judged, what is remembered turns out to be old."""
+    loop, turns, judged = asyncio.get_running_loop(), 0, []
+
+    def turn():
+        nonlocal turns
+        turns += 1
+        if len(judged) < 52:
+            loop.call_soon(turn)
+
+    async with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        for run in ("r", *(f"r{n}" for n in range(50))):
+            await begin(store, run)
+        await other.take_up("r")
+        await other.append("r", [woken("theirs"), woken("theirs too")])
+        find = store._writer._found_in_memory
+
+        def looked(request):
+            judged.append(turns)
+            if len(judged) == 5:
+                loop.call_soon(store._writer.remember, other._writer._known["r"])
+            return find(request)
+
+        monkeypatch.setattr(store._writer, "_found_in_memory", looked)
+        loop.call_soon(turn)
+        runs = ["r", *(f"r{n}" for n in range(50)), "r"]
+        await asyncio.gather(*(store.append(run, [woken(str(n))]) for n, run in enumerate(runs)))
+        group = judged[: len(runs)]
+        assert max(group.count(turn) for turn in group) <= 16
+        log = await assert_sound(store, "r")
+        assert [event.data["id"] for event in log[2:]] == ["theirs", "theirs too", "0", "51"]
+
+
 async def test_a_payload_of_this_process_is_given_to_its_worker_once_and_only_if_it_is_all_that_has_come(
     postgres_url,
 ):

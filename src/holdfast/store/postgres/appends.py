@@ -13,7 +13,8 @@ There are two ways to judge an append.
   same log. So times, chain and
   projections can be computed here and still be what the laws say. What memory cannot know, a unique key that is
   there already, the unique indexes find out. Only plain acceptance is believed; every other verdict is judged
-  again, slowly, and so is what the statement did not accept.
+  again, slowly, and so is what the statement did not accept. So a large group may be judged over several turns
+  of the loop: what comes to be known in between is believed under the same condition.
 - *Slow*: a transaction that locks the tokens and runs of the group, looks everything up for all of them
   together, judges one append after the other, and writes what comes of it with the same statement.
 
@@ -23,6 +24,7 @@ COPY (four round trips), pipelining (slower than arrays).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -56,6 +58,8 @@ from .text import unescape_some
 from .writes import Writes
 
 log = logging.getLogger("holdfast.store")
+AT_ONCE = 16
+"""How many appends are judged before others have a turn of the loop."""
 REMEMBERED = 10_000
 """How many runs a process remembers."""
 
@@ -164,7 +168,9 @@ class GroupWriter:
         quick: list[tuple[Append, Verdict]] = []
         slow: list[Append] = []
         slow_runs: set[str] = set()
-        for request in group:
+        for number, request in enumerate(group, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             verdict = None
             found = self._found_in_memory(request)
             if found is not None and request.run not in slow_runs:
