@@ -26,13 +26,24 @@ def _draft(kind: str, key: str, attempt: int, at: int | None) -> Draft:
         data["due"] = NOW + 5
     elif kind == "timer_started":
         key, data = "sleep#1", {"due": NOW + 7}
-    elif kind in ("run_completed", "noted"):
-        key, data = "", {"value": None}
-    return new(kind, key=key, data=data, at=at if kind in ("step_completed", "step_failed") else None)
+    elif kind in ("run_completed", "run_failed", "noted"):
+        key, data = "", _ENDS[attempt]
+    elif kind in ("run_created", "run_started"):
+        key, data = "", _STARTS[attempt] if kind == "run_created" else {}
+    early = kind in ("step_completed", "step_failed", "run_created")
+    return new(kind, key=key, data=data, at=at if early else None)
+
+
+_ENDS: dict[int, dict[str, Any]] = {1: {"value": None}, 2: {"continued": "r-2"}, 3: {"by": "operator"}}
+_STARTS: dict[int, dict[str, Any]] = {
+    1: {"workflow": "pack"},
+    2: {"workflow": "pack", "attributes": {"for": "ann"}, "parent": {"run": "p"}, "root": "p"},
+    3: {"workflow": "pack", "hooks": {"approval": None}},
+}
 
 
 KINDS = ["step_completed", "step_scheduled", "step_started"] * 3 + [
-    "step_failed", "step_retried", "timer_started", "noted", "run_completed",
+    "step_failed", "step_retried", "timer_started", "noted", "run_completed", "run_failed", "run_started",
 ]  # fmt: skip
 TIMES = some.sampled_from([None, 880, 900, 950, NOW, NOW + 10, NOW + 2_000_000])
 DRAFTS = some.lists(
@@ -65,6 +76,42 @@ def test_it_says_what_the_rules_say_or_nothing(drafts, steps, after, ended, ther
     assert msgspec.structs.asdict(head) == before  # a verdict changes nothing that it was made from
     if plain is not None:
         assert plain == judge_in_full(request, found, NOW)
+
+
+@settings(max_examples=600, deadline=None)
+@given(number=some.integers(1, 3), at=TIMES, started=some.booleans(), drafts=DRAFTS,
+       after=some.sampled_from([0, 0, 0, 1]), owner=some.sampled_from([None, "wrk_1"]),
+       there=some.booleans())  # fmt: skip
+def test_of_a_beginning_too(number, at, started, drafts, after, owner, there):
+    drafts = [
+        _draft("run_created", "", number, at),
+        *([_draft("run_started", "", 1, None)] if started else []),
+        *drafts,
+    ]
+    found = Found(_head(7, 1, None) if there else None)
+    request = Append("r", drafts, after, "batch", print, owner=owner)
+    plain = judge_plainly(request, found, NOW)
+    if plain is not None:
+        assert plain == judge_in_full(request, found, NOW)
+
+
+def test_the_first_and_the_last_append_of_a_run_are_plain():
+    """Else the pass would be right, and of no use."""
+    first = [
+        _draft("run_created", "", 2, 900),
+        _draft("run_started", "", 1, None),
+        _draft("step_scheduled", "pack#1", 1, None),
+        _draft("step_started", "pack#1", 1, None),
+    ]
+    request = Append("r", first, 0, "batch", print, owner="wrk_1")
+    plain = judge_plainly(request, Found(None), NOW)
+    assert plain == judge_in_full(request, Found(None), NOW) != None  # noqa: E711
+    for kind in ("run_completed", "run_failed"):
+        last = [_draft("step_completed", "pack#1", 1, 950), _draft(kind, "", 1, None)]
+        request = Append("r", last, 7, "batch", print)
+        found = Found(_head(7, 4, None), steps={"pack#1": (1, None), "pack#2": (1, None)})
+        plain = judge_plainly(request, found, NOW)
+        assert plain == judge_in_full(request, found, NOW) != None  # noqa: E711
 
 
 def test_the_append_of_a_sequence_and_of_a_gather_are_plain():

@@ -1,9 +1,10 @@
-"""The plain append, judged in one pass: a decider that has read everything carries its run's steps on.
+"""The plain append, judged in one pass: a decider that has read everything begins a run, carries it on, ends it.
 
-Nearly every append of a busy worker is of this kind: outcomes of steps that ran here, the next steps, and their
-starts. `judge_plainly` says of it what `rules.judge_in_full` would say, at a fifth of the price, and None of
-anything else, down to the least doubt (an event of another type, a time that does not fit, a key that is there
-already). It knows no other outcome than "accepted", and the tests hold the two against each other.
+Nearly every append of a busy worker is of this kind: a run's first, with its first steps; outcomes of steps that
+ran here, the next steps, and their starts; the run's end. `judge_plainly` says of it what `rules.judge_in_full`
+would say, at a fifth of the price, and None of anything else, down to the least doubt (an event of another type, a
+time that does not fit, a key that is there already). It knows no other outcome than "accepted", and the tests hold
+the two against each other.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TypeAlias
 
+from holdfast.events import Draft
+
 from .messages import Append, Appended
 from .outcomes import AHEAD
+from .rows import Head
 from .verdict import Changes, Found, Row, Verdict, copy_of
 
 _Step: TypeAlias = tuple[int, int | None] | None
@@ -22,7 +26,11 @@ _SCHEDULED = (0, None)
 def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  # noqa: C901 - one pass is its point
     """The verdict on a plain append, or None where the rules must be asked in full."""
     before, after, drafts = found.head, request.after, request.drafts
-    if before is None or before.position != after or before.ended is not None or not drafts:
+    if not drafts:
+        return None
+    if before is None and drafts[0].type == "run_created":
+        before = Head(request.run)
+    if before is None or before.position != after or before.ended is not None:
         return None
     if found.batch is not None or found.beyond or found.holders:
         return None
@@ -34,6 +42,8 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
     position, time, count = after, before.time, before.steps
     command = fact = 0
     changed: dict[str, _Step] = {}
+    created: Draft | None = None
+    end: Draft | None = None
     rows: list[Row] = []
     parts = [before.chain]
     for draft in drafts:
@@ -62,6 +72,20 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
             count -= 1
             changed[key] = None
             time = at
+        elif type_ == "run_created":
+            at = draft.at
+            if position != 1 or (at is not None and at > now + AHEAD) or draft.data.get("hooks"):
+                return None
+            created = draft
+            time = now if at is None else at
+        elif type_ == "run_started":
+            if position != 2 or created is None:
+                return None
+        elif type_ == "run_completed" or type_ == "run_failed":
+            if draft is not drafts[-1] or draft.cls != "command" or draft.data.get("continued"):
+                return None
+            end = draft
+            command = position
         else:
             return None
         if position > last and now > time:
@@ -81,4 +105,26 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
         head.crashes = 0
         if after > head.delivered:
             head.delivered = after
-    return Verdict(Appended(after + 1, position, [], [], request.run, []), rows, head, Changes(changed))
+    changes = Changes(changed)
+    if created is not None:
+        _begin(head, created, rows, request.owner)
+    if end is not None:
+        changes.ended, changes.only_steps = True, False
+        head.status = "completed" if end.type == "run_completed" else "failed"
+        head.ended = time
+        head.steps = head.timers = head.children = 0
+        head.owner = head.parked = None
+    return Verdict(Appended(after + 1, position, [], [], request.run, []), rows, head, changes)
+
+
+def _begin(head: Head, created: Draft, rows: list[Row], owner: str | None) -> None:
+    """What `Effects.created` and `Effects.started` say of a new run's head."""
+    data = created.data
+    head.workflow = data.get("workflow", "")
+    head.created = rows[0].time
+    head.attributes = dict(data.get("attributes") or {})
+    head.owner = owner
+    head.parent = (data.get("parent") or {}).get("run")
+    head.root = data.get("root")
+    if len(rows) > 1 and rows[1].draft.type == "run_started":
+        head.status = "running"
