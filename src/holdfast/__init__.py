@@ -61,11 +61,13 @@ from .workflow import step, workflow
 
 if TYPE_CHECKING:
     from . import trail
-    from .client import App, Resumed, Run, RunSummary, connect
+    from .client import App, Run, RunSummary, connect
+    from .sending import Resumed
     from .sync import execute
 
 _LATER = {
-    **dict.fromkeys(("App", "Resumed", "Run", "RunSummary", "connect"), ".client"),
+    **dict.fromkeys(("App", "Run", "RunSummary", "connect"), ".client"),
+    "Resumed": ".sending",
     "execute": ".sync",
     "trail": ".trail",
 }

@@ -9,7 +9,6 @@ async with hf.connect("sqlite:///app.db") as app:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,16 +17,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from . import ids, tracing
+from . import ids, sending, tracing
 from .clock import Clock
-from .codec import DEFAULT_LIMIT, UNTYPED, check_size, payload_type
+from .codec import DEFAULT_LIMIT, check_size
 from .definition import seconds
 from .ends import Ends
 from .errors import (
     DefinitionError,
-    DeliveryConflict,
-    PayloadError,
-    RunContinued,
     RunExists,
     RunNotFound,
     StaleLog,
@@ -37,10 +33,9 @@ from .handle import PAGE, Run, RunSummary, summary
 from .keys import Keys
 from .labels import check_attributes, check_run_id
 from .prune import BATCH, Pruned, prune
-from .schema import validate
+from .sending import Resumed
 from .store.base import Store
 from .store.rows import Hook, RunFilter, Status, Timer
-from .store.succession import succeed
 from .store.url import open_store
 from .streams import Streams
 from .worker import Worker
@@ -51,14 +46,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Resumed(msgspec.Struct, frozen=True):
-    """Where a payload went: the run, its position in the log, and whether it was there already."""
-
-    run_id: str
-    position: int
-    duplicate: bool
 
 
 class _Created(msgspec.Struct):
@@ -355,19 +342,7 @@ class App:
         Example:
             await app.resume("approve:1", Approval(ok=True), delivery_id=request.id)
         """
-        _check_text(token, "token")
-        tagged = UNTYPED.encode(payload, f"{token} payload")
-        plain = _plain(payload, tagged, token)
-        raw, other = tagged, plain
-        schema = await self._schema(token)
-        if schema is not None:
-            raw, other = plain, tagged
-            validate(schema, json.loads(raw), f"{token} payload")
-        try:
-            return await self.resume_raw(token, raw, delivery_id=delivery_id)
-        except DeliveryConflict:
-            # The hook that took it the first time may have had a type, and this one none, or the reverse.
-            return await self.resume_raw(token, other, delivery_id=delivery_id)
+        return await sending.send(self.store, self.payload_limit, token, payload, delivery_id)
 
     async def resume_raw(
         self, token: str, payload: bytes, *, delivery_id: str | None = None, digest: str | None = None
@@ -376,22 +351,7 @@ class App:
 
         By `digest`, two payloads under one delivery id are told apart; it is computed where it is not given.
         """
-        check_size(payload, self.payload_limit, f"{token} payload")
-        _check_text(token, "token")
-        if delivery_id is not None:
-            _check_text(delivery_id, "delivery_id")
-        delivery = delivery_id or ids.delivery_id()
-        while True:
-            try:
-                answer = await self.store.deliver(token, payload, delivery, digest=digest)
-                break
-            except RunContinued as error:
-                await succeed(self.store, error.run)
-        return Resumed(answer.run, answer.first, bool(answer.duplicates))
-
-    async def _schema(self, token: str) -> dict[str, Any] | None:
-        hook = await self.store.receiver(token)
-        return None if hook is None else hook.schema
+        return await sending.send_raw(self.store, self.payload_limit, token, payload, delivery_id, digest)
 
 
 def written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
@@ -404,18 +364,4 @@ def written(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping
     return raw
 
 
-def _plain(payload: Any, tagged: bytes, token: str) -> bytes:
-    """The payload as its own class writes it: what a typed hook reads, and what a schema can check."""
-    if payload is None or isinstance(payload, str | int | float | bool | list | dict):
-        return tagged
-    return payload_type(type(payload)).encode(payload, f"{token} payload")
-
-
-def _check_text(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise PayloadError(f"{what}: expected text, got {text!r:.80}") from None
-
-
-__all__ = ["App", "Resumed", "Run", "RunSummary", "connect", "default_url"]
+__all__ = ["App", "Run", "RunSummary", "connect", "default_url"]

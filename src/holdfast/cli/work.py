@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from .frame import WORK, command
 from .logs import LogFormat, log_to_stderr
 from .options import DEFAULT_STORE, AsJson, Attributes, StoreUrl, attributes_of, ending
 from .problem import INTERRUPTED, NO, TIMED_OUT, Problem
+from .signals import interruptible, on_signals
 
 if TYPE_CHECKING:
     from ..client import App, Run
@@ -93,7 +93,7 @@ def run(
     with contextlib.redirect_stdout(sys.stderr) as stderr:  # what steps print is not the result
         assert stderr is not None
         log_to_stderr()
-        outcome = _interruptible(_run(store, definition, args_, kwargs, options, timeout))
+        outcome = interruptible(_run(store, definition, args_, kwargs, options, timeout))
     if isinstance(outcome, int):
         return outcome
     return _report(outcome[0], outcome[1], as_json)
@@ -213,7 +213,7 @@ async def _serve(
             return
         os._exit(INTERRUPTED)
 
-    with _on_signals(asked):
+    with on_signals(asked):
         async with connected(store, create=True) as connection, _measured(connection, metrics) as shown:
             serving = connection.worker(**options, exit_after=_EXIT_AFTER)
             async with serving as serving_worker:
@@ -358,54 +358,3 @@ def _report(run_id: str, end: Event, as_json: bool) -> int:
         reason = content.get("reason")
         message = f"run {run_id} was cancelled" + (f": {reason}" if reason else "")
     raise Problem(message, hint=f"`holdfast show {run_id}` tells more", code=NO)
-
-
-# ---- signals --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _on_signals(call: Any) -> Any:
-    """Call with 1, 2 … for each SIGINT or SIGTERM while the block runs."""
-    loop, count = asyncio.get_running_loop(), 0
-
-    def received() -> None:
-        nonlocal count
-        count += 1
-        call(count)
-
-    handled = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
-            loop.add_signal_handler(number, received)
-            handled.append(number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
-
-
-def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run `work`; the first Ctrl-C or SIGTERM cancels it, a second one leaves at once. Returns 130 then."""
-
-    async def guarded() -> Any:
-        task, interrupted = asyncio.current_task(), False
-
-        def asked(count: int) -> None:
-            nonlocal interrupted
-            interrupted = True
-            if count > 1:
-                os._exit(INTERRUPTED)
-            output.note("interrupted: running steps finish first (once more: leave at once)")
-            assert task is not None
-            task.cancel()
-
-        with _on_signals(asked):
-            try:
-                return await work
-            except asyncio.CancelledError:
-                if interrupted:
-                    return INTERRUPTED
-                raise
-
-    return asyncio.run(guarded())

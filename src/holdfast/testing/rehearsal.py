@@ -11,7 +11,7 @@ these.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -22,10 +22,11 @@ from ..clock import from_datetime, to_datetime
 from ..codec import DEFAULT_LIMIT, UNTYPED
 from ..engine.tick import Execution, replay
 from ..errors import RunCancelled
-from ..events import Draft, Event, dump_json, load_json, name_of, new, token_of
+from ..events import Draft, Event, dump_json, load_json, name_of, new
 from ..replay import replay_run
 from ..worker.children import ended
 from ..workflow import Workflow
+from .owed import Owed
 
 Answers = Mapping[str, Any]
 """What each step gives, by its name: a value, an exception (which the workflow sees), or a plain function of the
@@ -77,11 +78,7 @@ class Rehearsal:
         self._run_id = run_id
         self._limit = payload_limit
         self._clock = from_datetime(start)
-        self._steps: dict[str, None] = {}
-        self._timers: dict[str, int] = {}
-        self._hooks: dict[str, str] = {}
-        self._children: dict[str, str] = {}
-        self._outcomes: dict[str, tuple[int, Draft]] = {}
+        self._owed = Owed()
         self._left: list[tuple[str, Any]] = []
         self.played: dict[str, Rehearsal] = {}
         self.execution = Execution(run_id, workflow, payload_limit=payload_limit)
@@ -125,27 +122,27 @@ class Rehearsal:
     @property
     def steps(self) -> list[str]:
         """Keys of the steps that were scheduled (committed) and owe an outcome, in order."""
-        return list(self._steps)
+        return list(self._owed.steps)
 
     @property
     def children(self) -> list[str]:
         """Keys of the child runs that were started and of whose end the run has not heard, in order."""
-        return list(self._children)
+        return list(self._owed.children)
 
     @property
     def timers(self) -> list[str]:
         """Keys of the pending timers, the earliest first, those of one instant in order of their start."""
-        return sorted(self._timers, key=self._timers.__getitem__)
+        return sorted(self._owed.timers, key=self._owed.timers.__getitem__)
 
     @property
     def hooks(self) -> list[str]:
         """Tokens of the open hooks."""
-        return list(self._hooks)
+        return list(self._owed.hooks)
 
     @property
     def awaited(self) -> list[str]:
         """Tokens of the open hooks at which the code waits for a payload just now."""
-        return [token for token, key in self._hooks.items() if self.execution.hooks[key].awaited]
+        return [token for token, key in self._owed.hooks.items() if self.execution.hooks[key].awaited]
 
     def calls(self, step: str) -> list[Any]:
         """The arguments of each call of a step so far, by parameter name, as plain JSON values."""
@@ -206,7 +203,7 @@ class Rehearsal:
 
     def fire(self, key: str | None = None) -> None:
         """A timer is due (without a key, the earliest one); time moves on to it."""
-        timers = self._timers
+        timers = self._owed.timers
         if not timers or (key is not None and key not in timers):
             raise LookupError(f"no timer {key or ''} is pending; there are: {', '.join(timers) or 'none'}")
         key = key or min(timers, key=timers.__getitem__)
@@ -215,7 +212,7 @@ class Rehearsal:
 
     def send(self, token: str, payload: Any = None, *, delivery_id: str | None = None) -> None:
         """A payload comes for a hook."""
-        key = self._hooks.get(token)
+        key = self._owed.hooks.get(token)
         if key is None:
             raise LookupError(f"no hook {token!r} is open; there are: {', '.join(self.hooks) or 'none'}")
         raw = UNTYPED.encode(payload, f"{token} payload")
@@ -224,7 +221,7 @@ class Rehearsal:
 
     def refuse(self, token: str, owner: str) -> None:
         """Another run holds the token."""
-        self._happen(new("hook_refused", key=self._hooks[token], data={"owner": owner}))
+        self._happen(new("hook_refused", key=self._owed.hooks[token], data={"owner": owner}))
 
     def cancel(self, reason: str = "") -> None:
         """Somebody asks the run to cancel."""
@@ -238,7 +235,7 @@ class Rehearsal:
         """Time passes until the next fact; timers that are due meanwhile fire, in order."""
         seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
         until = self._clock + round(seconds * 1e6)
-        while self._timers and min(self._timers.values()) <= until:
+        while self._owed.timers and min(self._owed.timers.values()) <= until:
             self.fire()
         self._clock = max(self._clock, until)
 
@@ -274,16 +271,16 @@ class Rehearsal:
 
     def _go_on(self) -> None:
         """The next thing: a step's outcome, else what is earliest of timers and ends of children."""
-        waiting = [key for key in self.children if key not in self._outcomes]
-        ends = sorted((time, key) for key, (time, _) in self._outcomes.items())
+        waiting = [key for key in self.children if key not in self._owed.outcomes]
+        ends = sorted((time, key) for key, (time, _) in self._owed.outcomes.items())
         if self.steps:
             self._answer(self.steps[0])
         elif waiting:
             self._answer_child(waiting[0])
-        elif ends and not (self._timers and min(self._timers.values()) < ends[0][0]):
+        elif ends and not (self._owed.timers and min(self._owed.timers.values()) < ends[0][0]):
             time, key = ends[0]
             self._clock = max(self._clock, time)
-            self._happen(self._outcomes.pop(key)[1])
+            self._happen(self._owed.outcomes.pop(key)[1])
         elif self.timers:
             self.fire()
         else:
@@ -318,7 +315,7 @@ class Rehearsal:
                 **kwargs,
             )
             child._play(self._left)
-            self._outcomes[key] = (child._clock, ended(key, child.log[-1]))
+            self._owed.outcomes[key] = (child._clock, ended(key, child.log[-1]))
 
     def _give(self, key: str, outcome: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         name = name_of(key)
@@ -378,71 +375,20 @@ class Rehearsal:
     def _append(self, draft: Draft) -> Event:
         event = Event(self._run_id, len(self.log) + 1, draft.type, draft.key, self._clock, draft.body)
         self.log.append(event)
-        note = _NOTES.get(draft.type)
-        if note is not None:
-            note(self, event)
+        self._owed.note(event)
         return event
 
     def _step(self, key: str) -> Any:
         call = self.execution.calls.get(key)
-        if call is None or key not in self._steps:
+        if call is None or key not in self._owed.steps:
             raise LookupError(f"no step {key} is open; there are: {', '.join(self.steps) or 'none'}")
         return call.step
 
     def _is_child(self, key: str) -> bool:
-        return key in self._children and key not in self._steps
+        return key in self._owed.children and key not in self._owed.steps
 
     def _end_child(self, key: str, data: dict[str, Any]) -> None:
-        self._happen(new("child_ended", key=key, data={**data, "run": self._children[key]}))
-
-    def _note_child(self, event: Event) -> None:
-        self._children[event.key] = str(event.data["run"])
-
-    def _note_child_cancelled(self, event: Event) -> None:
-        if event.key not in self._children:
-            return  # it ended before it was told
-        run = self._children[event.key]
-        data = {"status": "cancelled", "run": run, "reason": "its parent does not wait for it any more"}
-        self._outcomes[event.key] = (self._clock, new("child_ended", key=event.key, data=data))
-
-    def _note_child_ended(self, event: Event) -> None:
-        self._children.pop(event.key, None)
-        self._outcomes.pop(event.key, None)
-
-    def _note_step(self, event: Event) -> None:
-        self._steps[event.key] = None
-
-    def _note_outcome(self, event: Event) -> None:
-        self._steps.pop(event.key, None)
-
-    def _note_timer(self, event: Event) -> None:
-        self._timers[event.key] = event.data["due"]
-
-    def _note_no_timer(self, event: Event) -> None:
-        self._timers.pop(event.key, None)
-
-    def _note_hook(self, event: Event) -> None:
-        self._hooks[token_of(event.key)] = event.key
-
-    def _note_no_hook(self, event: Event) -> None:
-        if self._hooks.get(token_of(event.key)) == event.key:
-            del self._hooks[token_of(event.key)]
-
-
-_NOTES: dict[str, Callable[[Rehearsal, Event], None]] = {
-    "step_scheduled": Rehearsal._note_step,
-    "step_completed": Rehearsal._note_outcome,
-    "step_failed": Rehearsal._note_outcome,
-    "child_started": Rehearsal._note_child,
-    "child_cancelled": Rehearsal._note_child_cancelled,
-    "child_ended": Rehearsal._note_child_ended,
-    "timer_started": Rehearsal._note_timer,
-    "timer_fired": Rehearsal._note_no_timer,
-    "timer_cancelled": Rehearsal._note_no_timer,
-    "hook_opened": Rehearsal._note_hook,
-    "hook_closed": Rehearsal._note_no_hook,
-    "hook_refused": Rehearsal._note_no_hook,
-}
+        self._happen(new("child_ended", key=key, data={**data, "run": self._owed.children[key]}))
 
 
 def _data(draft: Draft) -> Any:

@@ -5,6 +5,7 @@ runs         start, list, look at, follow, cancel, terminate, wake, verify; the 
 hooks        hooks, timers, and sending payloads
 trails       the read side of a folder of trails
 store        the contract of the store
+appends      one append for a caller: its scope, its way, its outcome
 openapi      the document made from all of these
 """
 

@@ -34,8 +34,8 @@ from ...verify import Verification
 from ..refusal import Refused
 from ..service import Service
 from . import cursor
+from .appends import outcome, submit
 from .operation import Call, Reply, operation
-from .store import outcome, submit
 
 HEARTBEAT = 15.0
 Limit = Annotated[int, Meta(ge=1, le=1000)]
