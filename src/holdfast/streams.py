@@ -76,13 +76,13 @@ class Streams:
         With `latest`, chunks that a later attempt of their step had superseded when they were read are left
         out. Raises RunNotFound.
         """
-        ended = False
+        ended, passed = False, after > 0  # an end mark may lie before, where we have not read ourselves
         with self._told_of(run_id, name) as news:
             while True:
                 news.clear()
                 page = await _answered(partial(self.store.read_stream, run_id, name, after))
                 if page:
-                    after, last = page[-1].position, page[-1].kind
+                    after, last, passed = page[-1].position, page[-1].kind, False
                     # Asked before the page is handed out: who copies a stream puts his own end mark into the
                     # write of its last chunks.
                     head = await self._head(run_id, name) if latest or last == "end" else None
@@ -93,7 +93,7 @@ class Streams:
                             yield chunk
                     if head is not None and head.ended == after:
                         return
-                elif ended or await self._end_lies_before(run_id, name, after):
+                elif ended or (passed and await self._end_lies_before(run_id, name, after)):
                     return
                 elif await self._run_ended(run_id):
                     ended = True  # nothing is written from here on: what was, is found by one more look
