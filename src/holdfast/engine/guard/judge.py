@@ -129,19 +129,19 @@ def _exempt(frame: FrameType) -> bool:
             return True
         if name.startswith("holdfast.engine."):
             break  # the loop that ticks: beyond it is the worker, maybe a script being imported
-        codes.append(here.f_code)
+        codes.append(id(here.f_code))  # to hash a code object is to read all of it
         here = here.f_back
     interrupts = _interrupts()
     return any(code in interrupts for code in codes)
 
 
-def _interrupts() -> set[CodeType]:
-    """The functions that the interpreter calls in between, in the middle of anybody's code."""
+def _interrupts() -> set[int]:
+    """The code (by its id) that the interpreter calls in between, in the middle of anybody's code."""
     functions: list[Any] = list(gc.callbacks)
     if threading.get_ident() == threading.main_thread().ident:
         functions += map(signal.getsignal, signal.valid_signals())
     found = (getattr(function, "__code__", None) for function in functions)
-    return {code for code in found if isinstance(code, CodeType)}
+    return {id(code) for code in found if isinstance(code, CodeType)}
 
 
 def _refusal(frame: FrameType, label: str, kind: str) -> NotDeterministic:

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The tests of the engine and of the laws under each newer Python that is here: python3.12 and later on the PATH, or
+# pyenv's. The watch over impure calls works otherwise there (engine/guard), and the suite runs on one Python only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+failed=()
+count=0
+for minor in 12 13 14 15; do
+    for python in "$(command -v "python3.$minor" || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$minor".*/bin/python; do
+        # A shim of pyenv's may stand for a version that is not chosen.
+        "$python" -c "import sys; sys.exit(sys.version_info[:2] != (3, $minor))" 2>/dev/null || continue
+        count=$((count + 1))
+        venv=.venv/pythons/3.$minor
+        if [ ! "$venv/.ready" -nt pyproject.toml ]; then
+            echo "Setting up $venv, once"
+            "$python" -m venv --clear "$venv"
+            "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable \
+                '.[crypto,otel,postgres,server,test]' pytest pytest-asyncio pytest-timeout pytest-xdist
+            touch "$venv/.ready"
+        fi
+        echo "== $("$venv/bin/python" --version)"
+        HYPOTHESIS_PROFILE=dev timeout 200 "$venv/bin/python" -m pytest -q -n 2 -p no:cacheprovider -r fE \
+            tests/engine tests/laws || failed+=("3.$minor")
+        break
+    done
+done
+
+if [ "$count" -eq 0 ]; then
+    echo 'No Python newer than 3.11 is here (python3.12 … on the PATH, or pyenv): nothing was tested under one.'
+elif [ ${#failed[@]} -gt 0 ]; then
+    echo "failed under Python ${failed[*]}" >&2
+    exit 1
+fi
