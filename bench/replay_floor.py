@@ -12,7 +12,7 @@ Each side does so in a process of its own, and they take turns, A B C D E F A B 
 - `asyncio`: the same with asyncio's own tasks and futures, on a loop that is one queue.
 - `watched`: the same, with a profile function that does nothing, switched on as workflow code goes on and off when
   it asks for a step, beside an audit hook that does nothing (without one, workflow code could switch it off). No
-  replay that refuses impure calls on this Python goes below this (`engine/guard.py`: why a profile function).
+  replay that refuses impure calls on Python 3.11 goes below this; from 3.12 on one does (`engine/guard`).
 - `unwatched`: Holdfast's own reading and replay, without its watch. `holdfast`: as it is.
 
 What Holdfast does and no floor does: keys by name and ordinal, commands that mean the same though they are written

@@ -218,6 +218,8 @@ def _starts(code: CodeType, offset: int) -> object:
     if _is_ours(code):
         return _disable
     if _ident() not in _watched:
+        if code.co_name not in _FUNCTION_NAMES and _monitoring.get_local_events(_tool, code):
+            return _disable  # seen before: what a step wakes goes on unwatched
         _in_vain()
         return None
     frame = sys._getframe(1)
