@@ -12,9 +12,9 @@ thread. So two counts of one code lie within a per cent.
 Another build takes other numbers for the same code. Beside the steps a loop of plain Python is counted, of which
 nothing is Holdfast's. Where the versions and that loop are the recorded ones, a step may be 5 % dearer (`CLOSE`).
 On other builds of a minor version its price is taken in turns of that loop, and may be 20 % dearer (`FAR`):
-Debian's 3.11.2 lay 7 and 9 % above pyenv's 3.11.7. Another minor version is another interpreter (3.12 takes 1.6 to
-1.8 times as many): there, nothing is judged until somebody has recorded it. What became cheaper is no failure, but
-is to be recorded: it may be lost unseen.
+Debian's 3.11.2 lay 7 and 9 % above pyenv's 3.11.7. Another minor version is another interpreter (3.12 takes a
+fifth more, for the loop too): there, nothing is judged until somebody has recorded it. What became cheaper is no
+failure, but is to be recorded: it may be lost unseen.
 """
 
 from __future__ import annotations

@@ -236,6 +236,16 @@ class TestCallbacks:
         refused(fresh("def go():\n    return time.time()"))
         assert monitoring._shown
 
+    def test_they_are_not_called_for_code_that_is_known_and_goes_on_outside(self) -> None:
+        """As a workflow's does when a step wakes it: the engine's frame within begins the watch."""
+        numbers = fresh("def go():\n    while True:\n        yield")()
+        in_tick(lambda: next(numbers))
+        fresh("def go(numbers):\n    next(numbers)")(numbers)
+        in_tick(int)
+        for _ in range(10 * monitoring._PATIENCE):
+            next(numbers)
+        assert monitoring._shown
+
     def test_they_stay_while_another_thread_is_in_a_tick(self) -> None:
         reached, on = threading.Event(), threading.Event()
         refusals: list[object] = []
