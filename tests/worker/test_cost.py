@@ -149,7 +149,7 @@ async def test_an_event_that_is_replayed_stays_within_its_budget(tmp_path: Path)
 
         counted = await count(None, len(log), work)
     assert counted.bytecodes <= 200 * OTHER_PYTHON
-    assert counted.calls <= 4.9
+    assert counted.calls <= 4.9 * OTHER_PYTHON  # from 3.12 on it is three functions that switch the watch
 
 
 async def test_a_step_costs_the_same_however_long_the_run_is(tmp_path: Path) -> None:
