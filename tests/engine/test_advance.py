@@ -78,6 +78,25 @@ async def test_a_retry_is_not_lost_where_facts_are_only_recorded(app: App) -> No
     replay_run(events)
 
 
+async def test_a_start_comes_behind_the_outcome_that_made_room_for_it(app: App) -> None:
+    """H-12: where facts are only recorded, the start of the next attempt was committed before the outcome of the
+    one whose place it has; a worker that died in between lost an attempt more than it has places."""
+    async with serving(app, concurrency=1) as worker:
+        run = await app.start(two_at_once)
+        await until_logged(app, run.id, "step_started")
+        advance = live(worker, run.id)
+        await both_in_the_inbox(advance, "plain")
+        assert [draft.type for draft in advance._inbox] == ["step_completed", "step_started"]
+        advance._wary = 1
+        advance.turn()
+        gate("flaky").set()
+        assert await run.result(PATIENCE) == ["plain", "flaky"]
+    events = await log_of(app, run.id)
+    there = [(event.type, event.key) for event in events]
+    assert there.index(("step_completed", "gated#1")) < there.index(("step_started", "fails_once#1"))
+    replay_run(events)
+
+
 @hf.step(retries=0)
 async def gives_a_list() -> list[str]:
     await gate("list").wait()

@@ -160,7 +160,8 @@ class Advance(LiveRun):
         if self._out:
             self._append()
         elif self._inbox and not self._live.ended:
-            self._record(list(self._inbox))
+            records = [draft for draft in self._inbox if draft.cls == "record"]
+            self._record([draft for draft in self._inbox if draft.cls != "record"], then=records)
 
     def _take_inbox(self, execution: Execution) -> bool:
         """Deliver the facts of this process early, where that is allowed; False where a tick went wrong."""
@@ -169,10 +170,7 @@ class Advance(LiveRun):
             if inbox[0].cls == "record":
                 self._out.append(inbox.popleft())
             elif self._wary:
-                # Facts are only recorded then; records are this worker's own, it acts on their commit.
-                self._out.extend(draft for draft in inbox if draft.cls == "record")
-                self._inbox = deque(draft for draft in inbox if draft.cls != "record")
-                break
+                break  # facts are only recorded then, and before the records that follow them
             elif not self._deliver_early(execution, inbox.popleft()):
                 return False
         return True
@@ -382,9 +380,13 @@ class Advance(LiveRun):
             self._wary = max(1, stale.position // _CAUTION)
         self._reload()
 
-    def _record(self, drafts: list[Draft]) -> None:
-        """Append facts without delivering them: the worker stops, or early delivery is suspended."""
-        self._inbox.clear()
+    def _record(self, drafts: list[Draft], then: list[Draft] | None = None) -> None:
+        """Append facts without delivering them: the worker stops, or early delivery is suspended.
+
+        The records in `then` wait until that is done, for this worker acts on their commit; and a start has its
+        place from an attempt that has ended: it comes behind that one's outcome (RACES H-12).
+        """
+        self._inbox = deque(then or ())
         if not drafts:
             return
         self.busy = True
