@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trail_kit import assert_in_order, index_of
 
-from holdfast.trail import TrailFolder, journal
+from holdfast.trail import TrailFolder, journal, lock
 from holdfast.trail import entry as line
 from holdfast.trail.fold import fold
 from holdfast.trail.record import to_record
@@ -311,3 +311,25 @@ def test_git_tracks_journals_and_not_what_is_of_one_machine(repository):
         f"active/{id}.md",
     }
     assert repository.git("status", "--porcelain").stdout == ""
+
+
+def test_entries_that_another_told_first_are_counted_by_that_one(tmp_path, monkeypatch):
+    """A new journal can be found, locked and filled by another before whoever made it has locked it."""
+    first = line.new(
+        "evt_0", "trail_started", {"title": "told twice"}, occurred_at=MINUTE, agent="ana", seq=1
+    )
+    note = line.new("evt_1", "note", {"content": "so it is"}, occurred_at=MINUTE, agent="ana", seq=2)
+    mine, theirs = TrailFolder(tmp_path), TrailFolder(tmp_path)
+    counts = []
+    wait = lock._wait
+
+    def after_another(fd, path, timeout):
+        if path.endswith(f"{ID}.jsonl") and not counts:
+            counts.append(0)
+            counts[0] = theirs.files.merge(ID, [first])
+        wait(fd, path, timeout)
+
+    monkeypatch.setattr(lock, "_wait", after_another)
+    counts.append(mine.absorb(ID, [first, note]))
+    assert counts == [1, 1]
+    assert [entry.id for entry in mine.entries(ID)] == ["evt_0", "evt_1"]

@@ -125,8 +125,8 @@ class Files:
         place: str = places.ACTIVE,
         *,
         beside: Mapping[str, bytes] | None = None,
-    ) -> bool:
-        """A new journal, durable; False where there is one at this place already."""
+    ) -> int | None:
+        """A new journal, durable; how many entries it got, or None where there is one at this place already."""
         if not any(entry.type == "trail_started" for entry in entries):
             raise PayloadError(
                 f"{trail_id}: expected an entry of type trail_started in a new trail, got none"
@@ -137,10 +137,9 @@ class Files:
         with self._writing(path):
             self._make(os.path.dirname(path))
             try:
-                journal.create(path, entries, timeout=self.lock_timeout, beside=beside)
+                return journal.create(path, entries, timeout=self.lock_timeout, beside=beside)
             except FileExistsError:
-                return False
-        return True
+                return None
 
     def append(self, trail_id: str, tail: journal.Tail, entry: Entry) -> None:
         """Write an entry into a trail's journal, durably. Raises TrailNotFound where it was deleted."""
@@ -340,12 +339,13 @@ class Files:
         """
         new = [self.ready(entry, trail_id, bounded=False) for entry in line.ordered(entries)]
         known = bool(self.places.find(ids.checked(trail_id)).journals) or self.adopt(trail_id)
-        created = False
+        created: int | None = None
         if not known:
             with self.locked():  # trails are moved under this lock: none slips from one place to another
-                created = not self.places.find(trail_id).journals and self.create(trail_id, new)
-        added = len(new) if created else self.merge(trail_id, new)
-        return added, (self.settle(trail_id) if added else False) or created
+                if not self.places.find(trail_id).journals:
+                    created = self.create(trail_id, new)
+        added = self.merge(trail_id, new) if created is None else created
+        return added, (self.settle(trail_id) if added else False) or created is not None
 
     def only_in_records(self, trail_id: str, found: Found, told: Sequence[Entry]) -> list[Entry]:
         """What other tools' records of a trail say that its journals do not."""

@@ -175,9 +175,10 @@ def sync(fd: int, path: str) -> None:
 
 def create(
     path: str, entries: Sequence[Entry], *, timeout: float, beside: Mapping[str, bytes] | None = None
-) -> None:
+) -> int:
     """A new journal with its first lines, durable; `beside` it (by ending) stands what is derived from them.
 
+    How many lines were written: fewer, where another has told of them in it before it could be locked.
     Raises FileExistsError, other OSErrors, TrailError.
     """
     fd = lock.acquire(path, WRITE | os.O_CREAT | os.O_EXCL, timeout=timeout)
@@ -185,7 +186,8 @@ def create(
         try:
             tail = Tail()
             tail.catch_up(fd, path)  # another may have told the same in it before we had the lock
-            append(fd, path, tail, [e for e in entries if e.id not in tail.ids], as_told=True)
+            new = [entry for entry in entries if entry.id not in tail.ids]
+            append(fd, path, tail, new, as_told=True)
             sync(fd, path)
             places.sync_folder(os.path.dirname(path))
         except (TrailError, OSError):
@@ -197,6 +199,7 @@ def create(
     finally:
         lock.close(fd)
     faults.point("trail.create.after")
+    return len(new)
 
 
 def clear(path: str) -> None:
