@@ -271,6 +271,20 @@ class TestCallbacks:
         thread.join()
         assert len(refusals) == 1
 
+    def test_who_takes_them_away_second_does_not_say_that_they_are_there(self) -> None:
+        """Two threads find at once that they are called in vain, a third is about to put the callbacks back: a
+        fourth believed that they were there, and was not watched."""
+        go = fresh("def go():\n    return time.time()")
+        refused(go)
+        monitoring._hide()
+        monitoring._watched.add(-1)  # the third, which waits for its turn
+        try:
+            monitoring._hide()
+            assert not monitoring._shown
+            refused(go)
+        finally:
+            monitoring._watched.discard(-1)
+
     def test_threads_that_come_and_go_while_others_compute(self) -> None:
         """One takes the callbacks away as another begins to be watched: it is refused all the same."""
         missed: list[int] = []

@@ -186,6 +186,8 @@ def _hide() -> None:
     """Take the callbacks away, unless a thread is watched."""
     global _shown, _vain
     with _turn:
+        if not _shown:
+            return  # another thread was quicker, and nobody has put them back yet
         # In this order: who begins to be watched now either is seen here, or sees that nothing is shown.
         _shown, _vain = False, 0
         if _watched:
