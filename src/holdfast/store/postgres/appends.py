@@ -93,9 +93,8 @@ class GroupWriter:
         try:
             left = group
             appends = [request for request in group if isinstance(request, Append)]
-            if len(appends) == len(
-                group
-            ):  # with writes to streams among them, a transaction: all share one commit
+            # Appends beside writes to streams go in a transaction: all share one commit.
+            if len(appends) == len(group):
                 await self._find_receivers(db, appends)
                 left = await self._fast(db, appends, answers, news)
             elif not appends:
