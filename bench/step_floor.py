@@ -33,8 +33,8 @@ import sys
 import tempfile
 import time
 from asyncio import events
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from functools import partial
 from hashlib import blake2b
@@ -476,10 +476,7 @@ def measure_sequence(url: str, options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         **{f"{name}_ms": statistics.median(taken[name]) * 1000 for name in SIDES},
         **{f"{name}_cpu_ms": statistics.median(used[name]) * 1000 for name in SIDES},
-        **{
-            f"{name}_by_raw": statistics.median(map(truediv, taken[name], taken["raw"]))
-            for name in ("floor", "engine", "holdfast")
-        },
+        **{f"{name}_by_raw": statistics.median(map(truediv, taken[name], taken["raw"])) for name in CROWDS},
     }
 
 
@@ -504,6 +501,20 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+@contextmanager
+def stores() -> Iterator[list[str]]:
+    """The URLs of a new SQLite file and of a database on a server of its own, where there can be one."""
+    with ExitStack() as stack:
+        here = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="."))).absolute()
+        urls = [f"sqlite:///{here}/floor.db"]
+        try:
+            urls.append(stack.enter_context(postgres(here / "server")))
+        except StoreError as error:
+            print(error, file=sys.stderr)
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+        yield urls
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -518,14 +529,7 @@ def main() -> None:
     if options.side:
         asyncio.run(side(*options.side))
         return
-    with ExitStack() as stack:
-        here = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="."))).absolute()
-        urls = [f"sqlite:///{here}/floor.db"]
-        try:
-            urls.append(stack.enter_context(postgres(here / "server")))
-        except StoreError as error:
-            print(error, file=sys.stderr)
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+    with stores() as urls:
         for url in urls:
 
             async def make(url: str = url) -> None:

@@ -28,9 +28,8 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,10 @@ import step_floor
 
 import holdfast as hf
 from holdfast.bench.floor import floor_of
-from holdfast.bench.place import Where, postgres
-from holdfast.errors import StoreError
+from holdfast.bench.place import Where
+from holdfast.bench.shapes import late_while
 
 IDLE, PAYLOAD = 0.005, b"x" * 330
-PROBE = 0.001
 
 
 @hf.workflow(name="waiting-floor.answer")
@@ -226,20 +224,11 @@ async def crowds(url: str, runs: int, count: int) -> dict[str, list[float]]:
     async with step_floor.floor(url) as floor, step_floor.holdfast(url) as ours:
         for turn in range(-1, count):
             for name, crowd in (("floor", floor), ("holdfast", ours)):
-                late: list[float] = []
-                probing = asyncio.create_task(probe(late))
-                await crowd(turn + 2, runs if turn >= 0 else 20, step_floor.STEPS)
-                probing.cancel()
+                work = crowd(turn + 2, runs if turn >= 0 else 20, step_floor.STEPS)
+                _, late = await late_while(work)
                 if turn >= 0:
-                    taken[name].append(sorted(late)[len(late) * 99 // 100] * 1000)
+                    taken[name].append(late * 1000)
     return taken
-
-
-async def probe(late: list[float]) -> None:
-    while True:
-        begun = time.perf_counter()
-        await asyncio.sleep(PROBE)
-        late.append(time.perf_counter() - begun - PROBE)
 
 
 # ---- the whole
@@ -258,14 +247,7 @@ def main() -> None:
     if options.work:
         asyncio.run(work(*options.work))
         return
-    with ExitStack() as stack:
-        here = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="."))).absolute()
-        urls = [f"sqlite:///{here}/floor.db"]
-        try:
-            urls.append(stack.enter_context(postgres(here / "server")))
-        except StoreError as error:
-            print(error, file=sys.stderr)
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+    with step_floor.stores() as urls:
         for url in urls:
             for what, found in (
                 ("payload", asyncio.run(hooks(url, options.hooks)) if options.hooks else {}),

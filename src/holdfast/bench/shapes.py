@@ -7,7 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.tick import replay as replay_log
 from ..workflow import Workflow
@@ -17,6 +17,7 @@ from .shape import Commits, Sample, Shape, now
 if TYPE_CHECKING:
     from .place import Place
 
+T = TypeVar("T")
 
 _PROBE = 0.001
 """Seconds between two looks at how late the loop is."""
@@ -51,8 +52,8 @@ async def _many(place: Place, size: int) -> Sample:
     return Sample(taken, runs[0].id, size, amount=10 * size / taken)
 
 
-async def _lag(place: Place, size: int) -> Sample:
-    """By how much a timer of the process is late while `size` runs of ten steps go on: the 99th percentile."""
+async def late_while(work: Awaitable[T]) -> tuple[T, float]:
+    """What `work` gives, and by how many seconds a timer of the process is late meanwhile: the 99th percentile."""
     late: list[float] = []
 
     async def probe() -> None:
@@ -62,9 +63,15 @@ async def _lag(place: Place, size: int) -> Sample:
             late.append(now() - begun - _PROBE)
 
     probing = asyncio.create_task(probe())
-    sample = await _many(place, size)
+    given = await work
     probing.cancel()
-    return sample._replace(amount=1000 * sorted(late)[len(late) * 99 // 100])
+    return given, sorted(late)[len(late) * 99 // 100]
+
+
+async def _lag(place: Place, size: int) -> Sample:
+    """How late the loop is while `size` runs of ten steps go on."""
+    sample, late = await late_while(_many(place, size))
+    return sample._replace(amount=1000 * late)
 
 
 async def _long(place: Place, size: int) -> Sample:

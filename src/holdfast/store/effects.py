@@ -20,6 +20,24 @@ CONTINUED = "continued"
 """The key under which a run that goes on as another has its successor among its children."""
 
 
+def begin_run(head: Head, data: Mapping[str, Any], owner: str | None, time: int) -> None:
+    """What `run_created` says of a new run's head; `data` is the event's, `time` too."""
+    head.workflow = data.get("workflow", "")
+    head.created = time
+    head.attributes = dict(data.get("attributes") or {})
+    head.owner = owner
+    head.parent = (data.get("parent") or {}).get("run")
+    head.root = data.get("root")
+
+
+def end_run(head: Head, type_: str) -> None:
+    """What an end of this type, the last event by now, makes of the head."""
+    head.status = type_.removeprefix("run_")  # type: ignore[assignment]
+    head.ended = head.time
+    head.steps = head.timers = head.children = 0
+    head.owner = head.parked = None
+
+
 class Effects:
     """The head and the projections of a run as they will be after the rows so far; the last row is the event's."""
 
@@ -34,12 +52,7 @@ class Effects:
         self.changes = Changes()
 
     def created(self, data: Mapping[str, Any], _key: str) -> None:
-        self.head.workflow = data.get("workflow", "")
-        self.head.created = self.head.time
-        self.head.attributes = dict(data.get("attributes") or {})
-        self.head.owner = self.request.owner
-        self.head.parent = (data.get("parent") or {}).get("run")
-        self.head.root = data.get("root")
+        begin_run(self.head, data, self.request.owner, self.head.time)
         for token, schema in (data.get("hooks") or {}).items():  # open in the run that continues as this one
             hook = HookChange(numbered(token, 0), {"schema": schema}, self.head.time)
             self.changes.hooks.append(hook)
@@ -128,11 +141,7 @@ class Effects:
             # Whoever sees to orphans creates it: it must not be lost with the worker that ends this run.
             self.changes.children[CONTINUED] = (data["continued"], self.head.position, "continued")
             self.changes.continued = True
-        type_ = self.rows[-1].draft.type
-        self.head.status = type_.removeprefix("run_")  # type: ignore[assignment]
-        self.head.ended = self.head.time
-        self.head.steps = self.head.timers = self.head.children = 0
-        self.head.owner = self.head.parked = None
+        end_run(self.head, self.rows[-1].draft.type)
         self.changes.ended = True
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TypeAlias
 
-from holdfast.events import Draft
+from holdfast.events import ENDS
 
+from .effects import begin_run, end_run
 from .messages import Append, Appended
 from .outcomes import AHEAD
 from .rows import Head
@@ -25,12 +26,14 @@ _SCHEDULED = (0, None)
 
 def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  # noqa: C901 - one pass is its point
     """The verdict on a plain append, or None where the rules must be asked in full."""
-    before, after, drafts = found.head, request.after, request.drafts
+    after, drafts = request.after, request.drafts
     if not drafts:
         return None
-    if before is None and drafts[0].type == "run_created":
-        before = Head(request.run)
-    if before is None or before.position != after or before.ended is not None:
+    begins = found.head is None
+    before = found.head or Head(request.run)  # of the latter nothing is plain but its creation
+    if before.position != after or before.ended is not None:
+        return None
+    if begins and drafts[0].type != "run_created":
         return None
     if found.batch is not None or found.beyond or found.holders:
         return None
@@ -41,9 +44,8 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
     steps, uniques = found.steps, found.uniques  # of which a store that judges from memory has none
     position, time, count = after, before.time, before.steps
     command = fact = 0
+    started = False
     changed: dict[str, _Step] = {}
-    created: Draft | None = None
-    end: Draft | None = None
     rows: list[Row] = []
     parts = [before.chain]
     for draft in drafts:
@@ -74,17 +76,18 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
             time = at
         elif type_ == "run_created":
             at = draft.at
-            if position != 1 or (at is not None and at > now + AHEAD) or draft.data.get("hooks"):
+            if not begins or position != 1 or draft.data.get("hooks"):
                 return None
-            created = draft
+            if at is not None and at > now + AHEAD:
+                return None
             time = now if at is None else at
         elif type_ == "run_started":
-            if position != 2 or created is None:
+            if position != 2 or not begins:
                 return None
+            started = True
         elif type_ == "run_completed" or type_ == "run_failed":
             if draft is not drafts[-1] or draft.cls != "command" or draft.data.get("continued"):
                 return None
-            end = draft
             command = position
         else:
             return None
@@ -106,25 +109,11 @@ def judge_plainly(request: Append, found: Found, now: int) -> Verdict | None:  #
         if after > head.delivered:
             head.delivered = after
     changes = Changes(changed)
-    if created is not None:
-        _begin(head, created, rows, request.owner)
-    if end is not None:
+    if begins:
+        begin_run(head, drafts[0].data, request.owner, rows[0].time)
+        if started:
+            head.status = "running"
+    if drafts[-1].type in ENDS:
+        end_run(head, drafts[-1].type)
         changes.ended, changes.only_steps = True, False
-        head.status = "completed" if end.type == "run_completed" else "failed"
-        head.ended = time
-        head.steps = head.timers = head.children = 0
-        head.owner = head.parked = None
     return Verdict(Appended(after + 1, position, [], [], request.run, []), rows, head, changes)
-
-
-def _begin(head: Head, created: Draft, rows: list[Row], owner: str | None) -> None:
-    """What `Effects.created` and `Effects.started` say of a new run's head."""
-    data = created.data
-    head.workflow = data.get("workflow", "")
-    head.created = rows[0].time
-    head.attributes = dict(data.get("attributes") or {})
-    head.owner = owner
-    head.parent = (data.get("parent") or {}).get("run")
-    head.root = data.get("root")
-    if len(rows) > 1 and rows[1].draft.type == "run_started":
-        head.status = "running"

@@ -47,39 +47,24 @@ from . import monitoring
 from .judge import ORIGINAL_AS_COMPLETED, ROOTS, permit
 
 if monitoring.claim():
-    from .monitoring import (
-        PENDING,
-        begin,
-        enter,
-        give_turn,
-        insist,
-        leave,
-        pause,
-        put_back,
-        set_aside,
-        switch_off,
-        switch_on,
-        take_turn,
-        watch,
-        watcher,
-    )
+    way = monitoring
 else:
-    from .profiling import (  # type: ignore[assignment]
-        PENDING,
-        begin,
-        enter,
-        give_turn,
-        insist,
-        leave,
-        pause,
-        put_back,
-        set_aside,
-        switch_off,
-        switch_on,
-        take_turn,
-        watch,
-        watcher,
-    )
+    from . import profiling as way  # type: ignore[no-redef]
+
+PENDING = way.PENDING
+begin = way.begin
+enter = way.enter
+give_turn = way.give_turn
+insist = way.insist
+leave = way.leave
+pause = way.pause
+put_back = way.put_back
+set_aside = way.set_aside
+switch_off = way.switch_off
+switch_on = way.switch_on
+take_turn = way.take_turn
+watch = way.watch
+watcher = way.watcher
 
 __all__ = [
     "ORIGINAL_AS_COMPLETED",

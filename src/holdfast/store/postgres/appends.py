@@ -188,7 +188,6 @@ class GroupWriter:
             if kind_of(error) != "final":
                 raise
             accepted = set()  # an index refused one of them, or it is no text: each gets its own answer
-        again = []
         own = self._audience().own
         ours = {item.run for item in news if item.owner in own} if own else ()
         for request, verdict in quick:
@@ -200,11 +199,7 @@ class GroupWriter:
                     self._sent.keep(payloads, verdict.head.chain)
             else:
                 self._known.pop(request.run, None)
-                again.append(request)
-        if not again:
-            return slow
-        left = {id(request) for request in (*again, *slow)}
-        return [request for request in group if id(request) in left]
+        return [request for request in group if id(request) not in answers]
 
     def _found_in_memory(self, request: Append) -> Found | None:
         """What judging takes; None where this process does not know. A payload is pointed at its run."""

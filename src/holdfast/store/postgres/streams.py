@@ -229,6 +229,4 @@ async def write_quickly(
             answers[id(request)] = answer
         else:
             remembered.pop(request.run, None)
-            slow.append(request)
-    left = {id(request) for request in slow}
-    return [request for request in group if id(request) in left]
+    return [request for request in group if id(request) not in answers]
