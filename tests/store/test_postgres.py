@@ -351,6 +351,22 @@ async def test_plans_are_made_again_when_the_tables_may_have_grown(postgres_url)
     assert forgotten.count(SQL["plan_again"]) == 2
 
 
+@pytest.mark.parametrize("chosen", [None, "pglz"])
+async def test_large_values_are_compressed_in_the_quickest_way_that_the_server_has(postgres, chosen):
+    """LZ4 where it was built with that, unless somebody has chosen."""
+    url = postgres.fresh()
+    [offered] = execute(url, "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+    if chosen is not None:
+        [here] = execute(url, "SELECT current_database() AS name")
+        execute(url, f"ALTER DATABASE {here['name']} SET default_toast_compression = {chosen}")
+    async with open_store(url) as store:
+        await begin(store, "r")
+        await store.write_stream("r", "s", [Part("text", b"x" * 100_000)])
+    expected = "lz4" if chosen is None and "lz4" in offered["enumvals"] else "pglz"
+    [kept] = execute(url, "SELECT pg_column_compression(body) AS by FROM holdfast.chunks")
+    assert kept["by"] == expected
+
+
 def test_every_query_is_named_once_described_and_used():
     from pathlib import Path
 

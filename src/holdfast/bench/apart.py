@@ -1,4 +1,4 @@
-"""Shapes with another process: steps that are handed over to it, and runs that it leaves behind when it dies."""
+"""Shapes with another process: payloads and steps that go to it, and runs that it leaves behind when it dies."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import statistics
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from operator import sub
+from typing import TYPE_CHECKING, Any
 
 from ..workflow import step, workflow
 from .place import Other
-from .shape import Commits, Sample, Shape, now
+from .shape import IDLE, Commits, Sample, Shape, now
 
 if TYPE_CHECKING:
+    from ..client import App, Run
     from .place import Place
 
 QUEUE = "holdfast.bench"
+WAITS = ("hook_opened", "step_completed")
+"""What a log ends with while the run of `flows.payloads` waits for the next one."""
 Stamps = list[tuple[float, float]]
 """When each step began and ended, by the machine's clock."""
 
@@ -91,6 +95,35 @@ def _gap(taken: Sequence[tuple[float, float]]) -> float:
     return statistics.median(after[0] - before[1] for before, after in pairwise(taken))
 
 
+async def _hook_apart(place: Place, size: int) -> Sample:
+    """A run that waits in another process."""
+    waiter = await Other.start("holdfast.bench.other", place.where.url, f"waiter {size}")
+    sample = await answered(place.app, place.app.run(waiter.said), size)
+    await waiter.close()
+    return sample
+
+
+async def answered(app: App, run: Run[Any], size: int) -> Sample:
+    """From a payload that is sent to a waiting run (`flows.payloads`) to the next step's first line.
+
+    Two commits; the mean of `size`. Each payload comes after a moment in which nobody had anything to do.
+    """
+    sent: list[float] = []
+    position = 0
+    for number in range(size):
+        while True:  # it may be another process that works on it
+            events = await app.store.read(run.id, position)
+            if events and events[-1].type in WAITS:
+                break
+            await asyncio.sleep(IDLE)
+        position = events[-1].position
+        await asyncio.sleep(IDLE)
+        sent.append(time.time())
+        await app.resume(f"holdfast.bench:{run.id}", number)
+    began = await run.result(timeout=60)
+    return Sample(statistics.mean(map(sub, began, sent)), run.id)
+
+
 async def _recovery(place: Place, size: int) -> Sample:
     """From the death of a worker until the last of its steps has begun again, here."""
     victim = await Other.start("holdfast.bench.other", place.where.url, f"victim {size}")
@@ -111,6 +144,10 @@ SHAPES = (
     Shape(
         "handed-over", "the same, the steps in another process", (20,), _handed_over,
         lambda _: Commits(3, 330), 5, apart=True,
+    ),
+    Shape(
+        "hook-apart", "from a payload to the next step's body, in another process", (20,), _hook_apart,
+        lambda _: Commits(2, 330, IDLE), 5, apart=True,
     ),
     Shape(
         "recovery", "from a worker's kill -9 until its steps begin elsewhere", (1,), _recovery,

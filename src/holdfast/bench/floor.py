@@ -14,11 +14,12 @@ A commit that is larger than `ROW` has rows of this size, as the chunks of a str
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Protocol
 
 from .place import Other, Where
-from .shape import now
+from .shape import Commits, now
 
 ROW = 64 * 1024
 """Bytes of a row at most."""
@@ -51,6 +52,17 @@ async def floor_of(where: Where) -> Floor | None:
         floor = await PostgresFloor.open(where.disk)
     await floor.run(*WARM)
     return floor
+
+
+async def least_time(floor: Floor, commits: Commits, size: int) -> float:
+    """Seconds that these commits take, of `size` bytes each; without what they wait for."""
+    if not commits.idle:
+        return await floor.run(commits.number, size)
+    seconds = 0.0
+    for _ in range(commits.number):
+        await asyncio.sleep(commits.idle)
+        seconds += await floor.run(1, size)
+    return seconds
 
 
 def rows_of(size: int) -> list[bytes]:

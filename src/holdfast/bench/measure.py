@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from . import flows
-from .floor import Floor, floor_of
+from .floor import Floor, floor_of, least_time
 from .place import Place, opened, store_of
 from .shape import Commits, Sample, Shape
 
@@ -86,9 +86,14 @@ async def _figure(place: Place, order: Order, floor: Floor | None, done: Callabl
         taken.append(await shape.go(place, size))
         if floor is not None and least.number:
             each = await _log_of(place, taken[-1]) // least.number if each is None else each
-            raw.append(await floor.run(least.number, each))
+            raw.append(await least_time(floor, least, each))
         done()
-    return _counted(order, place.where.kind, taken, raw, f"{least.number} commits of {each} bytes")
+    return _counted(order, place.where.kind, taken, raw, _in_words(least, each))
+
+
+def _in_words(least: Commits, size: int | None) -> str:
+    apart = f", each after {1000 * least.idle:g} ms without work" if least.idle else ""
+    return f"{least.number} commits of {size} bytes{apart}"
 
 
 def _counted(order: Order, store: str, taken: Sequence[Sample], raw: Sequence[float], floor: str) -> Figure:

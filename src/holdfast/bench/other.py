@@ -1,8 +1,8 @@
 """Another process of a benchmark: `python -m holdfast.bench.other STORE-URL ROLE`.
 
-`steps` is a worker that serves the queue `apart.QUEUE` and no runs. `victim N` starts N runs whose steps linger,
-and waits to be killed. `server` has the store behind HTTP. Each says one line when it is ready (a run's id, the
-server's URL), and ends with its standard input.
+`steps` is a worker that serves the queue `apart.QUEUE` and no runs. `waiter N` starts a run that waits for N
+payloads. `victim N` starts N runs whose steps linger, and waits to be killed. `server` has the store behind HTTP.
+Each says one line when it is ready (a run's id, the server's URL), and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 
 from ..client import connect
-from . import apart
+from . import apart, flows
 
 
 async def until_stdin_ends() -> None:
@@ -36,6 +36,9 @@ async def serve(url: str, role: str) -> None:
         elif what == "steps":
             async with app.worker(runs=False, queues=[apart.QUEUE]):
                 await _say("ready")
+        elif what == "waiter":
+            async with app.worker(queues=(), concurrency=1000):
+                await _say((await app.start(flows.payloads, int(number))).id)
         else:
             async with app.worker(queues=(), concurrency=1000):
                 runs = [await app.start(apart.lingers, os.getpid()) for _ in range(int(number))]

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from .place import Place
 
 
+IDLE = 0.005
+"""Seconds in which nothing happens before a payload is sent, and before a raw commit of its floor."""
+
+
 class Sample(NamedTuple):
     """One go: `seconds`, and the run that it can be looked up by, one of `runs` alike.
 
@@ -24,10 +28,14 @@ class Sample(NamedTuple):
 
 
 class Commits(NamedTuple):
-    """A floor: so many raw commits, of `size` bytes each; None: of what the run's log holds, in equal parts."""
+    """A floor: so many raw commits, of `size` bytes each; None: of what the run's log holds, in equal parts.
+
+    Each comes after so many seconds in which the process was `idle`: a first commit after a pause is dearer.
+    """
 
     number: int
     size: int | None = None
+    idle: float = 0
 
 
 class Shape(NamedTuple):

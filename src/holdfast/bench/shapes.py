@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..engine.tick import replay as replay_log
 from ..workflow import Workflow
 from . import apart, flows, streams
-from .shape import Commits, Sample, Shape, now
+from .shape import IDLE, Commits, Sample, Shape, now
 
 if TYPE_CHECKING:
     from .place import Place
@@ -35,13 +35,9 @@ def _timed(workflow: Workflow[..., Any]) -> Callable[[Place, int], Awaitable[Sam
 
 async def _first_step(place: Place, _size: int) -> Sample:
     """From the start of a run to the first line of its first step."""
-    flows.heard.began.clear()
-    begun = now()
+    begun = time.time()
     run = await place.app.start(flows.first, 1)
-    await flows.heard.began.wait()
-    taken = now() - begun
-    await run.result()
-    return Sample(taken, run.id)
+    return Sample(await run.result() - begun, run.id)
 
 
 async def _many(place: Place, size: int) -> Sample:
@@ -87,17 +83,9 @@ async def _long(place: Place, size: int) -> Sample:
 
 
 async def _hook(place: Place, size: int) -> Sample:
-    """From a payload that is sent to the first line of the next step, two commits: the mean of `size`."""
+    """A run that waits in this process."""
     run = await place.app.start(flows.payloads, size)
-    taken = 0.0
-    for number in range(size):
-        flows.heard.began.clear()
-        begun = now()
-        await place.app.resume(f"holdfast.bench:{run.id}", number)
-        await flows.heard.began.wait()
-        taken += now() - begun
-    await run.result()
-    return Sample(taken / size, run.id)
+    return await apart.answered(place.app, run, size)
 
 
 async def _timer(place: Place, size: int) -> Sample:
@@ -193,7 +181,8 @@ _RUNS = (
 
 _WAITS = (
     Shape(
-        "hook", "from a payload to the next step's body", (20,), _hook, lambda _: Commits(2, 330), 5,
+        "hook", "from a payload to the next step's body", (20,), _hook,
+        lambda _: Commits(2, 330, IDLE), 5,
     ),
     Shape("timer", "how late timers fire", (10,), _timer, None, 3),
 )  # fmt: skip

@@ -52,7 +52,7 @@ from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_pa
 from . import ownership
 from .appends import Audience, GroupWriter
 from .clock import ServerClock
-from .connect import SQL, Connection, Line
+from .connect import SQL, Connection, Line, prepare_writing
 from .follow import Since, since
 from .hearing import Hearing
 from .lookups import to_child, to_event, to_head, to_hook, to_worker
@@ -94,7 +94,7 @@ class PostgresStore(GroupStore):
 
     async def open(self) -> None:
         """Connect; make the schema in an empty database. Raises StoreError, StoreBroken, SchemaUnknown."""
-        self._writing = Line(self.url, self.where)
+        self._writing = Line(self.url, self.where, prepare=prepare_writing)
         self._hearing = Hearing(self.tell, lambda pid: pid == self._writing.pid)
         self._reading = Line(self.url, self.where, prepare=self._prepare_reading)
         self._sessions = Sessions(self._reading, lambda: Line(self.url, self.where, prepare=prepare_watch))

@@ -25,6 +25,11 @@ SELECT set_config('plan_cache_mode', 'auto', true);
 -- The tables have grown since.
 DISCARD PLANS;
 
+-- name: compress_quickly
+-- Where the server has LZ4, and nobody chose how it compresses large values: with that.
+SELECT set_config(name, 'lz4', false) FROM pg_settings
+WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals);
+
 -- ==== writing a group
 
 -- name: write_group
