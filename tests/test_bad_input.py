@@ -19,6 +19,7 @@ from patience import PATIENCE
 from worker_kit import log_of
 
 import holdfast as hf
+from holdfast.codec import MAX_DEPTH
 from holdfast.errors import DefinitionError, SchemaUnknown, StoreBroken
 from holdfast.store import open_store
 from holdfast.workflow import steps, workflows
@@ -224,6 +225,84 @@ async def test_values_that_hold_themselves_are_refused(app):
             await app.start(echo, value)
         one_line(caught.value, "bad.echo argument value")
     assert await runs_of(app) == []
+
+
+def in_lists(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@hf.step(name="bad.deep")
+async def deep_result(levels: int) -> Any:
+    return in_lists(levels)
+
+
+@hf.step(name="bad.goes-in")
+async def goes_in(value: Any) -> None: ...
+
+
+@hf.workflow(name="bad.returns-deep")
+async def returns_deep(levels: int) -> Any:
+    return in_lists(levels)
+
+
+@hf.workflow(name="bad.steps-deep")
+async def steps_deep(levels: int) -> Any:
+    return await deep_result(levels)
+
+
+@hf.workflow(name="bad.passes-deep")
+async def passes_deep(levels: int) -> None:
+    await goes_in(in_lists(levels - 1))  # and the object of the arguments
+
+
+@hf.workflow(name="bad.child-gets-deep")
+async def child_gets_deep(levels: int) -> None:
+    await echo(in_lists(levels - 1))
+
+
+@hf.workflow(name="bad.describes-deep")
+async def describes_deep(levels: int) -> None:
+    hf.hook("described", metadata=in_lists(levels))
+
+
+@hf.workflow(name="bad.waits-for-anything")
+async def waits_for_anything() -> Any:
+    return await hf.hook("anything")
+
+
+@pytest.mark.parametrize("workflow", [returns_deep, steps_deep, passes_deep, child_gets_deep, describes_deep])
+async def test_a_run_may_keep_a_hundred_levels_and_no_more(app, workflow):
+    """What is accepted can be read by every worker; what one Python can write, another one may not read."""
+    async with app.worker():
+        run = await app.start(workflow, MAX_DEPTH)
+        await run.result(PATIENCE)
+        run = await app.start(workflow, MAX_DEPTH + 1)
+        with pytest.raises(hf.RunFailed, match="is nested too deeply: expected JSON of at most 100 levels"):
+            await run.result(PATIENCE)
+
+
+async def test_what_comes_from_outside_may_have_a_hundred_levels_and_no_more(app):
+    def raw(levels: int) -> bytes:
+        return b"[" * levels + b"]" * levels
+
+    async with app.worker():
+        waiting = await app.start(waits_for_anything)
+        for levels in (MAX_DEPTH + 1, 5000, 1_000_000):
+            for send in (
+                lambda levels=levels: app.start_raw("bad.echo", b'{"value":' + raw(levels - 1) + b"}"),
+                lambda levels=levels: app.resume_raw("anything", raw(levels)),
+            ):
+                with pytest.raises(hf.PayloadError) as caught:
+                    await send()
+                one_line(caught.value, "is nested too deeply: expected JSON of at most 100 levels")
+        assert await runs_of(app) == [waiting.id]
+        run = await app.start_raw("bad.echo", b'{"value":' + raw(MAX_DEPTH - 1) + b"}")
+        value = await run.result(PATIENCE)
+        await app.resume_raw("anything", raw(MAX_DEPTH))
+        assert await waiting.result(PATIENCE) == [value]
 
 
 async def test_arguments_over_the_limit_say_size_and_limit():

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 from holdfast.codec import (
     DEFAULT_LIMIT,
+    MAX_DEPTH,
     UNTYPED,
-    check_size,
+    check_bounds,
+    check_depth,
     class_name,
     digest,
     find_class,
@@ -717,11 +719,116 @@ def test_digest_is_the_same_for_keys_in_another_order() -> None:
     assert digest(b'{"a":"\\ud800","b":1}') == digest(b'{"b":1,"a":"\\ud800"}')
 
 
-def test_check_size() -> None:
-    check_size(b"x" * 10, 10, "w")
+def test_a_payload_over_the_limit_is_refused() -> None:
+    check_bounds(b"x" * 10, 10, "w")
     with pytest.raises(PayloadError, match=r"^w is 1,048,577 bytes, over the limit of 1,048,576: "):
-        check_size(b"x" * (1024 * 1024 + 1), 1024 * 1024, "w")
+        check_bounds(b"x" * (1024 * 1024 + 1), 1024 * 1024, "w")
     assert DEFAULT_LIMIT == 4 * 1024 * 1024
+
+
+def _in_lists(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _in_keys(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {1: value}
+    return value
+
+
+def _deep(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+@pytest.mark.parametrize(
+    ("raw", "levels"),
+    [
+        (_deep(100), 100),
+        (b'{"a":' * 99 + _deep(1) + b"}" * 99, 100),
+        (b"[" + b",".join([_deep(98)] * 50) + b"]", 99),
+        (b"[" + _deep(1) * 300 + b"]", 2),
+        (b'["' + b"[" * 300 + b'"]', 1),  # what stands in a string is no level
+        (msgspec.json.encode(['\\"' + "[" * 300]), 1),
+        (msgspec.json.encode({"\\": ["a\\", _in_lists(98)]}), 100),
+        (msgspec.json.encode(["\\", '"\\', "\\\\" * 9 + '"[' * 300]), 1),
+        (b'{"]":' * 100 + b"1" + b"}" * 100, 100),  # nor what would end one
+        (b'{"}":' * 100 + b'"]"' + b"}" * 100, 100),
+        (b"1" * 300, 0),
+    ],
+    ids=lambda item: str(item)[:20],
+)
+def test_levels_are_counted_as_a_reader_meets_them(raw: bytes, levels: int) -> None:
+    check_depth(raw, "w", levels)
+    check_bounds(raw, DEFAULT_LIMIT, "w")
+    if levels:
+        with pytest.raises(
+            PayloadError, match=f"^w is nested too deeply: expected JSON of at most {levels - 1}"
+        ):
+            check_depth(raw, "w", levels - 1)
+
+
+_awkward = st.text(st.sampled_from('[]{}"\\,a'), max_size=5)
+
+
+@given(st.recursive(_awkward, lambda inner: st.lists(inner) | st.dictionaries(_awkward, inner)))
+def test_levels_of_any_json(value: Any) -> None:
+    def levels(value: Any) -> int:
+        if not isinstance(value, list | dict):
+            return 0
+        items = value if isinstance(value, list) else value.values()
+        return 1 + max(map(levels, items), default=0)
+
+    raw, most = UNTYPED.encode(value, "w"), levels(value)
+    check_depth(raw, "w", most)
+    if most:
+        with pytest.raises(PayloadError, match="nested too deeply"):
+            check_depth(raw, "w", most - 1)
+
+
+@dataclass
+class Twig:
+    on: Twig | Bud | None = None
+
+
+@dataclass
+class Bud:
+    of: Twig | None = None
+
+
+def _chain(levels: int) -> Twig:
+    twig = Twig()
+    for _ in range(levels - 1):
+        twig = Twig(twig)
+    return twig
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (Tree, Tree("a", [Tree("b")])),
+        (Twig, _chain(MAX_DEPTH // 2)),
+        (Any, _chain(MAX_DEPTH // 2)),
+        (list[Twig | Bud], [_chain(MAX_DEPTH // 2 - 1)]),
+        (Any, _in_lists(MAX_DEPTH)),
+        (list[Any], _in_lists(MAX_DEPTH)),
+        (Any, _in_keys(MAX_DEPTH // 3)),
+        (Any, ["\ud800", _in_lists(MAX_DEPTH - 1)]),
+    ],
+    ids=lambda item: str(item)[:20],
+)
+def test_what_is_within_the_bounds_is_read_far_down_in_the_stack(hint: Any, value: Any) -> None:
+    kind = payload_type(hint)
+    raw = kind.encode(value, "w")
+    check_bounds(raw, DEFAULT_LIMIT, "w")
+
+    def further(down: int) -> Any:
+        return further(down - 1) if down else kind.decode(raw, "w")
+
+    assert further(350) == value
 
 
 def test_payload_types_are_cached() -> None:

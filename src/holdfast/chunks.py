@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from .clock import to_datetime, to_text
-from .codec import UNTYPED, check_size
+from .codec import UNTYPED, check_bounds
 from .errors import PayloadError
 
 Kind = Literal["text", "bytes", "json", "end"]
@@ -98,7 +98,7 @@ def part_of(data: Any, key: str | None, limit: int, where: str) -> Part:
         part = Part("bytes", bytes(data), key)
     else:
         part = Part("json", UNTYPED.encode(data, where), key)
-    check_size(part.body, limit, where)
+    check_bounds(part.body, limit, where)
     return part
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from . import ids, sending, tracing
 from .clock import Clock
-from .codec import DEFAULT_LIMIT, check_size
+from .codec import DEFAULT_LIMIT, check_bounds
 from .definition import seconds
 from .ends import Ends
 from .errors import (
@@ -176,7 +176,7 @@ class App:
         worker = self._worker
         if worker is not None:
             await worker.runs.starts.join()
-        check_size(args, self.payload_limit, f"{name} arguments")
+        check_bounds(args, self.payload_limit, f"{name} arguments")
         check_attributes(attributes or {})
         run_id = ids.run_id() if run_id is None else check_run_id(run_id)
         data: dict[str, Any] = {

@@ -59,8 +59,10 @@ def validate(schema: dict[str, Any], payload: object, where: str) -> None:
         raise PayloadError(f"{where}: its schema is no JSON Schema, so nothing fits it")
     try:
         error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(_without_tags(payload)))
-    except (Unresolvable, RecursionError):
-        raise PayloadError(f"{where}: its schema refers to what is not there, so nothing fits it") from None
+    except (Unresolvable, RecursionError):  # it was checked how deep the payload is nested
+        raise PayloadError(
+            f"{where}: its schema refers to what is not there, or in a circle, so nothing fits it"
+        ) from None
     if error is not None:
         path = error.json_path
         raise PayloadError(f"{where}: {_explain(error)} - at `{path}`")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from . import ids
-from .codec import UNTYPED, check_size, payload_type
+from .codec import UNTYPED, check_bounds, payload_type
 from .errors import DeliveryConflict, PayloadError, RunContinued
 from .schema import validate
 from .store.base import Store
@@ -36,6 +36,7 @@ async def send(store: Store, limit: int, token: str, payload: Any, delivery_id: 
     hook = await store.receiver(token)
     if hook is not None and hook.schema is not None:
         raw, other = plain, tagged
+        check_bounds(raw, limit, f"{token} payload")
         validate(hook.schema, json.loads(raw), f"{token} payload")
     try:
         return await send_raw(store, limit, token, raw, delivery_id)
@@ -48,7 +49,7 @@ async def send_raw(
     store: Store, limit: int, token: str, payload: bytes, delivery_id: str | None, digest: str | None = None
 ) -> Resumed:
     """As `App.resume_raw`."""
-    check_size(payload, limit, f"{token} payload")
+    check_bounds(payload, limit, f"{token} payload")
     _check_text(token, "token")
     if delivery_id is not None:
         _check_text(delivery_id, "delivery_id")

@@ -1,6 +1,7 @@
 """The API as a stranger meets it: plain HTTP, typed answers, one form of errors."""
 
 import asyncio
+import base64
 import json
 
 import msgspec
@@ -248,6 +249,34 @@ async def test_what_no_store_can_hold_is_the_senders_error(serve, http):
     group.insert(1, {"run": "r3", "drafts": bad, "batch": "b", "after": 0})
     status, answer = await post(http, f"{base}/store/write", {"appends": group})
     assert (status, [one["status"] for one in answer["outcomes"]]) == (200, [200, 400, 200])
+
+
+async def test_what_is_nested_too_deeply_is_the_senders_error(serve, http):
+    """Also of workers: what this process can take in, another one may not be able to read."""
+    base = f"{serve().url}/v1"
+    deep = []
+    for _ in range(300):
+        deep = [deep]
+    note = {"type": "noted", "key": "note#1", "data": {"kind": "note", "content": "x", "raw": deep}}
+    created = {"type": "run_created", "data": {"workflow": "w", "args": {"x": deep}}}
+    for path, body in (
+        ("runs", {"workflow": "w", "args": {"x": deep}}),
+        ("hooks/resume", {"token": "t", "payload": deep}),
+        ("runs/r/events", {"events": [created], "after": 0}),
+        ("runs/r/events", {"events": [note], "after": 1}),
+    ):
+        status, problem = await post(http, f"{base}/{path}", body)
+        assert (status, problem["code"]) == (400, "payload"), path
+        assert "is nested too deeply" in problem["message"]
+
+    def row(run, data):
+        return {"run": run, "drafts": [["run_created", "", json.dumps(data)]], "batch": run, "after": 0}
+
+    group = [row("r1", {"workflow": "w"}), row("r2", created["data"])]
+    body = base64.b64encode(json.dumps(deep).encode()).decode()
+    chunk = {"run": "r1", "name": "s", "parts": [["json", body, None]], "batch": "b"}
+    _, answer = await post(http, f"{base}/store/write", {"appends": group, "chunks": [chunk]})
+    assert [one["status"] for one in answer["outcomes"]] == [200, 400, 400], answer
 
 
 async def test_events_come_as_they_are_committed_and_resume(serve, http):

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +135,7 @@ MALFORMED = {
     "two objects": json.dumps(RECORD) * 2,
     "not UTF-8": json.dumps(RECORD).replace("login", "\xe9").encode("latin-1"),
     "deep": "[" * 100_000,
+    "whole, but too deep": changed("chapters.0.x", json.loads("[" * 300 + "]" * 300)),
 }
 NO_TRAIL = {
     "null": "null",
@@ -178,6 +180,24 @@ ACCEPTED = {
     "__proto__": changed("__proto__", {"x": 1}),
     "CRLF": json.dumps(RECORD, indent=2).replace("\n", "\r\n"),
 }
+
+
+def test_an_event_may_have_a_hundred_levels_and_no_more(folder, good):
+    """Its line is one, and its data another one."""
+
+    def nested(levels: int) -> Any:
+        data: list[Any] = []
+        for _ in range(levels - 1):
+            data = [data]
+        return data
+
+    for levels in (99, 5000):
+        with pytest.raises(PayloadError, match=r"is nested too deeply: expected JSON of at most 100 levels"):
+            folder.open(good.id).event("measured", "much", raw=nested(levels))
+    before = len(folder.entries(good.id))
+    folder.open(good.id).event("measured", "much", raw=nested(98))
+    assert len(folder.entries(good.id)) == before + 1
+    assert folder.load(good.id).chapters[-1].events[-1].raw == nested(98)
 
 
 def put(path: Path, text: str | bytes) -> Path:

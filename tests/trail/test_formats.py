@@ -388,13 +388,14 @@ def test_damage_anywhere_is_refused_in_words_or_gives_a_trail_that_can_be_stored
     assert len(fold(trail.id, entries).events) >= len(trail.events)
 
 
-def test_data_that_is_nested_too_deeply_is_refused_in_words():
+@pytest.mark.parametrize("levels", [100, 5000, 50_000])
+def test_data_that_is_nested_too_deeply_is_refused_in_words(levels):
     data = theirs()
     deep: list[Any] = []
-    for _ in range(5000):
+    for _ in range(levels):
         deep = [deep]
     data["steps"][2]["tool_calls"][0]["arguments"] = {"deep": deep}
-    with pytest.raises(PayloadError, match="atif: expected JSON of some hundred levels, got more"):
+    with pytest.raises(PayloadError, match="atif is nested too deeply: expected JSON of at most 100 levels"):
         formats.to_trail(data)
 
 

@@ -21,14 +21,14 @@ Dicts keep their order and sets are sorted: a value has the same bytes under eve
 
 Inside: `payload` (the front) asks `shape` what a hint says and goes by `plain` or by `tags`; these rest on
 `scalars`, `paths` and `surrogates` (values), on `fields` and `names` (classes) and on `form` (the tag).
+`bounds` says what is too large or too deep to be kept; callers ask it where they accept something.
 """
 
+from .bounds import DEFAULT_LIMIT, MAX_DEPTH, check_bounds, check_depth, is_within, small, too_deep
 from .names import class_name, find_class, main_name
 from .payload import (
-    DEFAULT_LIMIT,
     UNTYPED,
     PayloadType,
-    check_size,
     digest,
     payload_type,
     reader_at_once,
@@ -37,14 +37,19 @@ from .payload import (
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "MAX_DEPTH",
     "UNTYPED",
     "PayloadType",
-    "check_size",
+    "check_bounds",
+    "check_depth",
     "class_name",
     "digest",
     "find_class",
+    "is_within",
     "main_name",
     "payload_type",
     "reader_at_once",
+    "small",
+    "too_deep",
     "writer_at_once",
 ]

@@ -19,9 +19,6 @@ from .plain import KEEPING, SORTING, dumps, from_plain, loads, to_plain
 from .shape import Shape
 from .tags import Tags
 
-DEFAULT_LIMIT = 4 * 1024 * 1024
-"""Bytes that one payload may have, unless the app sets `payload_limit`."""
-
 
 class PayloadType:
     """How the values of one hint are written and read. Get it with `payload_type(hint)`.
@@ -250,15 +247,6 @@ def _reader_of_member(kind: PayloadType) -> Callable[[bytes], Any]:
         except (TypeError, NameError, ValueError):
             pass
     return lambda _: _Nothing()
-
-
-def check_size(raw: bytes, limit: int, where: str) -> None:
-    """Refuse a payload of more than `limit` bytes."""
-    if len(raw) > limit:
-        raise PayloadError(
-            f"{where} is {len(raw):,} bytes, over the limit of {limit:,}: "
-            "store it elsewhere and pass a reference, or raise payload_limit"
-        )
 
 
 def digest(raw: bytes) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ..clock import from_datetime
-from ..codec import UNTYPED, PayloadType, check_size, payload_type
+from ..codec import UNTYPED, PayloadType, check_bounds, is_within, payload_type, small
 from ..errors import DefinitionError, PayloadError
 from ..events import Draft, Event, new, numbered
 from ..events.steps import scheduled_body, step_scheduled
@@ -34,7 +34,7 @@ from . import ordered as _ordered  # noqa: F401 - puts the deterministic as_comp
 from .burial import Evicted
 from .children import ChildCall
 from .guard import PENDING, give_turn, switch_off, switch_on, take_turn, watch, watcher
-from .history import payload_size
+from .history import payload_of
 from .hooks import OpenHook
 from .loop import DurableTimer, Loop, Timers
 from .places import place_of_asking
@@ -77,7 +77,7 @@ class RunContext(Timers):
             "loop",
         ),
         *("number", "parent", "payload_limit", "places", "previous", "public_url", "read", "root", "run_id"),
-        *("__weakref__", "seed", "seen", "sleepers", "version", "workflow"),
+        *("__weakref__", "seed", "seen", "sleepers", "small", "version", "workflow"),
     )
     loop: Loop
     _main: asyncio.Task[Any] | None
@@ -92,7 +92,7 @@ class RunContext(Timers):
         locate: bool,
     ) -> None:
         self.run_id = run_id
-        self.payload_limit = payload_limit
+        self.payload_limit, self.small = payload_limit, small(payload_limit)
         self.public_url = public_url
         self.workflow = workflow
         self.clock = 0
@@ -147,15 +147,15 @@ class RunContext(Timers):
             raise Evicted
 
     def check_limit(self, raw: bytes, type_: str, key: str, what: str) -> None:
-        """Refuse a payload over the limit, but not one that the log holds: it was accepted then."""
-        if len(raw) <= self.payload_limit:
+        """Refuse a payload out of bounds, but not one that the log holds: it was accepted then."""
+        limit, logged = self.payload_limit, self._upcoming()
+        if len(raw) <= self.small or is_within(raw, limit):
             return
-        logged = self._upcoming()
         if logged is None or (logged.type, logged.key) != (type_, key):
-            check_size(raw, self.payload_limit, what)
-        elif payload_size(logged) <= self.payload_limit:
+            check_bounds(raw, limit, what)
+        elif is_within(payload_of(logged), limit):
             # It was refused, and the next of its name is in the log.
-            check_size(raw, self.payload_limit, what)
+            check_bounds(raw, limit, what)
 
     def _upcoming(self) -> Event | None:
         """The log's next command, where the log is ahead of the code."""
@@ -235,7 +235,7 @@ class RunContext(Timers):
         raw = step.arguments.encode(args, kwargs)
         ordinal = self._ordinals.get(name, 0) + 1
         key = f"{name}#{ordinal}"
-        if len(raw) > self.payload_limit:
+        if len(raw) > self.small:
             self.check_limit(raw, "step_scheduled", key, f"{name} arguments")
         more = {} if step.placement is None else step.placement.of(args, kwargs)
         if chapter_here.get() is not None or _current_task(loop) is not self._main:
@@ -378,7 +378,11 @@ class RunContext(Timers):
         if schema is not None:
             data["schema"] = schema
         if metadata is not None:
-            data["metadata"] = msgspec.Raw(UNTYPED.encode(metadata, f"hook {token} metadata"))
+            what = f"hook {token} metadata"
+            raw = UNTYPED.encode(metadata, what)
+            upcoming = self._ordinals.get(("hook", token), 0) + 1
+            self.check_limit(raw, "hook_opened", numbered(token, upcoming), what)
+            data["metadata"] = msgspec.Raw(raw)
         key = self._key("hook", token)
         opened = OpenHook(self, key, token, payload)
         self.hooks[key] = self._tokens[token] = opened

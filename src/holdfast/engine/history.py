@@ -85,10 +85,10 @@ class _End(msgspec.Struct):
     args: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-def payload_size(event: Event) -> int:
-    """The bytes of a command that count against the payload limit."""
+def payload_of(event: Event) -> bytes:
+    """What of a command the payload limit bounds."""
     with_args = event.type in ("step_scheduled", "child_started")
-    return len(bytes(_args(event.body).args) if with_args else event.body)
+    return bytes(_args(event.body).args) if with_args else event.body
 
 
 def _same(execution: Execution, asked: Draft, event: Event) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from ..clock import from_text, to_text
+from ..codec import too_deep
 from ..errors import PayloadError
 
 STRUCTURE = (
@@ -95,7 +96,9 @@ def encode(entry: Entry) -> bytes:
     except UnicodeEncodeError:  # a lone surrogate: it has no UTF-8, so it stands as an escape
         plain = msgspec.structs.asdict(entry)
         return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise too_deep(entry.type) from None
+    except (TypeError, ValueError) as error:
         raise PayloadError(f"{entry.type}: expected JSON data, got: {error}") from None
 
 

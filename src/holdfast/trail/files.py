@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import faults
 from ..clock import Clock, from_text, to_datetime
+from ..codec import check_depth
 from ..errors import PayloadError, TrailEnded, TrailError, TrailNotFound
 from . import entry as line
 from . import ids, index, journal, layouts, lock, places, record, retell
@@ -85,7 +86,10 @@ class Files:
         if self.redact is not None:
             said = self.redact({"type": entry.type, "agent": entry.agent})
             entry = line.replaced(entry, data=self.redact(entry.data), **said)
-        size = len(line.encode(entry))
+        text = line.encode(entry)
+        size = len(text)
+        if bounded:
+            check_depth(text, f"{trail_id}: an event")
         if bounded and size > self.event_limit:
             raise PayloadError(
                 f"{trail_id}: expected an event of at most {self.event_limit:,} bytes, got {size:,}; "

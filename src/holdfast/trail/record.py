@@ -16,20 +16,25 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, ov
 import msgspec
 
 from ..clock import from_datetime, from_text, to_datetime, to_text
+from ..codec import MAX_DEPTH, check_depth
 from ..errors import PayloadError
 from .model import EXTRA, Part, Trail
 
 P = TypeVar("P", bound=Part)
 
+_MOST = 2 * MAX_DEPTH
+"""Levels that a record may have: those of an event, and what is around it."""
+
 
 def parse(text: bytes, what: str = "record") -> Any:
-    """JSON data of a file. Raises PayloadError for what is no JSON: empty, cut off, or with NaN.
+    """JSON data of a file. Raises PayloadError for what is no JSON: empty, cut off, with NaN, or far too deep.
 
     A byte order mark is skipped; lone surrogates are kept; of a key that stands twice, the last value counts.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")
     if not text.strip():
         raise PayloadError(f"{what}: expected JSON, got an empty file")
+    check_depth(text, what, _MOST)
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

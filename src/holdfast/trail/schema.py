@@ -5,6 +5,7 @@ Unknown keys are allowed at each level, for they are kept. `docs/reference/make_
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -48,11 +49,17 @@ def _published(made: dict[str, Any], title: str) -> dict[str, Any]:
 
 
 def _mended(node: Any) -> Any:
-    """Without our own key for unknown keys, and with instants that say what they must look like."""
+    """Without our own key for unknown keys, and with instants that say what they must look like.
+
+    Texts are the same on each Python: from 3.13 on, it takes the indentation out of docstrings.
+    """
     if isinstance(node, list):
         return [_mended(each) for each in node]
     if not isinstance(node, dict):
         return node
     if node.get("format") == "date-time":
         return node | _INSTANT
-    return {key: _mended(value) for key, value in node.items() if key != EXTRA}
+    made = {key: _mended(value) for key, value in node.items() if key != EXTRA}
+    if isinstance(made.get("description"), str):
+        made["description"] = inspect.cleandoc(made["description"])
+    return made

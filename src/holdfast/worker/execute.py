@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from .. import failures, faults, ids, tracing
 from ..chunks import Chunk
 from ..clock import Clock
-from ..codec import check_size
+from ..codec import check_bounds, small
 from ..engine.context import StepCall
 from ..errors import FatalError, PayloadError, RetryAfter, StepEnded, StreamEnded
 from ..events import Draft, new
@@ -133,7 +133,7 @@ class Executor:
     def __init__(self, clock: Clock, concurrency: int, payload_limit: int) -> None:
         self._clock = clock
         self._concurrency = concurrency
-        self._payload_limit = payload_limit
+        self._payload_limit, self._small = payload_limit, small(payload_limit)
         self._loop = asyncio.get_running_loop()
         self._base = contextvars.copy_context()
         self._running: set[RunningStep] = set()
@@ -265,8 +265,8 @@ class Executor:
         key, returns = attempt.call.key, attempt.call.step.arguments.returns
         where = f"{key} result"
         raw = returns.encode(result, where)
-        if len(raw) > self._payload_limit:
-            check_size(raw, self._payload_limit, where)
+        if len(raw) > self._small:
+            check_bounds(raw, self._payload_limit, where)
         draft = step_completed(key, attempt.attempt, raw)
         draft.value = returns.decode(raw, where)  # refuse here what its reader could not read
         return draft

@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from ...chunks import Part, check_name
+from ...codec import check_depth
 from ...errors import HoldfastError, LeaseLost, PayloadError, RunNotFound
 from ...events import load_json
 from ...store.http.wire import problems, reading, working, writing
@@ -72,6 +73,7 @@ def _check_part(part: Part) -> None:
     try:
         if part.kind == "json":
             load_json(part.body)
+            check_depth(part.body, "a chunk")
         elif part.kind == "text":
             part.body.decode("utf-8", "surrogatepass")
     except (ValueError, RecursionError) as error:

@@ -25,7 +25,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ...codec import check_depth, too_deep
 from ...errors import PayloadError
+from .. import record
 from ..model import Trail
 
 __all__ = ["READ", "WRITTEN", "export", "recognise", "to_trail"]
@@ -82,6 +84,7 @@ def to_trail(data: Any, *, when: datetime | None = None) -> Trail:
         raise PayloadError(f"data: expected one of {', '.join(READ)}, got {type(data).__name__}")
     read: Callable[..., Trail] = import_module(f"{__name__}.{READ[format]}").to_trail
     try:
+        check_depth(record.dump(data), format)
         return read(data, when=when)
     except RecursionError:
-        raise PayloadError(f"{format}: expected JSON of some hundred levels, got more") from None
+        raise too_deep(format) from None

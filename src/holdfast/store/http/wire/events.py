@@ -6,8 +6,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from holdfast.codec import MAX_DEPTH, check_depth
 from holdfast.errors import PayloadError
 from holdfast.events import Draft, Event, load_json, new
+
+_MOST = 2 * MAX_DEPTH
+"""Levels that the body of an event may have: those of a payload, and what is around it."""
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -48,6 +52,7 @@ def draft_of(row: DraftRow) -> Draft:
         raise PayloadError(f"{row.type} {row.key}: its body is no JSON: {error}") from None
     if not isinstance(data, dict) or b"\n" in body:
         raise PayloadError(f"{row.type} {row.key}: expected a JSON object on one line as its body")
+    check_depth(body, f"{row.type} {row.key}", _MOST)
     draft = new(row.type, key=row.key, data=data, at=row.at)
     draft.body = body
     return draft
