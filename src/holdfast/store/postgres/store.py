@@ -50,7 +50,7 @@ from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
 from . import ownership
-from .appends import Audience, GroupWriter
+from .appends import FOR_WRITING, Audience, GroupWriter
 from .clock import ServerClock
 from .connect import SQL, Connection, Line, prepare_writing
 from .follow import Since, since
@@ -94,7 +94,7 @@ class PostgresStore(GroupStore):
 
     async def open(self) -> None:
         """Connect; make the schema in an empty database. Raises StoreError, StoreBroken, SchemaUnknown."""
-        self._writing = Line(self.url, self.where, prepare=prepare_writing)
+        self._writing = Line(self.url, self.where, settings=FOR_WRITING, prepare=prepare_writing)
         self._hearing = Hearing(self.tell, lambda pid: pid == self._writing.pid)
         self._reading = Line(self.url, self.where, prepare=self._prepare_reading)
         self._sessions = Sessions(self._reading, lambda: Line(self.url, self.where, prepare=prepare_watch))

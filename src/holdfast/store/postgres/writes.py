@@ -15,6 +15,7 @@ from holdfast.store.queued import Queued
 from holdfast.store.rows import Head
 from holdfast.store.rules import Verdict
 
+from .columns import columns
 from .text import escape, escape_some
 
 _newest = 0
@@ -49,6 +50,10 @@ def json_text(value: object) -> str | None:
     return None if value is None else dump_json(value).decode()
 
 
+EVENTS = "nntsntsbsnn"
+"""The shape of the rows of `events` (see `columns`)."""
+
+
 class RunWrite:
     """What a group makes of one run."""
 
@@ -68,6 +73,7 @@ class Writes:
     """The rows of a group."""
 
     def __init__(self) -> None:
+        self.appends = 0
         self.runs: dict[str, RunWrite] = {}
         self.events: list[tuple[Any, ...]] = []
         self.opened: list[tuple[Any, ...]] = []
@@ -81,6 +87,7 @@ class Writes:
         head, changes = verdict.head, verdict.changes
         assert head is not None
         assert changes is not None
+        self.appends += 1
         write = self.runs.get(head.run)
         if write is None:
             write = self.runs[head.run] = RunWrite(before)
@@ -106,21 +113,18 @@ class Writes:
         if not changes.ended:
             self._add_queued(head, changes.queued)
         for unique, position, digest in changes.deliveries:
-            self.deliveries[unique] = (escape(unique), head.row, position, digest)
+            self.deliveries[unique] = (unique, head.row, position, digest)
 
     def _add_events(self, request: Append, verdict: Verdict, head: Head, *, whole: bool) -> None:
         add, run, rows = self.events.append, head.row, verdict.rows
         last = rows[-1]
         for row in rows:
             draft = row.draft
-            event = (
-                run, row.position, draft.type, escape(draft.key), row.time, draft.body.decode(),
-                escape_some(draft.unique),
-            )  # fmt: skip
+            event = (run, row.position, draft.type, draft.key, row.time, draft.body.decode(), draft.unique)
             if row is not last:
                 add((*event, None, None, None, None))
             elif whole:
-                add((*event, head.chain, escape(request.batch), rows[0].position, request.after))
+                add((*event, head.chain, request.batch, rows[0].position, request.after))
             else:
                 add((*event, head.chain, None, None, None))
 
@@ -151,14 +155,19 @@ class Writes:
             small = self._of_one(write, now, own)
             if small is not None:
                 return small
-        return "write_group", [*self._columns(now), own, every]
+        return "write_group", self._of_many(now, own, every=every)
 
     def _of_one(self, write: RunWrite, now: int | None, own: tuple[str, ...]) -> tuple[str, list[Any]] | None:
-        """The statement of one run, where what is to be written is what most appends write."""
+        """The statement of one append, where what is to be written is what most appends write."""
         before, steps = write.before, write.steps
-        if write.timers or write.children:
+        if self.appends > 1 or write.timers or write.children:
             return None
-        events = transposed(self.events, 11)[1:]
+        last = self.events[-1]
+        _, [first, *_], types, keys, times, bodies, uniques, *_ = transposed(self.events, 11)
+        events = [
+            first, types, [*map(escape, keys)], times, bodies, [*map(escape_some, uniques)],
+            escape_some(last[8]), last[10],
+        ]  # fmt: skip
         dropped = [escape(key) for key, step in steps.items() if step is None]
         put = transposed([(escape(key), *step) for key, step in steps.items() if step is not None], 3)
         if before is None:
@@ -173,12 +182,12 @@ class Writes:
         if self.deliveries:
             if steps:
                 return None
-            uniques, _, positions, digests = transposed([*self.deliveries.values()], 4)
-            return "deliver_payload", [*run, uniques, positions, digests]
+            names, _, positions, digests = transposed([*self.deliveries.values()], 4)
+            return "deliver_payload", [*run, [*map(escape, names)], positions, digests]
         return None if write.fact else ("move_run", [*run, dropped, *put, own])
 
-    def _columns(self, now: int | None) -> list[Any]:
-        """The parameters of `write_group` up to those that say who hears of it."""
+    def _of_many(self, now: int | None, own: tuple[str, ...], *, every: bool) -> list[Any]:
+        """The parameters of `write_group`."""
         moved, made, ended, news = [], [], [], []
         put_steps, dropped_steps, put_timers, dropped_timers = [], [], [], []
         put_children, dropped_children = [], []
@@ -193,31 +202,32 @@ class Writes:
                 moved.append(_moved(head, before, acts=write.acts))
             if write.ended:
                 ended.append((row, write.continued))
-            news.append((row, write.fact, write.ended))
+            if write.fact or write.ended:
+                news.append((row, write.fact, write.ended))
             for key, step in write.steps.items():
                 if step is None:
-                    dropped_steps.append((row, escape(key)))
+                    dropped_steps.append((row, key))
                 else:
-                    put_steps.append((row, escape(key), *step))
+                    put_steps.append((row, key, *step))
             for key, due in write.timers.items():
                 if due is None:
-                    dropped_timers.append((row, escape(key)))
+                    dropped_timers.append((row, key))
                 else:
-                    put_timers.append((row, escape(key), due))
+                    put_timers.append((row, key, due))
             for key, child in write.children.items():
                 if child is None:
-                    dropped_children.append((row, escape(key)))
+                    dropped_children.append((row, key))
                 else:
                     run, position, status = child
-                    put_children.append((row, escape(key), escape(run), position, status, write.ended))
+                    put_children.append((row, key, run, position, status, write.ended))
         touched = [*(row[:2] for row in put_children), *dropped_children]
-        return [
-            *transposed(moved, 15), now, *transposed(made, 19), *transposed(self.events, 11),
-            *transposed(put_steps, 4), *transposed(dropped_steps, 2),
-            *transposed(put_timers, 3), *transposed(dropped_timers, 2),
-            *transposed(put_children, 6), *transposed(dropped_children, 2), *transposed(touched, 2),
-            *transposed(ended, 2), *transposed(news, 3), *transposed([*self.deliveries.values()], 4),
-        ]  # fmt: skip
+        marks, laid_out = columns(
+            (moved, "nbnnbnnnnnnnttn"), (made, "ntttnnbnnnnnnnntttt"), (self.events, EVENTS),
+            (put_steps, "nsnn"), (dropped_steps, "ns"), (put_timers, "nsn"), (dropped_timers, "ns"),
+            (put_children, "nssntn"), (dropped_children, "ns"), (touched, "ns"),
+            (ended, "nn"), (news, "nnn"), ([*self.deliveries.values()], "snnt"),
+        )  # fmt: skip
+        return [*marks, now, own, every, *laid_out]
 
     def news(self, accepted: dict[int, tuple[str | None, bool]]) -> list[News]:
         """What the commit tells: `accepted` are the rows that were, with their (owner, ready)."""

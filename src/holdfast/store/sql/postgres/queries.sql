@@ -32,98 +32,153 @@ WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY 
 
 -- ==== writing a group
 
+-- Rows come as columns, each one text (`columns.py`). Numbers are an array's literal; behind each text stands a mark,
+-- $1 ($2 is for NULL), so that there is one row more, without a run. `unnest` stands behind SELECT, for behind FROM
+-- it keeps a copy of each column, and that takes twice as long.
+
 -- name: write_group
 -- The fenced append of a whole group in one round trip. Each run's row moves on if its log is still the one
--- that the verdict was judged on (`before`, its hash) and if the writer's clock ($16; none in a test's own
+-- that the verdict was judged on (`before`, its hash) and if the writer's clock ($3; none in a test's own
 -- time, or behind locks) is within a second of ours; a new run's row is made if its name is free. Only what
 -- belongs to the runs so accepted is written, and their rows come back. Others hear of it when it commits.
 WITH moved AS (
     UPDATE holdfast.runs SET
-        position = g.position, time = g.time, chain = g.chain, command = g.command, fact = g.fact,
+        position = g.position, time = g.time, chain = decode(g.chain, 'hex'), command = g.command, fact = g.fact,
         delivered = greatest(runs.delivered, g.delivered), steps = g.steps, timers = g.timers,
         children = g.children, crashes = CASE WHEN g.acts THEN 0 ELSE runs.crashes END,
         attributes = coalesce(g.attributes, runs.attributes), status = g.status, ended = g.ended,
         owner = CASE WHEN g.ended IS NULL THEN runs.owner END,
         parked = CASE WHEN g.ended IS NULL THEN runs.parked END
-    FROM unnest($1::bigint[], $2::bytea[], $3::integer[], $4::bigint[], $5::bytea[], $6::integer[],
-                $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::integer[], $12::boolean[],
-                $13::text[], $14::text[], $15::bigint[])
-        AS g (id, before, position, time, chain, command, fact, delivered, steps, timers, children, acts,
-              attributes, status, ended)
-    WHERE runs.id = g.id AND runs.chain = g.before
-      AND ($16::bigint IS NULL
-           OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $16) < 1000000)
+    FROM (
+        SELECT unnest($6::text::bigint[]) AS id, unnest(string_to_array($7, $1, $2)) AS before,
+            unnest($8::text::integer[]) AS position, unnest($9::text::bigint[]) AS time,
+            unnest(string_to_array($10, $1, $2)) AS chain, unnest($11::text::integer[]) AS command,
+            unnest($12::text::integer[]) AS fact, unnest($13::text::integer[]) AS delivered,
+            unnest($14::text::integer[]) AS steps, unnest($15::text::integer[]) AS timers,
+            unnest($16::text::integer[]) AS children, unnest($17::text::boolean[]) AS acts,
+            unnest(string_to_array($18, $1, $2)) AS attributes, unnest(string_to_array($19, $1, $2)) AS status,
+            unnest($20::text::bigint[]) AS ended
+    ) AS g
+    WHERE runs.id = g.id AND runs.chain = decode(g.before, 'hex')
+      AND ($3::bigint IS NULL
+           OR (SELECT abs(extract(epoch FROM clock_timestamp()) * 1000000 - $3) < 1000000))
     RETURNING runs.id, runs.run, runs.owner, runs.ready
 ), made AS (
     INSERT INTO holdfast.runs (id, run, workflow, status, position, time, chain, command, fact, delivered,
                                steps, timers, children, created, ended, attributes, owner, parent, root)
-    SELECT g.* FROM unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::integer[],
-                           $22::bigint[], $23::bytea[], $24::integer[], $25::integer[], $26::integer[],
-                           $27::integer[], $28::integer[], $29::integer[], $30::bigint[], $31::bigint[],
-                           $32::text[], $33::text[], $34::text[], $35::text[]) AS g
-    WHERE $16::bigint IS NULL OR abs(extract(epoch FROM clock_timestamp()) * 1000000 - $16) < 1000000
+    SELECT g.id, run, workflow, status, position, time, decode(chain, 'hex'), command, fact, delivered,
+        steps, timers, children, created, ended, attributes, owner, parent, root
+    FROM (
+        SELECT unnest($21::text::bigint[]) AS id, unnest(string_to_array($22, $1, $2)) AS run,
+            unnest(string_to_array($23, $1, $2)) AS workflow, unnest(string_to_array($24, $1, $2)) AS status,
+            unnest($25::text::integer[]) AS position, unnest($26::text::bigint[]) AS time,
+            unnest(string_to_array($27, $1, $2)) AS chain, unnest($28::text::integer[]) AS command,
+            unnest($29::text::integer[]) AS fact, unnest($30::text::integer[]) AS delivered,
+            unnest($31::text::integer[]) AS steps, unnest($32::text::integer[]) AS timers,
+            unnest($33::text::integer[]) AS children, unnest($34::text::bigint[]) AS created,
+            unnest($35::text::bigint[]) AS ended, unnest(string_to_array($36, $1, $2)) AS attributes,
+            unnest(string_to_array($37, $1, $2)) AS owner, unnest(string_to_array($38, $1, $2)) AS parent,
+            unnest(string_to_array($39, $1, $2)) AS root
+    ) AS g
+    WHERE g.id IS NOT NULL
+      AND ($3::bigint IS NULL
+           OR (SELECT abs(extract(epoch FROM clock_timestamp()) * 1000000 - $3) < 1000000))
     ON CONFLICT DO NOTHING
     RETURNING id, run, owner, ready
 ), accepted AS (
     SELECT * FROM moved UNION ALL SELECT * FROM made
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT e.* FROM unnest($36::bigint[], $37::integer[], $38::text[], $39::text[], $40::bigint[],
-                           $41::text[], $42::text[], $43::bytea[], $44::text[], $45::integer[],
-                           $46::integer[])
-        AS e (run, position, type, key, time, body, uniq, chain, batch, first, fence)
+    SELECT e.run, position, type, key, time, body, uniq, decode(chain, 'hex'), batch, first, fence
+    FROM (
+        SELECT unnest($40::text::bigint[]) AS run, unnest($41::text::integer[]) AS position,
+            unnest(string_to_array($42, $1, $2)) AS type, unnest(string_to_array($43, $1, $2)) AS key,
+            unnest($44::text::bigint[]) AS time, unnest(string_to_array($45, $1, $2)) AS body,
+            unnest(string_to_array($46, $1, $2)) AS uniq, unnest(string_to_array($47, $1, $2)) AS chain,
+            unnest(string_to_array($48, $1, $2)) AS batch, unnest($49::text::integer[]) AS first,
+            unnest($50::text::integer[]) AS fence
+    ) AS e
     WHERE e.run IN (SELECT id FROM accepted)
 ), put_steps AS (
     INSERT INTO holdfast.steps (run, key, attempt, due)
-    SELECT s.* FROM unnest($47::bigint[], $48::text[], $49::integer[], $50::bigint[]) AS s (run, key, attempt, due)
+    SELECT s.* FROM (
+        SELECT unnest($51::text::bigint[]) AS run, unnest(string_to_array($52, $1, $2)) AS key,
+            unnest($53::text::integer[]) AS attempt, unnest($54::text::bigint[]) AS due
+    ) AS s
     WHERE s.run IN (SELECT id FROM accepted)
     ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due,
         holder = CASE WHEN excluded.due IS NULL THEN steps.holder END
 ), dropped_steps AS (
-    DELETE FROM holdfast.steps USING unnest($51::bigint[], $52::text[]) AS d (run, key)
-    WHERE steps.run = d.run AND steps.key = d.key AND d.run IN (SELECT id FROM accepted)
+    DELETE FROM holdfast.steps USING (
+        SELECT * FROM (SELECT unnest($55::text::bigint[]) AS run, unnest(string_to_array($56, $1, $2)) AS key) AS d
+        WHERE run IN (SELECT id FROM accepted) OFFSET 0
+    ) AS d
+    WHERE steps.run = d.run AND steps.key = d.key
 ), put_timers AS (
     INSERT INTO holdfast.timers (run, key, due)
-    SELECT t.* FROM unnest($53::bigint[], $54::text[], $55::bigint[]) AS t (run, key, due)
+    SELECT t.* FROM (
+        SELECT unnest($57::text::bigint[]) AS run, unnest(string_to_array($58, $1, $2)) AS key,
+            unnest($59::text::bigint[]) AS due
+    ) AS t
     WHERE t.run IN (SELECT id FROM accepted)
 ), dropped_timers AS (
-    DELETE FROM holdfast.timers USING unnest($56::bigint[], $57::text[]) AS d (run, key)
-    WHERE timers.run = d.run AND timers.key = d.key AND d.run IN (SELECT id FROM accepted)
+    DELETE FROM holdfast.timers USING (
+        SELECT * FROM (SELECT unnest($60::text::bigint[]) AS run, unnest(string_to_array($61, $1, $2)) AS key) AS d
+        WHERE run IN (SELECT id FROM accepted) OFFSET 0
+    ) AS d
+    WHERE timers.run = d.run AND timers.key = d.key
 ), put_children AS (
     INSERT INTO holdfast.children (run, key, child, position, status, orphan)
-    SELECT c.* FROM unnest($58::bigint[], $59::text[], $60::text[], $61::integer[], $62::text[],
-                           $63::boolean[]) AS c (run, key, child, position, status, orphan)
+    SELECT c.* FROM (
+        SELECT unnest($62::text::bigint[]) AS run, unnest(string_to_array($63, $1, $2)) AS key,
+            unnest(string_to_array($64, $1, $2)) AS child, unnest($65::text::integer[]) AS position,
+            unnest(string_to_array($66, $1, $2)) AS status, unnest($67::text::boolean[]) AS orphan
+    ) AS c
     WHERE c.run IN (SELECT id FROM accepted)
     ON CONFLICT (run, key) DO UPDATE SET status = excluded.status, orphan = excluded.orphan
 ), dropped_children AS (
-    DELETE FROM holdfast.children USING unnest($64::bigint[], $65::text[]) AS d (run, key)
-    WHERE children.run = d.run AND children.key = d.key AND d.run IN (SELECT id FROM accepted)
+    DELETE FROM holdfast.children USING (
+        SELECT * FROM (SELECT unnest($68::text::bigint[]) AS run, unnest(string_to_array($69, $1, $2)) AS key) AS d
+        WHERE run IN (SELECT id FROM accepted) OFFSET 0
+    ) AS d
+    WHERE children.run = d.run AND children.key = d.key
 ), over AS (
-    SELECT e.id, e.continued FROM unnest($68::bigint[], $69::boolean[]) AS e (id, continued)
+    SELECT e.id, e.continued FROM (
+        SELECT unnest($72::text::bigint[]) AS id, unnest($73::text::boolean[]) AS continued
+    ) AS e
     JOIN accepted USING (id)
 ), ended_steps AS (
-    DELETE FROM holdfast.steps USING over WHERE steps.run = over.id
+    -- No join with `over`: a plan for that reads the whole table, and of steps most rows in it are dead.
+    DELETE FROM holdfast.steps WHERE run = ANY (ARRAY(SELECT id FROM over))
 ), ended_timers AS (
-    DELETE FROM holdfast.timers USING over WHERE timers.run = over.id
+    DELETE FROM holdfast.timers WHERE run = ANY (ARRAY(SELECT id FROM over))
 ), orphaned_children AS (
     -- One statement changes a row once: those that it puts or drops are left to that.
-    UPDATE holdfast.children SET orphan = true FROM over WHERE children.run = over.id AND NOT EXISTS (
-        SELECT 1 FROM unnest($66::bigint[], $67::text[]) AS t (run, key) WHERE t.run = children.run AND t.key = children.key)
+    UPDATE holdfast.children SET orphan = true WHERE run = ANY (ARRAY(SELECT id FROM over)) AND NOT EXISTS (
+        SELECT 1 FROM (SELECT unnest($70::text::bigint[]) AS run, unnest(string_to_array($71, $1, $2)) AS key) AS t
+        WHERE t.run = children.run AND t.key = children.key)
 ), ended_hooks AS (
-    UPDATE holdfast.hooks SET status = CASE WHEN over.continued THEN 'continued' ELSE 'run_ended' END
-    FROM over WHERE hooks.run = over.id AND hooks.status = 'open'
+    -- Open ones, then; by this word for it no plan looks through all open hooks that there are.
+    UPDATE holdfast.hooks SET
+        status = CASE WHEN run IN (SELECT id FROM over WHERE continued) THEN 'continued' ELSE 'run_ended' END
+    WHERE run = ANY (ARRAY(SELECT id FROM over)) AND status <> 'closed'
 ), delivered AS (
     INSERT INTO holdfast.deliveries (uniq, run, position, digest)
-    SELECT d.* FROM unnest($73::text[], $74::bigint[], $75::integer[], $76::text[])
-        AS d (uniq, run, position, digest)
+    SELECT d.* FROM (
+        SELECT unnest(string_to_array($77, $1, $2)) AS uniq, unnest($78::text::bigint[]) AS run,
+            unnest($79::text::integer[]) AS position, unnest(string_to_array($80, $1, $2)) AS digest
+    ) AS d
     WHERE d.run IN (SELECT id FROM accepted)
 ), news AS (
-    SELECT json_build_array(a.run, a.owner, n.fact, n.ended, a.ready, null)::text AS item, n.number
-    FROM unnest($70::bigint[], $71::boolean[], $72::boolean[]) WITH ORDINALITY AS n (id, fact, ended, number)
-    JOIN accepted a ON a.id = n.id
-    WHERE $78::boolean OR n.fact OR n.ended OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($77::text[])))
+    SELECT json_build_array(a.run, a.owner, n.fact IS TRUE, n.ended IS TRUE, a.ready, null)::text AS item
+    FROM accepted AS a
+    LEFT JOIN (
+        SELECT unnest($74::text::bigint[]) AS id, unnest($75::text::boolean[]) AS fact,
+            unnest($76::text::boolean[]) AS ended
+    ) AS n USING (id)
+    WHERE n.fact OR n.ended OR $5::boolean OR (a.ready AND (a.owner IS NULL OR a.owner <> ALL ($4::text[])))
 ), parts AS (
-    SELECT item, sum(octet_length(item) + 1) OVER (ORDER BY number) / 3900 AS part
+    SELECT item, sum(octet_length(item) + 1) OVER (ROWS UNBOUNDED PRECEDING) / 3900 AS part
     FROM news WHERE octet_length(item) < 3900
 ), told AS (
     SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part
@@ -131,8 +186,9 @@ WITH moved AS (
 SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT count(*) FROM told)
 FROM accepted;
 
--- ==== writing a group of one run, which most are: `write_group` without the parts that it does not need. What a
--- statement names costs half a millisecond there, even where it finds nothing to do.
+-- ==== writing one append, which most groups are: `write_group` without the parts that it does not need. What a
+-- statement names costs half a millisecond there, even where it finds nothing to do. Of so few rows arrays are
+-- cheaper than text.
 
 -- name: make_run
 -- A run begins, with its first steps; it may have ended at once.
@@ -145,16 +201,21 @@ WITH made AS (
     RETURNING id, run, owner, ready
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT made.id, e.* FROM made
-    CROSS JOIN unnest($21::integer[], $22::text[], $23::text[], $24::bigint[], $25::text[], $26::text[],
-                      $27::bytea[], $28::text[], $29::integer[], $30::integer[]) AS e
+    SELECT made.id, e.position, type, key, time, body, uniq, CASE WHEN e.position = $5 THEN $7 END,
+        CASE WHEN e.position = $5 THEN $27 END, CASE WHEN e.position = $5 AND $27 IS NOT NULL THEN $21 END,
+        CASE WHEN e.position = $5 THEN $28::integer END
+    FROM made CROSS JOIN (
+        SELECT generate_series($21::integer, $5) AS position, unnest($22::text[]) AS type,
+            unnest($23::text[]) AS key, unnest($24::bigint[]) AS time, unnest($25::text[]) AS body,
+            unnest($26::text[]) AS uniq
+    ) AS e
 ), put_steps AS (
     INSERT INTO holdfast.steps (run, key, attempt, due)
-    SELECT made.id, s.* FROM made CROSS JOIN unnest($31::text[], $32::integer[], $33::bigint[]) AS s
+    SELECT made.id, s.* FROM made CROSS JOIN unnest($29::text[], $30::integer[], $31::bigint[]) AS s
 )
 SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-    CASE WHEN ($34 OR $35 OR ready AND (owner IS NULL OR owner <> ALL ($36::text[]))) AND octet_length(run) < 3000
-        THEN pg_notify('holdfast', '[' || json_build_array(run, owner, $34::boolean, $35::boolean, ready, null) || ']')
+    CASE WHEN ($32 OR $33 OR ready AND (owner IS NULL OR owner <> ALL ($34::text[]))) AND octet_length(run) < 3000
+        THEN pg_notify('holdfast', '[' || json_build_array(run, owner, $32::boolean, $33::boolean, ready, null) || ']')
             IS NULL END
 FROM made;
 
@@ -171,19 +232,24 @@ WITH moved AS (
     RETURNING id, run, owner, ready
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT moved.id, e.* FROM moved
-    CROSS JOIN unnest($17::integer[], $18::text[], $19::text[], $20::bigint[], $21::text[], $22::text[],
-                      $23::bytea[], $24::text[], $25::integer[], $26::integer[]) AS e
+    SELECT moved.id, e.position, type, key, time, body, uniq, CASE WHEN e.position = $3 THEN $5 END,
+        CASE WHEN e.position = $3 THEN $23 END, CASE WHEN e.position = $3 AND $23 IS NOT NULL THEN $17 END,
+        CASE WHEN e.position = $3 THEN $24::integer END
+    FROM moved CROSS JOIN (
+        SELECT generate_series($17::integer, $3) AS position, unnest($18::text[]) AS type,
+            unnest($19::text[]) AS key, unnest($20::bigint[]) AS time, unnest($21::text[]) AS body,
+            unnest($22::text[]) AS uniq
+    ) AS e
 ), dropped_steps AS (
-    DELETE FROM holdfast.steps USING moved WHERE steps.run = moved.id AND steps.key = ANY ($27::text[])
+    DELETE FROM holdfast.steps USING moved WHERE steps.run = moved.id AND steps.key = ANY ($25::text[])
 ), put_steps AS (
     INSERT INTO holdfast.steps (run, key, attempt, due)
-    SELECT moved.id, s.* FROM moved CROSS JOIN unnest($28::text[], $29::integer[], $30::bigint[]) AS s
+    SELECT moved.id, s.* FROM moved CROSS JOIN unnest($26::text[], $27::integer[], $28::bigint[]) AS s
     ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, due = excluded.due,
         holder = CASE WHEN excluded.due IS NULL THEN steps.holder END
 )
 SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-    CASE WHEN ready AND (owner IS NULL OR owner <> ALL ($31::text[])) AND octet_length(run) < 3000
+    CASE WHEN ready AND (owner IS NULL OR owner <> ALL ($29::text[])) AND octet_length(run) < 3000
         THEN pg_notify('holdfast', '[' || json_build_array(run, owner, false, false, ready, null) || ']') IS NULL END
 FROM moved;
 
@@ -200,13 +266,18 @@ WITH moved AS (
     RETURNING id, run, owner, ready
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT moved.id, e.* FROM moved
-    CROSS JOIN unnest($17::integer[], $18::text[], $19::text[], $20::bigint[], $21::text[], $22::text[],
-                      $23::bytea[], $24::text[], $25::integer[], $26::integer[]) AS e
+    SELECT moved.id, e.position, type, key, time, body, uniq, CASE WHEN e.position = $3 THEN $5 END,
+        CASE WHEN e.position = $3 THEN $23 END, CASE WHEN e.position = $3 AND $23 IS NOT NULL THEN $17 END,
+        CASE WHEN e.position = $3 THEN $24::integer END
+    FROM moved CROSS JOIN (
+        SELECT generate_series($17::integer, $3) AS position, unnest($18::text[]) AS type,
+            unnest($19::text[]) AS key, unnest($20::bigint[]) AS time, unnest($21::text[]) AS body,
+            unnest($22::text[]) AS uniq
+    ) AS e
 ), delivered AS (
     INSERT INTO holdfast.deliveries (uniq, run, position, digest)
     SELECT d.uniq, moved.id, d.position, d.digest
-    FROM moved CROSS JOIN unnest($27::text[], $28::integer[], $29::text[]) AS d (uniq, position, digest)
+    FROM moved CROSS JOIN unnest($25::text[], $26::integer[], $27::text[]) AS d (uniq, position, digest)
 )
 SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     CASE WHEN octet_length(run) < 3000
@@ -226,18 +297,23 @@ WITH moved AS (
     RETURNING id, run, owner, ready
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT moved.id, e.* FROM moved
-    CROSS JOIN unnest($17::integer[], $18::text[], $19::text[], $20::bigint[], $21::text[], $22::text[],
-                      $23::bytea[], $24::text[], $25::integer[], $26::integer[]) AS e
+    SELECT moved.id, e.position, type, key, time, body, uniq, CASE WHEN e.position = $3 THEN $5 END,
+        CASE WHEN e.position = $3 THEN $23 END, CASE WHEN e.position = $3 AND $23 IS NOT NULL THEN $17 END,
+        CASE WHEN e.position = $3 THEN $24::integer END
+    FROM moved CROSS JOIN (
+        SELECT generate_series($17::integer, $3) AS position, unnest($18::text[]) AS type,
+            unnest($19::text[]) AS key, unnest($20::bigint[]) AS time, unnest($21::text[]) AS body,
+            unnest($22::text[]) AS uniq
+    ) AS e
 ), ended_steps AS (
     DELETE FROM holdfast.steps USING moved WHERE steps.run = moved.id
 ), ended_hooks AS (
-    UPDATE holdfast.hooks SET status = CASE WHEN $27::boolean THEN 'continued' ELSE 'run_ended' END
-    FROM moved WHERE hooks.run = moved.id AND hooks.status = 'open'
+    UPDATE holdfast.hooks SET status = CASE WHEN $25::boolean THEN 'continued' ELSE 'run_ended' END
+    FROM moved WHERE hooks.run = moved.id AND hooks.status <> 'closed'
 )
 SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     CASE WHEN octet_length(run) < 3000
-        THEN pg_notify('holdfast', '[' || json_build_array(run, owner, $28::boolean, true, ready, null) || ']') IS NULL END
+        THEN pg_notify('holdfast', '[' || json_build_array(run, owner, $26::boolean, true, ready, null) || ']') IS NULL END
 FROM moved;
 
 -- ==== the slow path: locks, look-ups, writes that only it makes
