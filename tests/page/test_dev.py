@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from patience import PATIENCE
 
 import holdfast as hf
+from holdfast.cli.checking import EndedRuns
+from holdfast.store import open_store
 
 CODE = """
 import asyncio
@@ -47,6 +50,12 @@ class Dev:
 
     def write(self, code: str) -> None:
         (self.folder / "shop.py").write_text(code)
+
+    async def settled(self, name: str) -> None:
+        """A file is there."""
+        async with asyncio.timeout(PATIENCE):
+            while not (self.folder / name).exists():
+                await asyncio.sleep(0.01)
 
     async def greet(self, app: hf.App) -> tuple[str, str]:
         run = await app.start_raw("greet", b"{}")
@@ -90,6 +99,67 @@ async def test_changed_code_is_served_and_what_cannot_be_replayed_is_told(dev, t
         run_id, _ = await dev.greet(app)
         await dev.until(f"run {run_id} does not replay to itself")
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+async def test_a_run_is_not_blamed_for_code_that_came_after_it(dev, tmp_path):
+    """One run is being replayed and one waits when the code changes: they would not fit what it asks for now."""
+    held = """
+import sys, time
+from pathlib import Path
+if "replay" in sys.argv:
+    Path("replaying").touch()
+    while not Path("go on").exists():
+        time.sleep(0.01)
+"""
+    await asyncio.wait_for(dev.process.stdout.readline(), PATIENCE)
+    async with hf.connect(f"sqlite:///{tmp_path}/s.db") as app:
+        await dev.until("serves greet")
+        dev.said = ""
+        dev.write(CODE + held)
+        await dev.until("changed: shop.py")
+        await dev.until("serves greet")
+        before = [(await dev.greet(app))[0] for _ in range(2)]
+        await dev.settled("replaying")
+        dev.said = ""
+        dev.write(ODD.replace("say", "tell"))
+        await dev.until("changed: shop.py")
+        (tmp_path / "go on").touch()
+        await dev.until("serves greet")
+        after, _ = await dev.greet(app)
+        await dev.until(f"run {after} does not replay to itself")
+        assert dev.said.count("does not replay to itself") == 1, (before, dev.said)
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@hf.workflow(name="dev.waits")
+async def dev_waits() -> None:
+    await hf.hook(f"go:{hf.run_info().run_id}")
+
+
+async def test_a_run_whose_end_nobody_told_is_found_all_the_same(tmp_path):
+    """News are hints (L14): here none arrives. Runs of before are left alone, and none comes twice."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    heard: list[Any] = []
+
+    async def end(run: hf.Run[None]) -> None:
+        await app.resume(f"go:{run.id}")
+        await run.result(PATIENCE)
+
+    async with open_store(url) as deaf, hf.connect(url) as app, app.worker():
+        await end(await app.start(dev_waits, run_id="old"))
+        long = await app.start(dev_waits, run_id="long")
+        peers = tmp_path / "s.db-peers"
+        others = set(peers.glob("*.sock"))
+        async with EndedRuns(deaf, beat=0.01) as ended, asyncio.timeout(PATIENCE):
+            deaf.listen(heard.extend)
+            (ears,) = set(peers.glob("*.sock")) - others
+            ears.unlink()
+            await end(long)
+            assert await ended.next() == "long"
+            for name in ("one", "two"):  # begun and ended between two looks, as a rule
+                await end(await app.start(dev_waits, run_id=name))
+                assert await ended.next() == name
+    assert not heard
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """`dev`: a worker, the page, and both anew with each change of the code.
 
 The worker is a process of its own, for only that makes code new for certain: what modules have left in a process
-that reloads them, nobody knows. This process serves the page, looks at the files, and replays each run that ends
-in a third process, with another hash seed (check mode).
+that reloads them, nobody knows. This process serves the page, looks at the files, and has each run that ends
+replayed in a third process (`checking`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,14 +24,8 @@ from .frame import WORK, command
 from .options import DEFAULT_STORE, AsJson, StoreUrl, ending
 from .problem import Problem
 
-if TYPE_CHECKING:
-    from ..client import App
-    from ..store.messages import News
-
 _PATIENCE = 2.0
 """Seconds that running steps have to finish when the code changes; they are tried again by the new worker."""
-_BACKLOG = 50
-"""Runs that wait to be checked; those that end beyond it are not."""
 
 
 @command(
@@ -75,6 +70,7 @@ def dev(
         raise Problem(
             f"`holdfast dev` needs the extra `server` ({error})", hint="pip install 'holdfast[server]'"
         ) from None
+    from .checking import checking
     from .modules import expect
     from .stores import connected
 
@@ -92,30 +88,49 @@ def dev(
                 sys.stdout.flush()
             else:
                 output.note(f"the page: {url}")
-            checker = _checking(app, modules, store) if check else contextlib.nullcontext()
-            async with checker:
-                await _work(modules, store, stop)
+            await _work(
+                modules,
+                store,
+                stop,
+                lambda: checking(app.store, modules, store) if check else contextlib.nullcontext(),
+            )
 
     asyncio.run(main())
     output.note("stopped: runs go on with the next worker")
     return 0
 
 
-async def _work(modules: Sequence[str], store: str, stop: asyncio.Event) -> None:
-    """A worker at a time, until `stop`; one that ends by itself is missed until the code changes."""
+async def _work(
+    modules: Sequence[str],
+    store: str,
+    stop: asyncio.Event,
+    checked: Callable[[], AbstractAsyncContextManager[None]],
+) -> None:
+    """A worker at a time, until `stop`; one that ends by itself is missed until the code changes.
+
+    Its runs are checked from before it starts until the code changes, and no longer: what ends while it stops is
+    of the code of before.
+    """
     changes = _changes(stop)
-    worker = await _start("worker", *modules, "--store", store)
-    missed = asyncio.create_task(_missed(worker))
-    try:
-        async for changed in changes:
-            missed.cancel()
-            output.note(f"changed: {', '.join(changed)}")
-            await _end(worker)
-            worker = await _start("worker", *modules, "--store", store)
-            missed = asyncio.create_task(_missed(worker))
-    finally:
-        missed.cancel()
-        await _end(worker)
+    changed: list[str] | None = []
+    while changed is not None:
+        worker = None
+        change = asyncio.ensure_future(anext(changes, None))
+        await asyncio.sleep(0)  # now it looks at the files: before the worker reads them
+        try:
+            async with checked():
+                worker = await _start("worker", *modules, "--store", store)
+                missed = asyncio.create_task(_missed(worker))
+                try:
+                    changed = await change
+                finally:
+                    missed.cancel()
+                if changed is not None:
+                    output.note(f"changed: {', '.join(changed)}")
+        finally:
+            change.cancel()
+            if worker is not None:
+                await _end(worker)
 
 
 async def _missed(worker: asyncio.subprocess.Process) -> None:
@@ -148,44 +163,3 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
             worker.send_signal(number)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(worker.wait(), _PATIENCE)
-
-
-# ---- check mode
-
-
-@contextlib.asynccontextmanager
-async def _checking(app: App, modules: Sequence[str], store: str) -> AsyncIterator[None]:
-    """Replay each run that ends while the block runs, one after the other, as `holdfast replay` does."""
-    ended: asyncio.Queue[str] = asyncio.Queue(_BACKLOG)
-
-    def hear(news: Sequence[News]) -> None:
-        for item in news:
-            if item.ended:
-                with contextlib.suppress(asyncio.QueueFull):
-                    ended.put_nowait(item.run)
-
-    async def check() -> None:
-        while True:
-            run = await ended.get()
-            words = ("replay", *modules, "--run", run, "--store", store)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "holdfast", *words,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                process_group=0,
-            )  # fmt: skip
-            try:
-                said, _ = await process.communicate()
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-            if process.returncode == 1:
-                output.note(f"run {run} does not replay to itself:\n{said.decode(errors='replace').rstrip()}")
-
-    unlisten = app.store.listen(hear)
-    task = asyncio.create_task(check())
-    try:
-        yield
-    finally:
-        unlisten()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
