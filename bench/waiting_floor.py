@@ -2,15 +2,15 @@
 
     python bench/waiting_floor.py [--hooks 60] [--runs 1000] [--crowds 3] [--json]
 
-**A payload to a run of another process**, from its sending to the end in the sender. What both sides do: the
-sender asks who gets the payload and commits it; the other process is woken, reads it and commits an end; the
-sender is woken and reads that. Each commit is durable: one fdatasync on SQLite (WAL, synchronous=FULL), one flush
-of the server's log on PostgreSQL (synchronous_commit=on). They take turns, A B C A B C:
+**A payload to a run of another process**, from its sending until the run goes on there. What both sides do: the
+sender asks who gets the payload and commits it; the other process is woken, reads it and commits what follows
+(the start of a step). Each commit is durable: one fdatasync on SQLite (WAL, synchronous=FULL), one flush of the
+server's log on PostgreSQL (synchronous_commit=on). They take turns, A B C A B C:
 
 - `raw`: two commits of 330 bytes, each after 5 ms in which the process was idle. The goal is these and 1 ms.
 - `floor`: two processes that do just that with one table, prepared statements, and NOTIFY in the statement that
   writes, or a datagram to a socket beside the file. No log, no judgement, no engine, no worker.
-- `holdfast`: as it is, a worker in a process of its own.
+- `holdfast`: as it is, a worker in a process of its own, until the step's first line, as `bench hook-apart`.
 
 **The loop with 1,000 runs at once**: by how much a timer of 1 ms is late in the process that does ten steps for
 each, 99th percentile. The floor is that of `step_floor.py`: the rows of the steps, in groups as large as
@@ -30,22 +30,21 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from operator import sub
 from pathlib import Path
 from typing import Any
 
 import step_floor
 
 import holdfast as hf
-from holdfast.bench.floor import floor_of
+from holdfast.bench import apart, flows
+from holdfast.bench.floor import floor_of, least_time
 from holdfast.bench.place import Where
+from holdfast.bench.shape import IDLE, Commits
 from holdfast.bench.shapes import late_while
 
-IDLE, PAYLOAD = 0.005, b"x" * 330
-
-
-@hf.workflow(name="waiting-floor.answer")
-async def answer(token: str) -> int:
-    return await hf.hook(token, type=int)
+PAYLOAD = b"x" * 330
+WARM = 5
 
 
 # ---- the floors of a payload: `sender` and `worker` are the two processes
@@ -110,7 +109,7 @@ class Postgres:
                 "CREATE TABLE waiting_floor (kind text, number bigint, body bytea, PRIMARY KEY (kind, number))"
             )
         self.heard = asyncio.Queue[int]()
-        channel = "waiting_end" if role == "sender" else "waiting_payload"
+        channel = "waiting_answer" if role == "sender" else "waiting_payload"
         await self.reading.add_listener(channel, lambda *said: self.heard.put_nowait(int(said[3])))
 
     async def write(self, kind: str, number: int) -> None:
@@ -134,86 +133,83 @@ async def opened(url: str, role: str) -> Sqlite | Postgres:
     return place
 
 
-async def payload(place: Sqlite | Postgres, number: int) -> None:
+async def payload(place: Sqlite | Postgres, number: int) -> float:
+    """When it was sent; the answer has come."""
+    await asyncio.sleep(IDLE)
+    sent = time.time()
     await place.read("hook", number)
     await place.write("payload", number)
     assert await place.heard.get() == number
-    assert await place.read("end", number)
+    return sent
 
 
 async def work(url: str, side: str) -> None:
-    """The process of a worker, until its input ends."""
+    """The process of a worker, until its input ends. The floor's then says when each of its commits was done."""
     loop = asyncio.get_running_loop()
-    if side == "holdfast":
+    if side != "floor":
         async with hf.connect(url) as app, app.worker(concurrency=1000):
-            print("ready", flush=True)
+            print((await app.start(flows.payloads, int(side))).id, flush=True)
             await loop.run_in_executor(None, sys.stdin.read)
         return
     place = await opened(url, "worker")
+    done: list[float] = []
 
     async def answers() -> None:
         while True:
             number = await place.heard.get()
             assert await place.read("payload", number)
-            await place.write("end", number)
+            await place.write("answer", number)
+            done.append(time.time())
 
     answering = asyncio.create_task(answers())
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     answering.cancel()
     await place.close()
+    print(json.dumps(done), flush=True)
 
 
-def begin(url: str, side: str) -> subprocess.Popen[str]:
+def begin(url: str, side: str) -> tuple[subprocess.Popen[str], str]:
+    """The process, and its first line."""
     child = subprocess.Popen(
         [sys.executable, __file__, "--work", url, side],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    if child.stdout is None or child.stdout.readline() != "ready\n":
+    assert child.stdout is not None
+    if not (line := child.stdout.readline()):
         raise RuntimeError(f"{side} did not start")
-    return child
+    return child, line.strip()
 
 
 async def hooks(url: str, count: int) -> dict[str, list[float]]:
-    taken: dict[str, list[float]] = {"raw": [], "floor": [], "holdfast": []}
-    raw = await floor_of(Where(url.partition(":")[0], url, url))
-    assert raw is not None
+    """Milliseconds of each turn; the first five are not counted."""
+    raw: list[float] = []
+    sent: list[float] = []
+    bare = await floor_of(Where(url.partition(":")[0], url, url))
+    assert bare is not None
     place = await opened(url, "sender")
-    children = [begin(url, "floor"), begin(url, "holdfast")]
+    (beside, _), (working, run_id) = begin(url, "floor"), begin(url, str(WARM + count))
     try:
         async with hf.connect(url) as app:
-            for number in range(-5, count):
-                seconds = 0.0
-                for _ in range(2):
-                    await asyncio.sleep(IDLE)
-                    seconds += await raw.run(1, len(PAYLOAD))
-                await asyncio.sleep(IDLE)
-                begun = time.perf_counter()
-                await payload(place, number + 5)
-                least = time.perf_counter() - begun
-                token = f"waiting-floor-{os.getpid()}-{number}"
-                run = await app.start(answer, token)
-                while not [hook async for hook in app.hooks(token=token)]:
-                    await asyncio.sleep(0.001)
-                await asyncio.sleep(IDLE)
-                begun = time.perf_counter()
-                await app.resume(token, number)
-                assert await run.result(timeout=30) == number
-                if number >= 0:
-                    for name, value in (
-                        ("raw", seconds),
-                        ("floor", least),
-                        ("holdfast", time.perf_counter() - begun),
-                    ):
-                        taken[name].append(value * 1000)
+            ours = apart.Payloads(app, app.run(run_id))
+            for number in range(WARM + count):
+                raw.append(await least_time(bare, Commits(2, len(PAYLOAD), IDLE), len(PAYLOAD)))
+                sent.append(await payload(place, number))
+                await ours.send(number)
+            began = await ours.run.result(timeout=30)
     finally:
-        for child in children:
-            child.communicate(timeout=60)
+        done, _ = beside.communicate(timeout=60)
+        working.communicate(timeout=60)
         await place.close()
-        await raw.close()
-    return taken
+        await bare.close()
+    taken = {
+        "raw": raw,
+        "floor": list(map(sub, json.loads(done), sent)),
+        "holdfast": list(map(sub, began, ours.sent)),
+    }
+    return {side: [1000 * seconds for seconds in times[WARM:]] for side, times in taken.items()}
 
 
 # ---- the loop in a crowd

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import sub
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..workflow import step, workflow
 from .place import Other
@@ -95,33 +95,42 @@ def _gap(taken: Sequence[tuple[float, float]]) -> float:
     return statistics.median(after[0] - before[1] for before, after in pairwise(taken))
 
 
+class Payloads:
+    """Payloads to a run of `flows.payloads`, each after a moment in which nobody had anything to do."""
+
+    def __init__(self, app: App, run: Run[list[float]]) -> None:
+        self.app, self.run = app, run
+        self.sent: list[float] = []
+        self._position = 0
+
+    async def send(self, number: int) -> None:
+        """One payload, when the run waits for it."""
+        while True:  # it may be another process that works on it
+            events = await self.app.store.read(self.run.id, self._position)
+            if events and events[-1].type in WAITS:
+                break
+            await asyncio.sleep(IDLE)
+        self._position = events[-1].position
+        await asyncio.sleep(IDLE)
+        self.sent.append(time.time())
+        await self.app.resume(f"holdfast.bench:{self.run.id}", number)
+
+
+async def answered(app: App, run: Run[list[float]], size: int) -> Sample:
+    """From a payload that is sent to the first line of the next step, two commits: the mean of `size`."""
+    payloads = Payloads(app, run)
+    for number in range(size):
+        await payloads.send(number)
+    began = await run.result(timeout=60)
+    return Sample(statistics.mean(map(sub, began, payloads.sent)), run.id)
+
+
 async def _hook_apart(place: Place, size: int) -> Sample:
     """A run that waits in another process."""
     waiter = await Other.start("holdfast.bench.other", place.where.url, f"waiter {size}")
     sample = await answered(place.app, place.app.run(waiter.said), size)
     await waiter.close()
     return sample
-
-
-async def answered(app: App, run: Run[Any], size: int) -> Sample:
-    """From a payload that is sent to a waiting run (`flows.payloads`) to the next step's first line.
-
-    Two commits; the mean of `size`. Each payload comes after a moment in which nobody had anything to do.
-    """
-    sent: list[float] = []
-    position = 0
-    for number in range(size):
-        while True:  # it may be another process that works on it
-            events = await app.store.read(run.id, position)
-            if events and events[-1].type in WAITS:
-                break
-            await asyncio.sleep(IDLE)
-        position = events[-1].position
-        await asyncio.sleep(IDLE)
-        sent.append(time.time())
-        await app.resume(f"holdfast.bench:{run.id}", number)
-    began = await run.result(timeout=60)
-    return Sample(statistics.mean(map(sub, began, sent)), run.id)
 
 
 async def _recovery(place: Place, size: int) -> Sample:
