@@ -45,6 +45,11 @@ async def gather(count: int) -> int:
     return len(await asyncio.gather(*(empty(number) for number in range(count))))
 
 
+@hf.workflow(name="cost.payload")
+async def payload(token: str) -> int:
+    return await hf.hook(token, type=int)
+
+
 class Counted(NamedTuple):
     bytecodes: float
     calls: float
@@ -136,6 +141,30 @@ async def test_a_step_stays_within_its_budget(tmp_path: Path, shape: str, budget
     assert counted.calls <= budget.calls
     assert counted.statements <= budget.statements
     assert counted.commits <= budget.commits
+
+
+@pytest.mark.parametrize(("side", "statements"), [("sender", 13), ("worker", 15)])
+async def test_a_payload_asks_the_file_no_more_than_it_must(
+    tmp_path: Path, side: str, statements: int
+) -> None:
+    """Each question is asked after a pause, by a process whose pages another one has changed: it is dear."""
+    async with serving(tmp_path) as app, hf.connect(f"sqlite:///{tmp_path}/cost.db") as sender:
+
+        async def waiting(token: str) -> hf.Run[int]:
+            started = await app.start(payload, token)
+            while not [hook async for hook in app.hooks(token=token)]:
+                await asyncio.sleep(0)
+            return started
+
+        async def send(token: str, started: hf.Run[int]) -> None:
+            await sender.resume(token, 7)
+            assert await started.result() == 7
+
+        await send("first", await waiting("first"))
+        started = await waiting("second")
+        counted = await count(sender if side == "sender" else app, 1, lambda: send("second", started))
+    assert counted.statements <= statements
+    assert counted.commits == 1
 
 
 async def test_an_event_that_is_replayed_stays_within_its_budget(tmp_path: Path) -> None:

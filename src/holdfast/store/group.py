@@ -237,8 +237,7 @@ class GroupStore(Store):
                 item.answer(outcome)
         else:
             answers, news = outcome
-            if self.commits_here:
-                count(group, answers, perf_counter() - self._began)
+            taken = perf_counter() - self._began
             for item, answer in zip(group, answers, strict=True):
                 if type(item) is Job:
                     news += item.told(answer)
@@ -248,6 +247,8 @@ class GroupStore(Store):
                 item.answer(answer)
             if news:
                 self.tell(news)
+            if self.commits_here:
+                count(group, answers, taken)
         self._committing = False
         if self.pending:
             if not self._scheduled and self._loop is not None:

@@ -200,22 +200,13 @@ class GroupWriter:
     def _slow(self, request: Append, news: list[News]) -> Appended | BaseException:
         """Look up, judge, write."""
         self._flush()
+        found = Found(None)
+        self._lookups.tokens(request, found)
         if request.token is not None:
-            found = Found(None)
-            self._lookups.tokens(request, found)
             refused = resolve(request, found)
             if refused is not None:
                 return refused
-        known = self._known.pop(request.run, None)
-        found = self._lookups.find(request, known)
-        if found.head is None:
-            known = None
-        elif known is not None and known.head.chain == found.head.chain:
-            known.head = found.head
-        else:
-            # Worth reading in full for a decider, who will be back, and where there is little to read.
-            small = found.head.steps + found.head.timers + found.head.children <= 32
-            known = self._lookups.known(found.head, full=request.after is not None or small)
+        known = self._lookups.find(request, found, self._known.pop(request.run, None))
         verdict = judge(request, found, self._clock.now())
         if verdict.rows:
             written = self._write(request, verdict, known, news)

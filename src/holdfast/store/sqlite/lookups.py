@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import apsw
 
@@ -49,6 +49,14 @@ def from_json(text: str | None) -> Any:
     return None if text is None else load_json(text.encode())
 
 
+LITTLE = 32
+"""Steps, timers and children that are read in full at little cost."""
+
+Steps: TypeAlias = dict[str, tuple[int, int | None]]
+Timers: TypeAlias = dict[str, int]
+Children: TypeAlias = dict[str, tuple[str, int, str]]
+
+
 class Known:
     """What one run's log came to when this process last saw it: head, open steps, pending timers, children.
 
@@ -60,9 +68,9 @@ class Known:
     def __init__(
         self,
         head: Head,
-        steps: dict[str, tuple[int, int | None]],
-        timers: dict[str, int],
-        children: dict[str, tuple[str, int, str]],
+        steps: Steps,
+        timers: Timers,
+        children: Children,
         *,
         full: bool = True,
     ) -> None:
@@ -71,6 +79,10 @@ class Known:
         self.steps = steps
         self.timers = timers
         self.children = children
+
+
+def _is_little(head: Head) -> bool:
+    return head.steps + head.timers + head.children <= LITTLE
 
 
 class Lookups:
@@ -83,14 +95,6 @@ class Lookups:
         """A run's row."""
         row = self._db.execute(SQL["head"], (run,)).fetchall()
         return to_head(row[0]) if row else None
-
-    def known(self, head: Head, *, full: bool) -> Known:
-        """All open steps and pending timers of a run; without `full`, none of them and nothing to keep."""
-        if not full:
-            return Known(head, {}, {}, {}, full=False)
-        steps = {key: (attempt, due) for key, attempt, due in self._rows("steps", head.row)}
-        children = {key: (child, at, status) for key, child, at, status in self._rows("children", head.row)}
-        return Known(head, steps, dict(self._rows("timers", head.row)), children)
 
     def tokens(self, request: Append, found: Found) -> None:
         """Who holds the tokens that an append names, who held them, and which deliveries are known."""
@@ -112,13 +116,15 @@ class Lookups:
         found.holders, found.former, found.deliveries = holders, former, deliveries
         found.continued = continued
 
-    def find(self, request: Append, known: Known | None) -> Found:
-        """Everything that judging an append needs. `known` saves reads where it is still true."""
-        head = self.head(request.run)
-        found = Found(head)
-        self.tokens(request, found)
+    def find(self, request: Append, found: Found, known: Known | None) -> Known | None:
+        """Everything else that judging an append needs, into `found`, and what the run comes to.
+
+        `known` saves reads where it is still true. What is open is read in full for a decider, who will be back,
+        and for a fact where it is little; who sends a payload is most often no worker of the run.
+        """
+        head = found.head = self.head(request.run)
         if head is None:
-            return found
+            return None
         if request.after is None:
             batches = self._rows("batch", head.row, request.batch)
         else:
@@ -129,28 +135,43 @@ class Lookups:
         there: list[Any] = self._db.executemany(SQL["unique"], keys).fetchall()
         found.uniques = dict(there)
         if known is not None and known.head.chain == head.chain:
-            found.steps, found.timers, found.children = known.steps, known.timers, known.children
+            known.head = head
+        elif request.after is not None or (request.token is None and _is_little(head)):
+            known = Known(head, *self._open(head.row))
         else:
             self._named(found, head.row, request.drafts)
+            return Known(head, {}, {}, {}, full=False)
+        found.steps, found.timers, found.children = known.steps, known.timers, known.children
         if request.after is not None and request.after < head.position:
             found.beyond = self.beyond(head, request.after)
-        return found
+        return known
 
     def beyond(self, head: Head, after: int) -> list[Event]:
         """The events that a decider has not read."""
         return [Event(head.run, *row) for row in self._rows("beyond", head.row, after)]
 
+    def _open(self, row: int) -> tuple[Steps, Timers, Children]:
+        """All that a run waits for."""
+        return (
+            {key: (attempt, due) for key, attempt, due in self._rows("steps", row)},
+            dict(self._rows("timers", row)),
+            {key: (child, at, status) for key, child, at, status in self._rows("children", row)},
+        )
+
     def _named(self, found: Found, row: int, drafts: Iterable[Draft]) -> None:
-        keys = {draft.key for draft in drafts}
-        steps: dict[str, tuple[int, int | None]] = {}
-        timers: dict[str, int] = {}
-        children: dict[str, tuple[str, int, str]] = {}
-        for name in keys:
-            steps.update((k, (attempt, due)) for k, attempt, due in self._rows("step", row, name))
-            timers.update(self._rows("timer", row, name))
-            children.update(
-                (k, (child, at, status)) for k, child, at, status in self._rows("child", row, name)
-            )
+        """Of what a run waits for, what these events speak of."""
+        steps: Steps = {}
+        timers: Timers = {}
+        children: Children = {}
+        for kind, key in {(draft.type.partition("_")[0], draft.key) for draft in drafts}:
+            if kind == "step":
+                steps.update((k, (attempt, due)) for k, attempt, due in self._rows("step", row, key))
+            elif kind == "timer":
+                timers.update(self._rows("timer", row, key))
+            elif kind == "child":
+                children.update(
+                    (k, (child, at, status)) for k, child, at, status in self._rows("child", row, key)
+                )
         found.steps, found.timers, found.children = steps, timers, children
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
