@@ -240,10 +240,11 @@ class GroupWriter:
         head, changes = verdict.head, verdict.changes
         assert head is not None
         assert changes is not None
-        if changes.hooks or changes.queued:
-            return None  # a run that takes over the hooks of another: under their tokens' locks; queues: rare
-        if any(unique in writes.deliveries for unique, *_ in changes.deliveries):
-            return None  # sent twice at one moment
+        if not changes.only_steps:
+            if changes.hooks or changes.queued:
+                return None  # a run that takes over the hooks of another: under their tokens' locks; queues: rare
+            if any(unique in writes.deliveries for unique, *_ in changes.deliveries):
+                return None  # sent twice at one moment
         writes.add(request, verdict, None if known is None else known.head)
         if known is None:
             known = Known(head)

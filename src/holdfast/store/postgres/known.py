@@ -42,6 +42,8 @@ class Known:
         """What the run comes to after a verdict."""
         self.head = head
         _apply(self.steps, changes.steps)
+        if changes.only_steps:
+            return
         _apply(self.timers, changes.timers)
         _apply(self.children, changes.children)
         if changes.ended:

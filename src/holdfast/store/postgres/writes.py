@@ -6,14 +6,17 @@ Several appends of one run become one new row for it, many events, and the last 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from holdfast import ids
 from holdfast.events import Event, dump_json, load_json, name_of, token_of
 from holdfast.store.messages import Append, Appended, News, news_of_queues
 from holdfast.store.queued import Queued
 from holdfast.store.rows import Head
-from holdfast.store.rules import Verdict
+from holdfast.store.rules import Changes, Verdict
 
 from .columns import columns
 from .text import escape, escape_some
@@ -50,23 +53,24 @@ def json_text(value: object) -> str | None:
     return None if value is None else dump_json(value).decode()
 
 
-EVENTS = "nntsntsbsnn"
-"""The shape of the rows of `events` (see `columns`)."""
+EVENTS = "nntsntstsnn"
+"""The shape of the rows of `events` (see `columns`). Most have no hash and no batch: empty texts there."""
+_PARTS = attrgetter("position", "draft", "time")
 
 
-class RunWrite:
-    """What a group makes of one run."""
+class RunWrite(msgspec.Struct):
+    """What a group makes of one run; `before` is its row in the table."""
 
-    __slots__ = ("acts", "before", "children", "continued", "end", "ended", "fact", "head", "steps", "timers")
-
-    def __init__(self, before: Head | None) -> None:
-        self.before = before
-        self.head: Head
-        self.acts = self.fact = self.ended = self.continued = False
-        self.end: Event | None = None
-        self.steps: dict[str, tuple[int, int | None] | None] = {}
-        self.timers: dict[str, int | None] = {}
-        self.children: dict[str, tuple[str, int, str] | None] = {}
+    before: Head | None
+    head: Head
+    acts: bool = False
+    fact: bool = False
+    ended: bool = False
+    continued: bool = False
+    end: Event | None = None
+    steps: dict[str, tuple[int, int | None] | None] = {}
+    timers: dict[str, int | None] = {}
+    children: dict[str, tuple[str, int, str] | None] = {}
 
 
 class Writes:
@@ -90,43 +94,46 @@ class Writes:
         self.appends += 1
         write = self.runs.get(head.run)
         if write is None:
-            write = self.runs[head.run] = RunWrite(before)
+            write = self.runs[head.run] = RunWrite(before, head)
             if before is None:
                 head.row = new_id()
             command, fact = (0, 0) if before is None else (before.command, before.fact)
         else:
             command, fact = write.head.command, write.head.fact
+            write.head = head
         whole = isinstance(verdict.answer, Appended)
-        write.head = head
-        write.acts |= head.command > command
-        write.fact |= head.fact > fact and not (whole and request.after is not None)
+        if head.command > command:
+            write.acts = True
+        if head.fact > fact and not (whole and request.after is not None):
+            write.fact = True
         write.steps.update(changes.steps)
+        self._add_events(request, verdict, head, whole=whole)
+        if not changes.only_steps:
+            self._add_other(write, verdict, head, changes)
+
+    def _add_events(self, request: Append, verdict: Verdict, head: Head, *, whole: bool) -> None:
+        add, run, rows = self.events.append, head.row, verdict.rows
+        for position, draft, time in map(_PARTS, rows):
+            add((
+                run, position, draft.type, draft.key, time, draft.body.decode(), draft.unique, "", "", None, None,
+            ))  # fmt: skip
+        end = (request.batch, rows[0].position, request.after) if whole else ("", None, None)
+        self.events[-1] = (*self.events[-1][:7], head.chain.hex(), *end)
+
+    def _add_other(self, write: RunWrite, verdict: Verdict, head: Head, changes: Changes) -> None:
+        """What an append changes beside steps."""
         write.timers.update(changes.timers)
         write.children.update(changes.children)
         if changes.ended:
             write.ended, write.continued, write.end = True, changes.continued, verdict.end()
             write.steps.clear()  # all of them go
             write.timers.clear()
-        self._add_events(request, verdict, head, whole=whole)
         for change in changes.hooks:
             self._add_hook(verdict, head.row, change.key, change.data, change.time)
-        if not changes.ended:
+        if changes.queued and not changes.ended:
             self._add_queued(head, changes.queued)
         for unique, position, digest in changes.deliveries:
             self.deliveries[unique] = (unique, head.row, position, digest)
-
-    def _add_events(self, request: Append, verdict: Verdict, head: Head, *, whole: bool) -> None:
-        add, run, rows = self.events.append, head.row, verdict.rows
-        last = rows[-1]
-        for row in rows:
-            draft = row.draft
-            event = (run, row.position, draft.type, draft.key, row.time, draft.body.decode(), draft.unique)
-            if row is not last:
-                add((*event, None, None, None, None))
-            elif whole:
-                add((*event, head.chain, request.batch, rows[0].position, request.after))
-            else:
-                add((*event, head.chain, None, None, None))
 
     def _add_queued(self, head: Head, queued: Mapping[str, Queued]) -> None:
         for key, q in queued.items():
@@ -166,7 +173,7 @@ class Writes:
         _, [first, *_], types, keys, times, bodies, uniques, *_ = transposed(self.events, 11)
         events = [
             first, types, [*map(escape, keys)], times, bodies, [*map(escape_some, uniques)],
-            escape_some(last[8]), last[10],
+            None if last[9] is None else escape(last[8]), last[10],
         ]  # fmt: skip
         dropped = [escape(key) for key, step in steps.items() if step is None]
         put = transposed([(escape(key), *step) for key, step in steps.items() if step is not None], 3)

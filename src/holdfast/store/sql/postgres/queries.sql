@@ -89,7 +89,8 @@ WITH moved AS (
     SELECT * FROM moved UNION ALL SELECT * FROM made
 ), logged AS (
     INSERT INTO holdfast.events (run, position, type, key, time, body, uniq, chain, batch, first, fence)
-    SELECT e.run, position, type, key, time, body, uniq, decode(chain, 'hex'), batch, first, fence
+    SELECT e.run, position, type, key, time, body, uniq, decode(nullif(chain, ''), 'hex'),
+        CASE WHEN first IS NOT NULL THEN batch END, first, fence
     FROM (
         SELECT unnest($40::text::bigint[]) AS run, unnest($41::text::integer[]) AS position,
             unnest(string_to_array($42, $1, $2)) AS type, unnest(string_to_array($43, $1, $2)) AS key,
@@ -183,7 +184,8 @@ WITH moved AS (
 ), told AS (
     SELECT pg_notify('holdfast', '[' || string_agg(item, ',') || ']') FROM parts GROUP BY part
 )
-SELECT id, owner, ready, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT count(*) FROM told)
+SELECT id, owner, ready, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+    (SELECT count(*) FROM told)
 FROM accepted;
 
 -- ==== writing one append, which most groups are: `write_group` without the parts that it does not need. What a
