@@ -19,7 +19,7 @@ help:
 	@echo 'make chaos [MINUTES=n]  kill and pause real processes, let disks fail and clocks jump; histories of logs'
 	@echo 'make bench              what it costs here: a quarter of an hour (holdfast bench: a minute)'
 	@echo 'make instructions       a step costs what was recorded, counted by callgrind (RECORD=1: record it anew)'
-	@echo 'make pythons            the tests of the engine and of the laws under each newer Python that is here'
+	@echo 'make pythons            the tests under each newer Python that is here; the long ones are left out'
 	@echo 'make peers              the same shapes on DBOS and Restate, in turns with ours (fetches them)'
 	@echo 'make clean              remove $(VENV) and caches (runs in .holdfast/ stay)'
 

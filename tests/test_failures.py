@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import errors
-from holdfast.codec import UNTYPED, class_name
+from holdfast.codec import MAX_DEPTH, UNTYPED, check_depth, class_name
 from holdfast.failures import RemoteError, describe, rebuild
 
 
@@ -283,6 +283,18 @@ def test_a_large_or_deep_group_stays_small() -> None:
     for _ in range(5):
         wide = ExceptionGroup("wide", [wide] * 40)
     assert len(json.dumps(describe(wide))) < 1_000_000
+
+
+def test_what_is_nested_too_deeply_is_left_out() -> None:
+    """What is stored can be read by each process; no outcome is refused for what an exception carries."""
+    deep: list[object] = []
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    error = ValueError("w", deep)
+    data = describe(error)
+    assert "args" not in data
+    check_depth(json.dumps(data).encode(), "w")
+    assert str(rebuild(data)) == str(error)
 
 
 def test_a_class_that_is_not_to_be_had() -> None:

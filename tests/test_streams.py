@@ -404,6 +404,11 @@ async def careless(what: str) -> None:
             await out.write("x" * 1000)
     elif what == "value":
         await out.write(threading.Lock())
+    elif what == "deep":
+        value: object = 1
+        for _ in range(101):
+            value = [value]
+        await out.write(value)
     elif what == "name":
         hf.stream("two\nlines")
     elif what == "after the end":
@@ -422,6 +427,10 @@ async def refused(what: str) -> None:
         ("chunk", r"PayloadError: a chunk of stream 'out' is 1,001 bytes, over the limit of 1,000"),
         ("stream", r"PayloadError: stream 'out' of run .* would have 3,000 bytes, .* raise stream_limit"),
         ("value", r"PayloadError: a chunk of stream 'out': cannot be stored: .*lock. is not a plain type"),
+        (
+            "deep",
+            r"PayloadError: a chunk of stream 'out' is nested too deeply: expected JSON of at most 100 ",
+        ),
         ("name", r"PayloadError: stream name: expected 1–255 printable characters, got 'two\\nlines'"),
         ("after the end", r"StreamEnded: stream 'out' of run .* was ended by streams.careless#1"),
     ],
@@ -434,6 +443,11 @@ async def test_what_cannot_be_written_fails_its_step_at_once_and_says_why(
         with pytest.raises(hf.RunFailed, match=message):
             await (await app.start(refused, what)).result()
     assert seen == [1]
+
+
+@pytest.mark.parametrize("data", ["[" * 300, b"{" * 300])
+def test_only_json_has_levels(data: str | bytes) -> None:
+    assert streams.part_of(data, None, 1000, "w").body == (data.encode() if isinstance(data, str) else data)
 
 
 async def test_a_handle_has_no_use_outside_of_runs() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from .clock import to_datetime, to_text
-from .codec import UNTYPED, check_bounds
+from .codec import UNTYPED, check_depth, check_size
 from .errors import PayloadError
 
 Kind = Literal["text", "bytes", "json", "end"]
@@ -98,7 +98,9 @@ def part_of(data: Any, key: str | None, limit: int, where: str) -> Part:
         part = Part("bytes", bytes(data), key)
     else:
         part = Part("json", UNTYPED.encode(data, where), key)
-    check_bounds(part.body, limit, where)
+    check_size(part.body, limit, where)
+    if part.kind == "json":
+        check_depth(part.body, where)
     return part
 
 

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from .codec import UNTYPED, class_name, find_class
+from .codec import UNTYPED, class_name, find_class, is_within
 from .errors import HoldfastError
 
 _TEXT_LIMIT = 16_000
@@ -132,7 +132,7 @@ def _storable(value: Any) -> list[Any]:
     def store() -> list[Any]:
         raw = UNTYPED.encode(value, "")
         UNTYPED.decode(raw, "")
-        return [json.loads(raw)] if len(raw) <= _TEXT_LIMIT else []
+        return [json.loads(raw)] if is_within(raw, _TEXT_LIMIT) else []
 
     return _attempt(store, [])
 

@@ -24,7 +24,16 @@ Inside: `payload` (the front) asks `shape` what a hint says and goes by `plain` 
 `bounds` says what is too large or too deep to be kept; callers ask it where they accept something.
 """
 
-from .bounds import DEFAULT_LIMIT, MAX_DEPTH, check_bounds, check_depth, is_within, small, too_deep
+from .bounds import (
+    DEFAULT_LIMIT,
+    MAX_DEPTH,
+    check_bounds,
+    check_depth,
+    check_size,
+    is_within,
+    small,
+    too_deep,
+)
 from .names import class_name, find_class, main_name
 from .payload import (
     UNTYPED,
@@ -42,6 +51,7 @@ __all__ = [
     "PayloadType",
     "check_bounds",
     "check_depth",
+    "check_size",
     "class_name",
     "digest",
     "find_class",

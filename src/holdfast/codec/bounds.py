@@ -31,13 +31,18 @@ def small(limit: int) -> int:
 
 
 def check_bounds(raw: bytes, limit: int, where: str) -> None:
-    """Refuse a payload of more than `limit` bytes, or nested too deeply, with PayloadError."""
+    """Refuse JSON of more than `limit` bytes, or nested too deeply, with PayloadError."""
+    check_size(raw, limit, where)
+    check_depth(raw, where)
+
+
+def check_size(raw: bytes, limit: int, where: str) -> None:
+    """Refuse what has more than `limit` bytes, JSON or not, with PayloadError."""
     if len(raw) > limit:
         raise PayloadError(
             f"{where} is {len(raw):,} bytes, over the limit of {limit:,}: "
             "store it elsewhere and pass a reference, or raise payload_limit"
         )
-    check_depth(raw, where)
 
 
 def check_depth(raw: bytes, where: str, most: int = MAX_DEPTH) -> None:
@@ -61,7 +66,7 @@ def is_within(raw: bytes, limit: int) -> bool:
 
 def _is_deeper(raw: bytes, most: int) -> bool:
     """Whether JSON text has more than `most` levels. The time grows with its bytes alone, whatever they say."""
-    if raw.count(b"[") + raw.count(b"{") <= most:
+    if len(raw) <= 2 * most or raw.count(b"[") + raw.count(b"{") <= most:
         return False
     # Without its strings: between quotes, of which those that a backslash escapes are none.
     outside = raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
