@@ -26,7 +26,7 @@ for minor in 12 13 14 15; do
         count=$((count + 1))
         echo "== $("$venv/bin/python" --version)"
         "$venv/bin/python" -m compileall -qj0 src examples
-        HYPOTHESIS_PROFILE=dev PYTHONDONTWRITEBYTECODE='' timeout 400 "$venv/bin/python" -m pytest -q -n auto \
+        HYPOTHESIS_PROFILE=dev PYTHONDONTWRITEBYTECODE='' timeout 420 "$venv/bin/python" -m pytest -q -n auto \
             --dist worksteal -p no:cacheprovider -r fE "${elsewhere[@]/#/--ignore=tests/}" || failed+=("3.$minor")
         break
     done

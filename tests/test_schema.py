@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.codec import payload_type
+from holdfast.codec import MAX_DEPTH, payload_type
 from holdfast.errors import PayloadError
 from holdfast.schema import json_schema, validate
 
@@ -233,3 +233,31 @@ def test_schema_and_codec_agree(hint: Any, item: Any) -> None:
 def test_jsonschema_is_imported_when_used() -> None:
     code = "import sys, holdfast.schema; assert 'jsonschema' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@dataclass
+class Link:
+    to: Link | None = None
+
+
+def test_what_is_nested_as_deeply_as_may_be_is_checked() -> None:
+    """Far down in the stack of a sender, and against a class that contains itself."""
+    schema = json_schema(Link)
+    assert schema is not None
+    value: Any = None
+    for _ in range(MAX_DEPTH):
+        value = {"to": value}
+
+    def further(down: int) -> None:
+        if down:
+            further(down - 1)
+        else:
+            validate(schema, value, "w")
+
+    further(150)
+
+
+@pytest.mark.parametrize("there", ["#", "#/$defs/Gone"])
+def test_a_schema_that_leads_nowhere_is_said_to(there: str) -> None:
+    with pytest.raises(PayloadError, match="w: its schema refers to what is not there, or in a circle"):
+        validate({"$ref": there}, {"ok": True}, "w")

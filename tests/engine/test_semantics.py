@@ -653,6 +653,36 @@ def test_a_limit_that_was_lowered_refuses_nothing_that_the_log_holds() -> None:
     execution.bury()
 
 
+@hf.workflow
+async def sends_deep(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    try:
+        await free(value)
+    except PayloadError:
+        await free("too deep")
+    return value
+
+
+def test_levels_that_were_accepted_before_are_replayed_and_those_that_were_refused_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr("holdfast.codec.bounds.MAX_DEPTH", 300)
+        accepted = Rehearsal(sends_deep, 150)
+        accepted.complete("free#1")
+    assert accepted.status == "completed"
+    refused = Rehearsal(sends_deep, 150)
+    assert refused.calls("free") == [{"name": "too deep"}]
+    refused.complete("free#1")
+    assert refused.status == "failed"
+    for run in (accepted, refused):
+        execution = replay(sends_deep, run.log)
+        assert not execution.asked
+        execution.bury()
+
+
 flips = 0
 
 
