@@ -332,7 +332,7 @@ async def test_no_fact_is_delivered_while_an_append_is_under_way(app: App) -> No
 
         def meanwhile() -> None:
             land(app, "T", "payload")
-            running = advance._attempts.running[of[b'{"name":"x"}']]
+            running = advance.attempts.running[of[b'{"name":"x"}']]
             advance.outcome(running, completed(running.call.key, "x"))
 
         interleave("worker.append.before", meanwhile)

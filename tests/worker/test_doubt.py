@@ -391,7 +391,7 @@ gates: dict[str, asyncio.Event] = {}
 @pytest.mark.parametrize("dies", [False, True])
 async def test_a_last_attempt_is_lost_only_when_its_worker_is(url, monkeypatch, dies):
     """A second decider waits for the attempt of a worker that is alive, however few retries there are."""
-    monkeypatch.setattr("holdfast.worker.live._OTHERS", 0.02)
+    monkeypatch.setattr("holdfast.worker.doubts.EVERY", 0.02)
     gate = gates["once"] = asyncio.Event()
     async with hf.connect(url) as first, hf.connect(url) as second, first.worker() as holder:
         run = await first.start(one_chance, "once", run_id="once")

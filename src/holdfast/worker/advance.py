@@ -43,6 +43,7 @@ from ..events import ENDS, Draft, new
 from ..logs import About
 from ..store.messages import Append, Appended, News
 from ..workflow import Workflow
+from .doubts import await_other
 from .execute import RunningStep
 from .live import OUTCOMES, LiveRun
 
@@ -99,11 +100,11 @@ class Advance(LiveRun):
     def outcome(self, attempt: RunningStep, draft: Draft) -> None:
         """A step attempt of this process has ended."""
         if self.closed:
-            self._attempts.ended(attempt)
+            self.attempts.ended(attempt)
             self.worker.record_late(self.run_id, draft)
             return
         self._inbox.append(draft)
-        self._attempts.ended(attempt)
+        self.attempts.ended(attempt)
         self.turn()
 
     def _child_ended(self, draft: Draft) -> None:
@@ -119,13 +120,13 @@ class Advance(LiveRun):
         if kind == "timer":
             self._inbox.append(new("timer_fired", key=key))
         else:
-            self._note(self._attempts.due(key, int(kind.removeprefix("retry-"))))
+            self.note(self.attempts.due(key, int(kind.removeprefix("retry-"))))
         self.turn()
 
     @property
     def idle(self) -> bool:
         """Whether it only waits: it may be dropped from memory, and is loaded again when needed."""
-        waiting = self._out or self._inbox or self._attempts.open or self._news or self._doubts
+        waiting = self._out or self._inbox or self.attempts.open or self._news or self.doubts
         return self.execution is not None and not (
             self.busy or waiting or (self.children is not None and self.children.busy)
         )
@@ -206,12 +207,12 @@ class Advance(LiveRun):
             for draft in itertools.islice(asked, taken, None) if taken else asked:
                 out.append(draft)
                 if draft.type == "step_scheduled" and "queue" not in draft.data:
-                    start = self._attempts.begin(draft.key)
+                    start = self.attempts.begin(draft.key)
                     if start is not None:
                         out.append(start)
             self._taken = len(asked)
         while execution.abandoned and not self._has_fact:
-            self._note(self._attempts.abandon(execution.abandoned.pop()))
+            self.note(self.attempts.abandon(execution.abandoned.pop()))
 
     # ---- appending
 
@@ -323,20 +324,20 @@ class Advance(LiveRun):
 
     def _carry_out(self, execution: Execution, request: Append, answer: Appended) -> None:
         """Do what the committed commands and records ask of this worker."""
-        attempts = self._attempts
+        attempts = self.attempts
         for draft in request.drafts:
             type_, key = draft.type, draft.key
             if type_ == "step_started":
                 if draft.unique in answer.doubles:  # another worker had begun it
                     attempts.others(key)
-                    self._await_other(execution, key)
+                    await_other(self, key)
                 else:
-                    self._note(attempts.started(execution.calls.get(key), key, draft.data["attempt"]))
+                    self.note(attempts.started(execution.calls.get(key), key, draft.data["attempt"]))
             elif type_ == "step_scheduled":
                 if "queue" in draft.data:
                     attempts.queued(key)
                 elif key not in attempts.begun:
-                    self._note(attempts.scheduled(key))
+                    self.note(attempts.scheduled(key))
             elif type_ in _CARRIED_OUT:
                 self._carry_out_other(execution, draft)
 
@@ -350,7 +351,7 @@ class Advance(LiveRun):
             self.worker.agenda.remove(self.run_id, f"timer {key}")
         elif type_ == "step_retried":
             call, attempt = execution.calls.get(key), data["attempt"] + 1
-            self._note(self._attempts.retried(call, key, attempt, data["due"]))
+            self.note(self.attempts.retried(call, key, attempt, data["due"]))
         else:
             self._carry_out_child(draft)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import faults, metrics, tracing
-from ..engine.context import StepCall
 from ..engine.tick import Execution, failed_by_engine, replay
 from ..errors import HoldfastError, KeyMissing, ReplayDivergence, Runaway, StoreError
 from ..events import ENDS, Draft, Event, new
@@ -26,8 +25,9 @@ from ..logs import About
 from ..store.rows import OpenStep, TakenUp
 from ..workflow import Workflow
 from .agenda import Turn
-from .attempts import Attempts, lost
+from .attempts import Attempts
 from .children import Children
+from .doubts import judge_last
 from .execute import RunningStep
 from .presence import Sign
 
@@ -38,9 +38,6 @@ log = logging.getLogger("holdfast.worker")
 
 OUTCOMES = frozenset({"step_completed", "step_failed", "step_retried"})
 """What an attempt in this process can come to; it is recorded whatever else happens."""
-
-_OTHERS = 1.0
-"""Seconds between looks at an attempt that another worker has."""
 
 
 class LiveRun(abc.ABC):
@@ -60,14 +57,14 @@ class LiveRun(abc.ABC):
         self.busy = False  # an append is under way, or the log is being read
         self._news = False
         self._stale = False
-        self._doubts = 0  # attempts of which it is being found out whether another worker is about them
+        self.doubts = 0  # attempts of which it is being found out whether another worker is about them
         self._time = 0
         self._taken = 0  # how many of execution.asked are in _out
         self._out: list[Draft] = []
         self._has_fact = False
         self._inbox: deque[Draft] = deque()  # facts and records of this process, in order
         self.children: Children | None = None
-        self._attempts = Attempts(worker, run_id, self.outcome, self._note, self.turn)
+        self.attempts = Attempts(worker, run_id, self.outcome, self.note, self.turn)
         self._retry = self.retry_first
         self._carrier: tracing.Carrier = {}  # the context of the run, where spans are made
         self._began = 0
@@ -124,7 +121,7 @@ class LiveRun(abc.ABC):
                 self.worker.record_late(self.run_id, draft)
         self._inbox.clear()
         if ended:
-            self._attempts.interrupt()
+            self.attempts.interrupt()
 
     def drop(self) -> None:
         """Bury the live execution; what attempts came to is kept."""
@@ -132,7 +129,7 @@ class LiveRun(abc.ABC):
         self._keep(self._out)
         self._out.clear()
         self._taken, self._has_fact = 0, False
-        self._attempts.let_go()
+        self.attempts.let_go()
         if execution is not None:
             execution.bury()
 
@@ -146,7 +143,7 @@ class LiveRun(abc.ABC):
     def _started(self) -> Draft:
         return new("run_started", data={"worker": self.worker.id})
 
-    def _note(self, draft: Draft | None) -> None:
+    def note(self, draft: Draft | None) -> None:
         if draft is not None:
             self._inbox.append(draft)
 
@@ -300,18 +297,17 @@ class LiveRun(abc.ABC):
         for key, timer in execution.sleepers.items():
             if ("timer_started", key) not in asked:
                 self.worker.agenda.add(timer.due, self.run_id, f"timer {key}")
-        self._attempts.let_go()
+        self.attempts.let_go()
         self._inbox = deque(d for d in self._inbox if self._still_counts(d, open_steps))
-        cared_for = self._attempts.running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
+        cared_for = self.attempts.running.keys() | {d.key for d in self._inbox if d.type in OUTCOMES}
         for call in list(execution.calls.values()):
             step = open_steps.get(call.key)
             if step is None or call.key in cared_for or ("step_scheduled", call.key) in asked:
                 continue
-            if self._attempts.used_up(call, step):
-                self._doubts += 1
-                self.worker.spawn(self._judge_last(execution, call, step.attempt))
+            if self.attempts.used_up(call, step):
+                judge_last(self, call, step.attempt)
             else:
-                self._note(self._attempts.take_up(call, step.attempt, step.due))
+                self.note(self.attempts.take_up(call, step.attempt, step.due))
 
     def _still_counts(self, draft: Draft, open_steps: Mapping[str, OpenStep]) -> bool:
         if draft.type == "timer_fired":
@@ -323,51 +319,14 @@ class LiveRun(abc.ABC):
             return step is not None and step.attempt == draft.data["attempt"] and step.due is None
         return True
 
-    async def _judge_last(self, execution: Execution, call: StepCall, attempt: int) -> None:
-        """A step's last attempt was begun elsewhere: it is lost, unless whoever began it lives."""
-        under_way = await self._is_under_way(call.key)
-        if self.closed or execution is not self.execution or call.key not in execution.calls:
-            return
-        if under_way:
-            self._await_other(execution, call.key)
-        else:
-            self._note(lost(call.key, attempt, call.step.options.retries))
-            self.turn()
-
-    def _await_other(self, execution: Execution, key: str) -> None:
-        """An attempt that was to start here is another worker's: see to it that something comes of it.
-
-        That worker may be gone, or have recorded the attempt's failure before this one had read so far; neither is
-        a fact that anybody is told of.
-        """
-        self._doubts += 1
-        self.worker.later(_OTHERS, lambda: self.worker.spawn(self._look_at_other(execution, key)))
-
-    async def _look_at_other(self, execution: Execution, key: str) -> None:
-        if self.closed:
-            return
-        under_way = await self._is_under_way(key)
-        if self.closed or execution is not self.execution or key not in execution.calls:
-            return
-        if under_way:
-            self._await_other(execution, key)
-        else:
-            self._stale = True  # with the log, it is read how far the step's attempts have come
-            self.turn()
-
-    async def _is_under_way(self, key: str) -> bool:
-        """Settle a doubt: whoever doubts stays in memory, for nothing else would wake the run."""
-        try:
-            return await self._attempts.is_under_way(key)
-        except StoreError:
-            return True
-        finally:
-            self._doubts -= 1
-
     def _reload(self, keep: list[Draft] | None = None) -> None:
         self._keep(keep or [])
-        self._stale = True
         self.busy = False
+        self.read_anew()
+
+    def read_anew(self) -> None:
+        """The log says more than this view does: begin from it again."""
+        self._stale = True
         self.turn()
 
     # ---- spans, where somebody wants them
@@ -375,7 +334,7 @@ class LiveRun(abc.ABC):
     def _trace(self, created: Mapping[str, Any], began: int) -> None:
         """The context of the run is known: whoever makes spans for it gets it from here."""
         self._carrier, self._began = tracing.carrier_of(self.run_id, created), began
-        self._attempts.carrier = self._carrier
+        self.attempts.carrier = self._carrier
         if self.children is not None:
             self.children.carrier = self._carrier
 
