@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,14 @@ from holdfast.store.rows import (
 from holdfast.store.scheduled import swap, to_schedule
 from holdfast.store.streams import PAGE_BYTES, PAGE_CHUNKS, StreamHead, first_page
 
-from . import ownership
+from . import logs, ownership
 from .appends import FOR_WRITING, Audience, GroupWriter
 from .clock import ServerClock
 from .connect import SQL, Connection, Line, prepare_writing
 from .follow import Since, since
 from .hearing import Hearing
-from .lookups import to_child, to_event, to_head, to_hook, to_worker
+from .logs import PAGE
+from .lookups import to_child, to_head, to_hook, to_worker
 from .presence import Sessions, prepare_watch
 from .queues import put_back, take, to_waiting
 from .removal import remove
@@ -66,8 +67,6 @@ from .text import escape, escape_some, unescape, unescape_some
 from .together import Together
 from .writes import attribute_items
 
-PAGE = 2000
-"""Events that are read before others get a turn."""
 _LATEST = (1 << 63) - 1
 _MOST = (1 << 31) - 1
 
@@ -169,23 +168,17 @@ class PostgresStore(GroupStore):
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events beyond `after`, a prefix of what is there."""
-        return [to_event(run_id, row) async for row in self._pages("read", run_id, after, limit)]
+        return await logs.read(self._query, run_id, after, _MOST if limit is None else limit)
 
     async def chain(self, run_id: str) -> list[Link]:
         """The appends of the run, in order."""
-        return [Link(*row) async for row in self._pages("chain", run_id, 0, None)]
-
-    async def _pages(self, query: str, run_id: str, after: int, limit: int | None) -> AsyncIterator[Any]:
-        """Rows that begin with a position, page by page."""
-        left = _MOST if limit is None else limit
-        while left > 0:
-            size = min(PAGE, left)
-            rows = await self._query(query, escape(run_id), after, size)
-            for row in rows:
-                yield row
-            if len(rows) < size:
-                return
-            after, left = rows[-1][0], left - size
+        links = list[Link]()
+        while True:
+            after = links[-1].last if links else 0
+            rows = await self._query("chain", escape(run_id), after, PAGE)
+            links += [Link(*row) for row in rows]
+            if len(rows) < PAGE:
+                return links
 
     async def head(self, run_id: str) -> Head | None:
         """The run's row, or None."""

@@ -16,6 +16,7 @@ from holdfast.store.rows import Child, Hook, OpenStep, TakenUp
 
 from .connect import SQL, Connection
 from .known import Known
+from .logs import to_events, with_mark
 from .lookups import to_child, to_event, to_head, to_hook
 from .text import escape, unescape, unescape_some
 
@@ -47,14 +48,22 @@ async def take_up(db: Connection, runs: Sequence[tuple[str, int]], page: int) ->
     """These runs, each with its events beyond a position: `page` of them, or a few of each."""
     limit = max(page // len(runs), _EACH)
     names, after = [escape(run) for run, _ in runs], [after for _, after in runs]
-    parts = {}
-    for row in await db.fetch(SQL["take_up"], names, after, limit):
-        known, steps, children = _with_open(row)
-        run = known.head.run
-        events = [to_event(run, event) for event in zip(*(column or () for column in row[-5:]), strict=True)]
-        found = TakenUp(events, steps, children)
-        parts[run, row[_ROW + _OPEN]] = Part(known, found, len(events) < limit)
-    return parts
+
+    async def query(name: str, *values: Any) -> list[Any]:
+        rows: list[Any] = await db.fetch(SQL[name], *values)
+        return rows
+
+    async def ask(mark: str) -> dict[tuple[str, int], Part]:
+        parts = {}
+        for row in await query("take_up", names, after, limit, mark):
+            known, steps, children = _with_open(row)
+            run = known.head.run
+            events = await to_events(query, run, row[-5:], mark)
+            found = TakenUp(events, steps, children)
+            parts[run, row[_ROW + _OPEN]] = Part(known, found, len(events) < limit)
+        return parts
+
+    return await with_mark(ask)
 
 
 async def receivers(db: Connection, tokens: Sequence[str]) -> dict[str, Receiver]:

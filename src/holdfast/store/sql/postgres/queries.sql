@@ -496,12 +496,21 @@ SELECT run, workflow, status, position, time, chain, command, fact, delivered, s
 FROM holdfast.runs WHERE run = ANY ($1::text[]);
 
 -- name: read
--- A part of a log, by the run's id.
-SELECT position, type, key, time, body FROM holdfast.events
-WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 ORDER BY position LIMIT $3;
+-- A part of a log, by the run's id, as one row: see `logs.py`.
+SELECT array_agg(position), string_agg(type, $4), string_agg(key, $4), array_agg(time),
+    convert_to(string_agg(CASE WHEN octet_length(body) < 8192 THEN body ELSE '' END, $4), 'UTF8')
+FROM (
+    SELECT position, type, key, time, body FROM holdfast.events
+    WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position > $2 ORDER BY position LIMIT $3) AS page;
+
+-- name: bodies
+-- The bodies of some events of a run.
+SELECT position, body FROM holdfast.events
+WHERE run = (SELECT id FROM holdfast.runs WHERE run = $1) AND position = ANY ($2::integer[]);
 
 -- name: take_up
--- Of each of these runs, as of one moment: its row, what is open, and its log beyond a position, $3 events of it.
+-- Of each of these runs, as of one moment: its row, what is open, and its log beyond a position, $3 events of it,
+-- joined as in `read`.
 SELECT r.run, r.workflow, r.status, r.position, r.time, r.chain, r.command, r.fact, r.delivered, r.steps, r.timers,
        r.children, r.created, r.ended, r.attributes, r.owner, r.parked, r.crashes, r.parent, r.root, r.id,
        s.keys, s.attempts, s.dues, s.queues, t.keys, t.dues, c.keys, c.ids, c.positions, c.statuses, c.over,
@@ -520,8 +529,9 @@ CROSS JOIN LATERAL (
             SELECT 1 FROM holdfast.runs AS there WHERE there.run = child AND there.ended IS NOT NULL)) AS over
     FROM holdfast.children WHERE r.children > 0 AND run = r.id) AS c
 CROSS JOIN LATERAL (
-    SELECT array_agg(position) AS positions, array_agg(type) AS types, array_agg(key) AS keys,
-        array_agg(time) AS times, array_agg(body) AS bodies
+    SELECT array_agg(position) AS positions, string_agg(type, $4) AS types, string_agg(key, $4) AS keys,
+        array_agg(time) AS times,
+        convert_to(string_agg(CASE WHEN octet_length(body) < 8192 THEN body ELSE '' END, $4), 'UTF8') AS bodies
     FROM (SELECT position, type, key, time, body FROM holdfast.events
           WHERE run = r.id AND position > w.after ORDER BY position LIMIT $3) AS page) AS e;
 
