@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from holdfast.errors import HoldfastError, PayloadError, StoreBroken, StoreError
 from holdfast.store.queries import load_queries
@@ -107,6 +108,14 @@ def translate(error: BaseException, where: str) -> BaseException:
 def _line(error: BaseException) -> str:
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 300 else words[:300] + "…"
+
+
+def shown(url: str) -> str:
+    """The URL as messages show it: without its password, and without parameters that may hold one."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return f"{parts.scheme}://{user + '@' if user else ''}{host}{parts.path}"
 
 
 PLAN_AGAIN = 64
