@@ -497,7 +497,7 @@ FROM holdfast.runs WHERE run = ANY ($1::text[]);
 
 -- name: read
 -- A part of a log, by the run's id, as one row: see `logs.py`.
-SELECT array_agg(position), string_agg(type, $4), string_agg(key, $4), array_agg(time),
+SELECT string_agg(position::text, ','), string_agg(type, $4), string_agg(key, $4), string_agg(time::text, ','),
     convert_to(string_agg(CASE WHEN octet_length(body) < 8192 THEN body ELSE '' END, $4), 'UTF8')
 FROM (
     SELECT position, type, key, time, body FROM holdfast.events
@@ -529,8 +529,8 @@ CROSS JOIN LATERAL (
             SELECT 1 FROM holdfast.runs AS there WHERE there.run = child AND there.ended IS NOT NULL)) AS over
     FROM holdfast.children WHERE r.children > 0 AND run = r.id) AS c
 CROSS JOIN LATERAL (
-    SELECT array_agg(position) AS positions, string_agg(type, $4) AS types, string_agg(key, $4) AS keys,
-        array_agg(time) AS times,
+    SELECT string_agg(position::text, ',') AS positions, string_agg(type, $4) AS types, string_agg(key, $4) AS keys,
+        string_agg(time::text, ',') AS times,
         convert_to(string_agg(CASE WHEN octet_length(body) < 8192 THEN body ELSE '' END, $4), 'UTF8') AS bodies
     FROM (SELECT position, type, key, time, body FROM holdfast.events
           WHERE run = r.id AND position > w.after ORDER BY position LIMIT $3) AS page) AS e;
