@@ -266,7 +266,7 @@ def _memory(worker: Hand) -> Any:
     due = {(number, key): when for when, number, key in agenda._heap}
     agreed = [(key, due[number, key]) for key, number in sorted(agenda._entries.items(), key=lambda e: e[1])]
     alarms = sorted(alarm.due for alarm in clock.alarms)  # type: ignore[attr-defined]
-    execution, attempts = advance.execution, advance._attempts
+    execution, attempts = advance.execution, advance.attempts
     live = execution and (_fed[execution], len(execution.asked), execution.abandoned)
     stale = advance._stale and execution is not None  # without an execution the log is read anyway
     flags = advance.busy, advance._wary, advance._news, stale, advance._has_fact, advance._taken

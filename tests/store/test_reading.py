@@ -210,7 +210,7 @@ async def test_news_of_each_commit_reach_the_listeners_of_every_handle(place, st
     def listener(handle):
         def hear(news):
             heard[handle] += news
-            if handle is other and any(item.ended for item in news):
+            if any(item.ended for item in heard[other]) and any(item.fact for item in heard[store]):
                 there.set()
 
         return hear
