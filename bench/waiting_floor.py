@@ -5,12 +5,13 @@
 **A payload to a run of another process**, from its sending until the run goes on there. What both sides do: the
 sender asks who gets the payload and commits it; the other process is woken, reads it and commits what follows
 (the start of a step). Each commit is durable: one fdatasync on SQLite (WAL, synchronous=FULL), one flush of the
-server's log on PostgreSQL (synchronous_commit=on). They take turns, A B C A B C:
+server's log on PostgreSQL (synchronous_commit=on). They take turns:
 
 - `raw`: two commits of 330 bytes, each after 5 ms in which the process was idle. The goal is these and 1 ms.
 - `floor`: two processes that do just that with one table, prepared statements, and NOTIFY in the statement that
   writes, or a datagram to a socket beside the file. No log, no judgement, no engine, no worker.
-- `holdfast`: as it is, a worker in a process of its own, until the step's first line, as `bench hook-apart`.
+- `code`: Holdfast as it is, a worker in a process of its own, until the workflow's code has gone on.
+- `holdfast`: the same payloads, until the next step's first line, as `holdfast bench hook-apart`.
 
 **The loop with 1,000 runs at once**: by how much a timer of 1 ms is late in the process that does ten steps for
 each, 99th percentile. The floor is that of `step_floor.py`: the rows of the steps, in groups as large as
@@ -37,6 +38,7 @@ from typing import Any
 import step_floor
 
 import holdfast as hf
+from holdfast import faults
 from holdfast.bench import apart, flows
 from holdfast.bench.floor import floor_of, least_time
 from holdfast.bench.place import Where
@@ -144,15 +146,18 @@ async def payload(place: Sqlite | Postgres, number: int) -> float:
 
 
 async def work(url: str, side: str) -> None:
-    """The process of a worker, until its input ends. The floor's then says when each of its commits was done."""
+    """The process of a worker, until its input ends. It then says when each of its commits was done; Holdfast's,
+    when the code of a run had gone on."""
     loop = asyncio.get_running_loop()
+    done: list[float] = []
     if side != "floor":
+        faults.arm("worker.tick.after", lambda: done.append(time.time()))
         async with hf.connect(url) as app, app.worker(concurrency=1000):
             print((await app.start(flows.payloads, int(side))).id, flush=True)
             await loop.run_in_executor(None, sys.stdin.read)
+        print(json.dumps(done), flush=True)
         return
     place = await opened(url, "worker")
-    done: list[float] = []
 
     async def answers() -> None:
         while True:
@@ -201,12 +206,14 @@ async def hooks(url: str, count: int) -> dict[str, list[float]]:
             began = await ours.run.result(timeout=30)
     finally:
         done, _ = beside.communicate(timeout=60)
-        working.communicate(timeout=60)
+        ticked, _ = working.communicate(timeout=60)
         await place.close()
         await bare.close()
+    ticks = json.loads(ticked)
     taken = {
         "raw": raw,
         "floor": list(map(sub, json.loads(done), sent)),
+        "code": [next(tick for tick in ticks if tick > at) - at for at in ours.sent],
         "holdfast": list(map(sub, began, ours.sent)),
     }
     return {side: [1000 * seconds for seconds in times[WARM:]] for side, times in taken.items()}
