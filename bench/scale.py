@@ -8,7 +8,7 @@ crowd: processor seconds of the workers, of all processes of the server and of t
 (/proc), transactions that wrote (transaction ids) and bytes of the write-ahead log. PostgreSQL has its durable
 defaults: fsync and synchronous_commit on.
 
-The model (docs/explanation/scale.md tells it in words) has one law for prices and one for rates:
+The model (docs/scale.md tells it in words) has one law for prices and one for rates:
 
     price    a step costs processor seconds  d = a + b · (commits a step), for workers and server each
     rate     steps/s = the least of  W · u / d_worker  and  K / (d_worker + d_server + d_client)
