@@ -200,7 +200,7 @@ async def hooks(url: str, count: int) -> dict[str, list[float]]:
         async with hf.connect(url) as app:
             ours = apart.Payloads(app, app.run(run_id))
             for number in range(WARM + count):
-                raw.append(await least_time(bare, Commits(2, len(PAYLOAD), IDLE), len(PAYLOAD)))
+                raw.append(await least_time(bare, Commits(2, len(PAYLOAD), IDLE)))
                 sent.append(await payload(place, number))
                 await ours.send(number)
             began = await ours.run.result(timeout=30)

@@ -40,8 +40,9 @@ from pathlib import Path
 from typing import Any
 
 import holdfast as hf
-from holdfast.bench.floor import floor_of
+from holdfast.bench.floor import floor_of, least_time
 from holdfast.bench.place import Where, postgres
+from holdfast.bench.shape import IDLE, Commits
 from holdfast.cli.collector import collect_rarely
 from holdfast.errors import StoreError
 
@@ -49,10 +50,8 @@ SYNCED = {
     "sqlite": "WAL, synchronous=FULL: one fdatasync a commit",
     "postgresql": "fsync=on, synchronous_commit=on: one flush of the WAL a commit",
 }
-IDLE = 0.005
-"""Seconds that a process has been idle before a raw commit."""
-PAYLOAD = 330
-"""Bytes of a raw commit: what a payload or an end takes."""
+LEAST = Commits(2, 330, IDLE)
+"""The raw commits beside a hook, of what a payload or an end takes."""
 
 
 @hf.step(name="workers.empty")
@@ -196,11 +195,7 @@ async def round_trips(app: hf.App, url: str, count: int) -> tuple[list[float], l
         await app.resume(token, number)
         assert await run.result(timeout=30) == number
         taken.append(time.perf_counter() - begun)
-        raw = 0.0
-        for _ in range(2):
-            await asyncio.sleep(IDLE)
-            raw += await floor.run(1, PAYLOAD)
-        least.append(raw)
+        least.append(await least_time(floor, LEAST))
     await floor.close()
     return taken, least
 

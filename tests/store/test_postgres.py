@@ -26,9 +26,8 @@ from holdfast.errors import SchemaUnknown, StoreBroken, StoreError
 from holdfast.store import open_store
 from holdfast.store.migrate import load_migrations
 from holdfast.store.postgres import connect
-from holdfast.store.postgres.appends import FOR_WRITING
 from holdfast.store.postgres.clock import ServerClock
-from holdfast.store.postgres.connect import SQL
+from holdfast.store.postgres.connect import FOR_WRITING, SQL
 from holdfast.store.postgres.text import escape, unescape
 from holdfast.store.queries import load_queries
 

@@ -54,14 +54,15 @@ async def floor_of(where: Where) -> Floor | None:
     return floor
 
 
-async def least_time(floor: Floor, commits: Commits, size: int) -> float:
-    """Seconds that these commits take, of `size` bytes each; without what they wait for."""
+async def least_time(floor: Floor, commits: Commits) -> float:
+    """Seconds that these commits take, whose size is known; without what they wait for."""
+    assert commits.size is not None
     if not commits.idle:
-        return await floor.run(commits.number, size)
+        return await floor.run(commits.number, commits.size)
     seconds = 0.0
     for _ in range(commits.number):
         await asyncio.sleep(commits.idle)
-        seconds += await floor.run(1, size)
+        seconds += await floor.run(1, commits.size)
     return seconds
 
 

@@ -79,21 +79,21 @@ async def _figure(place: Place, order: Order, floor: Floor | None, done: Callabl
     taken: list[Sample] = []
     raw: list[float] = []
     least = shape.floor(size) if shape.floor is not None and floor is not None else Commits(0)
-    each = least.size
     if samples > 1:
         await shape.go(place, size)  # not counted: the first one is slow
     for _ in range(samples):
         taken.append(await shape.go(place, size))
         if floor is not None and least.number:
-            each = await _log_of(place, taken[-1]) // least.number if each is None else each
-            raw.append(await least_time(floor, least, each))
+            if least.size is None:
+                least = least._replace(size=await _log_of(place, taken[-1]) // least.number)
+            raw.append(await least_time(floor, least))
         done()
-    return _counted(order, place.where.kind, taken, raw, _in_words(least, each))
+    return _counted(order, place.where.kind, taken, raw, _in_words(least))
 
 
-def _in_words(least: Commits, size: int | None) -> str:
+def _in_words(least: Commits) -> str:
     apart = f", each after {1000 * least.idle:g} ms without work" if least.idle else ""
-    return f"{least.number} commits of {size} bytes{apart}"
+    return f"{least.number} commits of {least.size} bytes{apart}"
 
 
 def _counted(order: Order, store: str, taken: Sequence[Sample], raw: Sequence[float], floor: str) -> Figure:

@@ -148,9 +148,10 @@ class RunContext(Timers):
 
     def check_limit(self, raw: bytes, type_: str, key: str, what: str) -> None:
         """Refuse a payload out of bounds, but not one that the log holds: it was accepted then."""
-        limit, logged = self.payload_limit, self._upcoming()
+        limit = self.payload_limit
         if len(raw) <= self.small or is_within(raw, limit):
             return
+        logged = self._upcoming()
         if logged is None or (logged.type, logged.key) != (type_, key):
             check_bounds(raw, limit, what)
         elif is_within(payload_of(logged), limit):

@@ -7,6 +7,7 @@ is a fact that anybody is told of, so whoever doubts asks until the doubt is set
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
@@ -23,41 +24,40 @@ EVERY = 1.0
 
 def judge_last(run: LiveRun, call: StepCall, attempt: int) -> None:
     """A step's last attempt was begun elsewhere: it is lost, unless whoever began it lives."""
-    run.doubts += 1
-    run.worker.spawn(_judge_last(run, run.execution, call, attempt))
 
-
-async def _judge_last(run: LiveRun, execution: Execution | None, call: StepCall, attempt: int) -> None:
-    under_way = await _is_under_way(run, call.key)
-    if not _is_awaited(run, execution, call.key):
-        return
-    if under_way:
-        await_other(run, call.key)
-    else:
+    def gone() -> None:
         run.note(lost(call.key, attempt, call.step.options.retries))
         run.turn()
+
+    run.doubts += 1
+    run.worker.spawn(_ask(run, run.execution, call.key, gone))
 
 
 def await_other(run: LiveRun, key: str) -> None:
     """An attempt that was to start here is another worker's: see to it that something comes of it.
 
-    That worker may be gone, or have recorded the attempt's failure before this one had read so far.
+    That worker may be gone, or have recorded the attempt's failure before this one had read so far; how far the
+    step's attempts have come is read with the log.
     """
     run.doubts += 1
     execution = run.execution
-    run.worker.later(EVERY, lambda: run.worker.spawn(_look_at_other(run, execution, key)))
+    run.worker.later(EVERY, lambda: run.worker.spawn(_ask(run, execution, key, run.read_anew)))
 
 
-async def _look_at_other(run: LiveRun, execution: Execution | None, key: str) -> None:
+async def _ask(run: LiveRun, execution: Execution | None, key: str, gone: Callable[[], None]) -> None:
+    """Ask whether an attempt's worker lives: `gone` where it does not, else ask again later.
+
+    The answer is for the view that doubted, while its code waits for the step.
+    """
     if run.closed:
         return
     under_way = await _is_under_way(run, key)
-    if not _is_awaited(run, execution, key):
+    if run.closed or execution is None or execution is not run.execution or key not in execution.calls:
         return
     if under_way:
         await_other(run, key)
     else:
-        run.read_anew()  # with the log, it is read how far the step's attempts have come
+        gone()
 
 
 async def _is_under_way(run: LiveRun, key: str) -> bool:
@@ -68,8 +68,3 @@ async def _is_under_way(run: LiveRun, key: str) -> bool:
         return True
     finally:
         run.doubts -= 1
-
-
-def _is_awaited(run: LiveRun, execution: Execution | None, key: str) -> bool:
-    """Whether the view that doubted is the run's still, and its code waits for this step."""
-    return not run.closed and execution is not None and execution is run.execution and key in execution.calls

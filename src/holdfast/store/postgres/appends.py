@@ -58,8 +58,6 @@ from .text import unescape_some
 from .writes import Writes
 
 log = logging.getLogger("holdfast.store")
-FOR_WRITING = {"enable_seqscan": "off"}
-"""Groups are written through indexes alone: a plan made for small tables would go on reading them whole."""
 AT_ONCE = 16
 """How many appends are judged before others have a turn of the loop."""
 REMEMBERED = 10_000

@@ -34,6 +34,8 @@ log = logging.getLogger("holdfast.store")
 SQL = load_queries("postgres")
 PATIENCE = 30.0
 """Seconds for which a server that was lost is waited for, and within which it must have answered."""
+FOR_WRITING = {"enable_seqscan": "off"}
+"""Settings of a connection that writes: a plan made for small tables would go on reading them whole."""
 IDLE_IN_TRANSACTION = 5000
 """Milliseconds for which the server waits for the next statement of a transaction."""
 _PAUSES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)

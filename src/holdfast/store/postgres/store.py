@@ -38,9 +38,9 @@ from holdfast.store.rows import (
 from holdfast.store.scheduled import swap, to_schedule
 
 from . import ownership
-from .appends import FOR_WRITING, Audience, GroupWriter
+from .appends import Audience, GroupWriter
 from .clock import ServerClock
-from .connect import SQL, Connection, Line, prepare_writing
+from .connect import FOR_WRITING, SQL, Connection, Line, prepare_writing
 from .follow import Since, since
 from .hearing import Hearing
 from .logs import PAGE

@@ -153,9 +153,9 @@ class Lookups:
     def _open(self, row: int) -> tuple[Steps, Timers, Children]:
         """All that a run waits for."""
         return (
-            {key: (attempt, due) for key, attempt, due in self._rows("steps", row)},
+            _by_key(self._rows("steps", row)),
             dict(self._rows("timers", row)),
-            {key: (child, at, status) for key, child, at, status in self._rows("children", row)},
+            _by_key(self._rows("children", row)),
         )
 
     def _named(self, found: Found, row: int, drafts: Iterable[Draft]) -> None:
@@ -165,14 +165,17 @@ class Lookups:
         children: Children = {}
         for kind, key in {(draft.type.partition("_")[0], draft.key) for draft in drafts}:
             if kind == "step":
-                steps.update((k, (attempt, due)) for k, attempt, due in self._rows("step", row, key))
+                steps.update(_by_key(self._rows("step", row, key)))
             elif kind == "timer":
                 timers.update(self._rows("timer", row, key))
             elif kind == "child":
-                children.update(
-                    (k, (child, at, status)) for k, child, at, status in self._rows("child", row, key)
-                )
+                children.update(_by_key(self._rows("child", row, key)))
         found.steps, found.timers, found.children = steps, timers, children
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self._db.execute(SQL[query], values).fetchall()
+
+
+def _by_key(rows: list[Any]) -> dict[str, Any]:
+    """What each row says of its key, which comes first."""
+    return {key: tuple(rest) for key, *rest in rows}
