@@ -161,9 +161,16 @@ class SideBySide(RuleBasedStateMachine):
             appends.append((run, drafts, self.after_of(run, view), self.batches.next()))
         self.send(*appends)
 
-    @rule(run=runs, data=st.data())
-    def decide(self, run, data):
-        """A decider's well-formed append: the outcome of something that is open, then commands."""
+    @rule(run=runs, data=st.data(), back=st.sampled_from([None, 0, 1, 2, 4]))
+    def decide(self, run, data, back):
+        """A decider's well-formed append: the outcome of something that is open, then commands.
+
+        It may have read the log's last events before: what its handle remembers moves on by them.
+        """
+        if back is not None:
+            after = max(0, self.after_of(run, "tail") - back)
+            self.both(lambda store: store.catch_up(run, after))
+            self.turn -= 1
         steps = self.run(self.memory.open_steps(run))
         drafts = [
             new("step_completed", key=s.key, data={"attempt": s.attempt or 1}, at=self.clock.now())

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 from patience import PATIENCE
 from store_kit import (
@@ -23,7 +24,11 @@ from store_kit import (
     running,
     scheduled,
     started,
+    timer,
     woken,
+)
+from store_kit import (
+    opened as hook,
 )
 
 from holdfast.chunks import Part
@@ -503,6 +508,76 @@ def test_people_can_read_the_log_with_sql(tmp_path):
         query = "SELECT typeof(body), json_extract(body, '$.input.n') FROM events WHERE type = 'run_created'"
         assert db.execute(query).fetchall() == [("text", 7)]
     db.close()
+
+
+async def statements_of(store, work):
+    """How many statements a store's writer executes meanwhile."""
+    executed = []
+    store._writer.db.exec_trace = lambda *_: executed.append(1) or True
+    try:
+        await work
+    finally:
+        store._writer.db.exec_trace = None
+    return len(executed)
+
+
+async def test_what_its_worker_has_read_of_a_run_is_remembered_and_only_where_the_hashes_say_so(tmp_path):
+    """L13: after payloads of others a decider's append is judged from memory; after anything odd, by look-ups."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with open_store(url) as store, open_store(url) as other:
+        last = (
+            await store.append("r", [created(), hook("t#1"), scheduled("a#1"), started("a#1")], after=0)
+        ).last
+        costs = {}
+
+        async def go_on(what, change):
+            """Two things come from outside, are read one after the other, changed, and gone on from."""
+            nonlocal last
+            for kind in ("first", "second"):
+                await other.deliver("t", b"1", f"{what}-{kind}")
+                last = (await store.catch_up("r", last))[-1].position
+            heard = store._writer._heard
+            if "r" in heard:
+                heard["r"] = change(heard["r"])
+            costs[what] = await statements_of(store, store.append("r", [noted(f"{what}#1")], after=last))
+            last += 1
+
+        def forged(new):
+            event = msgspec.structs.replace(new[0][0], body=b'{"payload":2}')
+            return [(event, new[0][1]), *new[1:]]
+
+        await go_on("plain", lambda new: new)
+        await go_on("not all of it", lambda new: [(new[0][0], None)])
+        await go_on("not what comes next", lambda new: new[1:])
+        await go_on("not what was hashed", forged)
+        await go_on("half an append", lambda new: [*new[:-1], (new[-1][0], None)])
+        await go_on("plain again", lambda new: new)
+        assert costs.pop("plain") == costs.pop("plain again") == 4, "BEGIN, the run's row, the event, COMMIT"
+        assert set(costs.values()) == {10}, costs
+        await other.append("r", [completed("a#1"), woken("w")])
+        assert [event.type for event in await store.catch_up("r", last)] == ["step_completed", "woken"]
+        last = (await store.append("r", [noted("n#1"), timer("s#1", due=10)], after=last + 2)).last
+        assert await store.open_steps("r") == []
+        await other.append("r", [noted("n#2")], after=last)
+        await store.catch_up("r", last)
+        more = store.append("r", [noted("n#3")], after=last + 1)
+        assert await statements_of(store, more) == 10, "a command says that somebody else has decided"
+        await assert_sound(store, "r")
+
+
+async def test_of_what_was_read_and_never_gone_on_from_little_is_kept(tmp_path, monkeypatch):
+    """A run that only listens must not fill memory, nor must many."""
+    monkeypatch.setattr(appends, "HEARD", (2, 1))
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with open_store(url) as store, open_store(url) as other:
+        for run in "abc":
+            await begin(store, run)
+            await other.append(run, [woken("1")])
+            await store.catch_up(run, 2)
+        assert list(store._writer._heard) == ["b", "c"]
+        await other.append("c", [woken("2")])
+        await store.catch_up("c", 3)
+        assert list(store._writer._heard) == ["b"]
 
 
 # ---- the statements

@@ -34,6 +34,7 @@ from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.events import Event
 from holdfast.store.group import Answers
+from holdfast.store.known import follow
 from holdfast.store.messages import Append, Appended, News
 from holdfast.store.rules import (
     FROM_MEMORY,
@@ -48,10 +49,10 @@ from holdfast.store.streams import Write
 
 from .clock import ServerClock
 from .connect import SQL, Collided, Connection, Line, kind_of, translate
-from .follow import Sent, Since, follow
+from .follow import Sent, Since
 from .hearing import as_payload
 from .known import Known, View
-from .lookups import look
+from .lookups import look, to_event
 from .streams import Request, Streams, write_quickly
 from .takeup import Receiver, receivers
 from .text import unescape_some
@@ -143,7 +144,8 @@ class GroupWriter:
         """What has come to a run since it was remembered; None where that must be read with all that is open."""
         if rows is None or self.remembered(run, after) is None:
             return None
-        return follow(self._known[run], rows)
+        new = [(to_event(run, row), chain) for *row, chain in rows]
+        return [event for event, _ in new] if follow(self._known[run], new) else None
 
     async def _find_receivers(self, db: Connection, group: Sequence[Append]) -> None:
         """Look up the runs of payloads whose tokens are not remembered."""

@@ -1,11 +1,7 @@
 """How a process keeps up with runs that it remembers, with no more than the new events.
 
-What others append to a run (payloads, cancel requests, outcomes of queued steps) is read alone, and what is
-remembered moves on by it, if the hashes that come with it say that it follows on just that log. So the next append
-is judged from memory again. A payload that this very process has sent is not even read.
-
-Rejected: events that travel with the news. Whoever may connect to the database hears what is notified there, also
-those who may not read our tables.
+What others append to a run (payloads, cancel requests, outcomes of queued steps) is read alone, for many runs at
+once, and what is remembered follows (`store/known.py`). A payload that this process has sent is not even read.
 """
 
 from __future__ import annotations
@@ -15,20 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.events import Event
-from holdfast.store.effects import EFFECTS, Effects
-from holdfast.store.messages import Append
-from holdfast.store.rules import copy_of, extend_chain
 
 from .connect import SQL, Connection
-from .known import Known
-from .lookups import to_event
 
 Since = list[tuple[Any, ...]]
 """Rows of one run: position, type, key, time, body, and the hash of the log where an append ends."""
-_FOLLOWED = frozenset({
-    "hook_received", "cancel_requested", "woken", "step_started", "step_retried", "step_completed", "step_failed",
-})  # fmt: skip
-"""What others may append while a worker has the run; after anything else, all that is open is read again."""
 _KEPT = 100
 """Runs of which payloads are kept until their worker, which is in this process, asks for them."""
 
@@ -43,36 +30,6 @@ async def since(db: Connection, runs: Sequence[tuple[int, int]], page: int) -> d
     for run, *row in rows:
         found[run, places[run]].append(tuple(row))
     return found
-
-
-def follow(known: Known, rows: Since) -> list[Event] | None:
-    """Move on what is remembered of a run; None, and nothing done, where these do not follow on it."""
-    head, events = copy_of(known.head), []
-    effects = Effects(_NOBODY, known.found(), head)
-    appended: list[tuple[int, str, str, int, bytes]] = []
-    for *row, chain in rows:
-        event = to_event(head.run, row)
-        if event.type not in _FOLLOWED or event.position != head.position + 1:
-            return None
-        events.append(event)
-        head.position, head.time = event.position, event.time
-        if event.cls == "fact":
-            head.fact = event.position
-        if event.type.startswith("step_"):
-            EFFECTS[event.type](effects, event.data, event.key)
-        appended.append((event.position, event.type, event.key, event.time, event.body))
-        if chain is not None:
-            head.chain = extend_chain(head.chain, appended)
-            appended.clear()
-            if head.chain != chain:
-                return None
-    if appended:
-        return None
-    known.apply(head, effects.changes)
-    return events
-
-
-_NOBODY = Append("", [], None, "", lambda _: None)
 
 
 class Sent:

@@ -1,8 +1,6 @@
 """What is known of the runs of a group while its appends are judged, one after the other.
 
-`Known` is what this process remembers of a run: its head, and what is open (steps, timers, children). It is
-never trusted: it is used under the condition that the hash of the run's log is still the same, which the
-statement checks that writes the verdict.
+`Known` is what this process remembers of a run (`store/known.py`).
 
 `View` is what was looked up for a group behind locks. Each verdict is applied to it before the next append is
 judged, so that several appends of one run, or several openings of one token, are judged as if each had been
@@ -11,48 +9,28 @@ committed alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from holdfast.events import Draft, Event, token_of
+from holdfast.store import known
 from holdfast.store.messages import Append, Appended
 from holdfast.store.rows import Head
-from holdfast.store.rules import Changes, Found, Verdict, wanted
+from holdfast.store.rules import Found, Verdict, wanted
 from holdfast.store.streams import StreamHead
 
 
-class Known:
-    """What a run's log came to when this process last saw it; `full`: with all that is open."""
+class Known(known.Known):
+    """What this process remembers of a run, with what it needs for payloads and streams."""
 
-    __slots__ = ("children", "full", "head", "hooks", "steps", "streams", "timers")
+    __slots__ = ("hooks", "streams")
 
     def __init__(self, head: Head, *, full: bool = True) -> None:
+        super().__init__(head, full=full)
         self.hooks: dict[str, tuple[str, int]] = {}
         """Of the open hooks, some: token -> (the one that gets its payloads, where it opened). What is judged from
         memory neither opens nor closes any."""
-        self.head = head
-        self.full = full
-        self.steps: dict[str, tuple[int, int | None]] = {}
-        self.timers: dict[str, int] = {}
-        self.children: dict[str, tuple[str, int, str]] = {}
         self.streams: dict[str, StreamHead] | None = None
         """All its streams; None where nobody has looked. What is written to one rests on its own hash besides."""
-
-    def apply(self, head: Head, changes: Changes) -> None:
-        """What the run comes to after a verdict."""
-        self.head = head
-        _apply(self.steps, changes.steps)
-        if changes.only_steps:
-            return
-        _apply(self.timers, changes.timers)
-        _apply(self.children, changes.children)
-        if changes.ended:
-            self.steps.clear()
-            self.timers.clear()
-
-    def found(self) -> Found:
-        """What judging from it takes."""
-        return Found(self.head, steps=self.steps, timers=self.timers, children=self.children)
 
 
 class Looked:
@@ -151,14 +129,6 @@ class View:
         self.former[token] = status
         if status == "continued":
             self.continued[token] = hook[0]
-
-
-def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = value
 
 
 def tokens_of(drafts: Iterable[Draft]) -> set[str]:

@@ -5,9 +5,9 @@ refused append leaves nothing and fails no neighbour; a group that cannot be com
 
 There are two ways to judge an append.
 
-- *Fast*: from what this process remembers of the run (`Known`), without a read. The row is then updated under
-  the condition that the hash of the run's log is still the remembered one, which says more than any
-  position: it is the same log. What memory cannot know, a unique key that is there already, the unique
+- *Fast*: from what this process remembers of the run (`store/known.py`), and from what its worker has read of it
+  since, without a read. The row is then updated under the condition that the hash of the run's log is still the
+  remembered one, which says more than any position: it is the same log. What memory cannot know, a unique key that is there already, the unique
   indexes find out. Only plain acceptance is believed; every other verdict is judged again, slowly.
 - *Slow*: after looking everything up.
 
@@ -28,8 +28,9 @@ import apsw
 from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.errors import PayloadError
-from holdfast.events import dump_json, name_of, token_of
+from holdfast.events import Event, dump_json, name_of, token_of
 from holdfast.store.group import Answers, Item, Job
+from holdfast.store.known import Known, follow
 from holdfast.store.messages import Append, Appended, News, news_of_queues
 from holdfast.store.rows import Head
 from holdfast.store.rules import (
@@ -45,12 +46,16 @@ from holdfast.store.rules import (
 )
 
 from .connect import FATAL, SQL, translate
-from .lookups import Known, Lookups, to_json
+from .lookups import Lookups, to_json
 from .writes import Writes
 
 REMEMBERED = 10_000
 """How many runs a process remembers."""
+HEARD = 100, 1000
+"""Of so many runs, so many events each, is kept what their worker has read since its last append."""
 
+Since = list[tuple[Event, bytes | None]]
+"""Events of one run, each with the hash of the log where an append ends."""
 _BEGIN, _COMMIT = SQL["begin"], SQL["commit"]
 _CREATE = SQL["create_run"]
 
@@ -65,6 +70,7 @@ class GroupWriter:
         self._cursor = db.cursor()
         self._lookups = Lookups(db)
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._heard: OrderedDict[str, Since] = OrderedDict()
         self._touched: set[str] = set()
         self._writes = Writes()
         self.sync = 0.0
@@ -180,7 +186,7 @@ class GroupWriter:
                 return None
             found = Found(None)
         else:
-            if after is not None and after != known.head.position:
+            if after is not None and after != known.head.position and not self._follow(known, after):
                 return None
             found = Found(known.head, known.steps, known.timers, known.children)
         now = self._clock.now()
@@ -232,7 +238,7 @@ class GroupWriter:
         if known is None:
             if not self._create(head):
                 return False
-            known = Known(head, {}, {}, {})
+            known = Known(head)
             outside = outside and head.fact > 0
             self._remember(known)
         else:
@@ -316,6 +322,27 @@ class GroupWriter:
         writes.flush(self.db, self._cursor)
 
     # ---- remembering
+
+    def heard(self, run: str, new: Since) -> None:
+        """What this process has read of a run that it remembers: the next append may be judged on it.
+
+        Called on the loop, while a group may be judged in the thread; so it is kept apart until that is asked for.
+        """
+        before = self._heard.pop(run, [])
+        known = self._known.get(run)
+        if before and before[-1][0].position == new[0][0].position - 1:
+            new = before + new
+        runs, events = HEARD
+        if known is None or known.head.position != new[0][0].position - 1 or len(new) > events:
+            return
+        self._heard[run] = new
+        if len(self._heard) > runs:
+            self._heard.popitem(last=False)
+
+    def _follow(self, known: Known, after: int) -> bool:
+        """Whether what was heard of a run brings what is remembered of it to just there."""
+        new = self._heard.pop(known.head.run, None)
+        return new is not None and new[-1][0].position == after and follow(known, new)
 
     def _remember(self, known: Known) -> None:
         if not known.full:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import apsw
 
 from holdfast.events import Draft, Event, dump_json, load_json, token_of
+from holdfast.store.known import Known
 from holdfast.store.messages import Append
 from holdfast.store.rows import Child, Head, Hook, WorkerRow
 from holdfast.store.rules import Found, wanted
@@ -52,34 +53,6 @@ def from_json(text: str | None) -> Any:
 LITTLE = 32
 """Steps, timers and children that are read in full at little cost."""
 
-Steps: TypeAlias = dict[str, tuple[int, int | None]]
-Timers: TypeAlias = dict[str, int]
-Children: TypeAlias = dict[str, tuple[str, int, str]]
-
-
-class Known:
-    """What one run's log came to when this process last saw it: head, open steps, pending timers, children.
-
-    It is never trusted: it is used under the condition that the log's hash is still the same.
-    """
-
-    __slots__ = ("children", "full", "head", "steps", "timers")
-
-    def __init__(
-        self,
-        head: Head,
-        steps: Steps,
-        timers: Timers,
-        children: Children,
-        *,
-        full: bool = True,
-    ) -> None:
-        self.full = full
-        self.head = head
-        self.steps = steps
-        self.timers = timers
-        self.children = children
-
 
 def _is_little(head: Head) -> bool:
     return head.steps + head.timers + head.children <= LITTLE
@@ -105,7 +78,7 @@ class Lookups:
         for token in tokens:
             for run, key in self._rows("holder", token):
                 holders[token] = (run, key)
-            for status, run in self._rows("former", token):
+            for status, run in () if token in holders else self._rows("former", token):
                 former[token] = status
                 if status == "continued":
                     continued[token] = run
@@ -137,10 +110,10 @@ class Lookups:
         if known is not None and known.head.chain == head.chain:
             known.head = head
         elif request.after is not None or (request.token is None and _is_little(head)):
-            known = Known(head, *self._open(head.row))
+            known = self._open(head)
         else:
             self._named(found, head.row, request.drafts)
-            return Known(head, {}, {}, {}, full=False)
+            return Known(head, full=False)
         found.steps, found.timers, found.children = known.steps, known.timers, known.children
         if request.after is not None and request.after < head.position:
             found.beyond = self.beyond(head, request.after)
@@ -150,19 +123,19 @@ class Lookups:
         """The events that a decider has not read."""
         return [Event(head.run, *row) for row in self._rows("beyond", head.row, after)]
 
-    def _open(self, row: int) -> tuple[Steps, Timers, Children]:
-        """All that a run waits for."""
-        return (
-            _by_key(self._rows("steps", row)),
-            dict(self._rows("timers", row)),
-            _by_key(self._rows("children", row)),
-        )
+    def _open(self, head: Head) -> Known:
+        """A run with all that it waits for."""
+        known = Known(head)
+        known.steps = _by_key(self._rows("steps", head.row))
+        known.timers = dict(self._rows("timers", head.row))
+        known.children = _by_key(self._rows("children", head.row))
+        return known
 
     def _named(self, found: Found, row: int, drafts: Iterable[Draft]) -> None:
         """Of what a run waits for, what these events speak of."""
-        steps: Steps = {}
-        timers: Timers = {}
-        children: Children = {}
+        steps: dict[str, Any] = {}
+        timers: dict[str, int] = {}
+        children: dict[str, Any] = {}
         for kind, key in {(draft.type.partition("_")[0], draft.key) for draft in drafts}:
             if kind == "step":
                 steps.update(_by_key(self._rows("step", row, key)))

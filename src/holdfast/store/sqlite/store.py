@@ -18,7 +18,7 @@ import msgspec
 from holdfast import faults
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError
-from holdfast.events import dump_json
+from holdfast.events import Event, dump_json
 from holdfast.queues import Queue
 from holdfast.store.group import Answers, Item
 from holdfast.store.messages import Append, Listener, News
@@ -35,7 +35,7 @@ from .checkpoints import Checkpoints
 from .connect import SQL, close, connect, translate, wait_for_lock
 from .lookups import to_child, to_worker
 from .queues import put_back, put_back_all, take
-from .reading import SqliteReads
+from .reading import PAGE, SqliteReads
 from .removal import remove
 from .streams import put_chunks
 from .thread import WriterThread
@@ -92,6 +92,18 @@ class SqliteStore(SqliteReads):
                 # In the thread, behind what it has to do: the last one to close moves the WAL's content.
                 await thread.run(lambda: close([writer.db, reader]))
                 thread.stop()
+
+    # ---- reading what the next append rests on
+
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        """The events beyond `after`; what is written next rests on them."""
+        rows = self._query("since", (run_id, after, PAGE))
+        if len(rows) == PAGE:
+            return await self.read(run_id, after)
+        new = [(Event(run_id, *row), chain) for *row, chain in rows]
+        if new and self._writer is not None:
+            self._writer.heard(run_id, new)
+        return [event for event, _ in new]
 
     # ---- where writes run
 

@@ -189,6 +189,11 @@ INSERT INTO deliveries (uniq, run, position, digest) VALUES (?1, ?2, ?3, ?4);
 SELECT position, type, key, time, CAST(body AS BLOB) FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
 
+-- name: since
+-- The same, with the hash of the log where an append ends.
+SELECT position, type, key, time, CAST(body AS BLOB), chain FROM events
+WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
+
 -- name: tail
 -- When a run ended, and then the last of its log: no row for no run, one without an event for one that goes on.
 SELECT r.ended, e.position, e.type, e.key, e.time, CAST(e.body AS BLOB)
