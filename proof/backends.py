@@ -67,6 +67,10 @@ class SqliteHandle(Handle, SqliteStore):
         self._writer = GroupWriter(writer, self.path, self.clock)
         return self
 
+    async def catch_up(self, run_id: str, after: int) -> list[Event]:
+        ask = super().catch_up
+        return await self.read_by(lambda: ask(run_id, after), after)
+
 
 class SqliteBackend:
     """A SQLite file; `emptied` gives it for the next world. How durable it is, is not looked at here."""

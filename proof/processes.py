@@ -145,7 +145,11 @@ class Handle(GroupStore):
 
     async def read(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         ask = super().read
-        found: list[Event] = await self._ask(("read", after), lambda: ask(run_id, after, limit))
+        return await self.read_by(lambda: ask(run_id, after, limit), after)
+
+    async def read_by(self, ask: Callable[[], Coroutine[Any, Any, list[Event]]], after: int) -> list[Event]:
+        """The call that brings what stands beyond a position, whatever a store remembers of it besides."""
+        found: list[Event] = await self._ask(("read", after), ask)
         self.seen = after + len(found)
         return found
 

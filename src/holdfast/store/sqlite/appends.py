@@ -7,8 +7,9 @@ There are two ways to judge an append.
 
 - *Fast*: from what this process remembers of the run (`store/known.py`), and from what its worker has read of it
   since, without a read. The row is then updated under the condition that the hash of the run's log is still the
-  remembered one, which says more than any position: it is the same log. What memory cannot know, a unique key that is there already, the unique
-  indexes find out. Only plain acceptance is believed; every other verdict is judged again, slowly.
+  remembered one, which says more than any position: it is the same log. What memory cannot know, a unique key that
+  is there already, the unique indexes find out. Only plain acceptance is believed; every other verdict is judged
+  again, slowly.
 - *Slow*: after looking everything up.
 
 The rows of the whole group are written table by table at the end. If an index refuses one, or a run's row is
