@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -187,6 +187,14 @@ def test_no_schema_without_a_hint() -> None:
     assert json_schema(Any) is None
     assert json_schema(object) is None
     assert json_schema(Approval | Tree) is None
+
+
+def test_a_schema_is_made_once_and_hints_that_are_equal_keep_their_order() -> None:
+    """A hook that opens, or is replayed, must not pay for its schema again; the log says what the code says."""
+    assert json_schema(Approval) is json_schema(Approval)
+    one, other = json_schema(list[int | str]), json_schema(list[str | int])
+    assert (list[int | str] == list[str | int], one == other) == (True, False)
+    assert json_schema(Annotated[int, msgspec.Meta(ge=1), []]) is not None, "a hint that has no hash"
 
 
 def test_a_schema_survives_storage() -> None:
