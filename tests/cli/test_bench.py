@@ -11,14 +11,23 @@ import pytest
 from cli_kit import Command, child
 from patience import PATIENCE
 
-from holdfast.bench import SHAPES, Figure
+from holdfast.bench import SHAPES, Figure, flows
 from holdfast.bench.floor import floor_of
 from holdfast.bench.place import Where
 from holdfast.bench.report import table
+from holdfast.workflow import Workflow, workflows
 
 URL = "sqlite:///bench.db"
 SMALL = {"none": 0, "idle": 1, "step-to-step": 3, "handed-over": 3, "long": 10}
 """The sizes at which every shape is tried; 2 where nothing is said."""
+
+
+@pytest.fixture(autouse=True)
+def _flows_are_known(shop: Path) -> None:
+    """Modules are imported once, and each test begins without the workflows that an earlier one has imported."""
+    for flow in vars(flows).values():
+        if isinstance(flow, Workflow):
+            workflows.add(flow)
 
 
 def test_each_figure_stands_beside_its_floor_and_names_its_run(holdfast: Command) -> None:
@@ -36,6 +45,20 @@ def test_each_figure_stands_beside_its_floor_and_names_its_run(holdfast: Command
     assert holdfast("verify", "--store", URL).code == 0
     assert figures[-1]["run"] in holdfast("runs", "--store", URL, "--limit", "0").out
     assert not list(Path.cwd().glob("*floor*"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_shape_says_how_small_it_can_be(holdfast: Command, name: str) -> None:
+    """At its least size it is measured; below, the error names that size."""
+    least = SHAPES[name].least
+    if not SHAPES[name].apart:
+        ran = holdfast("bench", f"{name}:{least}", "--quick", "--store", "memory")
+        assert (ran.code, len(ran.lines)) == (0, 2)
+        assert "nothing is on a disk" in ran.err
+    if least:
+        ran = holdfast("bench", f"{name}:{least - 1}")
+        assert (ran.code, ran.out) == (2, "")
+        assert f"expected a size of {least} or more" in ran.err
 
 
 def test_stores_are_compared_in_a_table_and_on_a_page_that_needs_nothing_else(holdfast: Command) -> None:

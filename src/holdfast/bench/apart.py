@@ -148,11 +148,11 @@ async def _recovery(place: Place, size: int) -> Sample:
 SHAPES = (
     Shape(
         "step-to-step", "from a step's end to the next one's beginning", (20,), _same_worker,
-        lambda _: Commits(1, 330), 5,
+        lambda _: Commits(1, 330), 5, least=2,
     ),
     Shape(
         "handed-over", "the same, the steps in another process", (20,), _handed_over,
-        lambda _: Commits(3, 330), 5, apart=True,
+        lambda _: Commits(3, 330), 5, apart=True, least=2,
     ),
     Shape(
         "hook-apart", "from a payload to the next step's body, in another process", (20,), _hook_apart,

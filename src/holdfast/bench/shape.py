@@ -41,8 +41,9 @@ class Commits(NamedTuple):
 class Shape(NamedTuple):
     """`go(place, size)` is timed `samples` times; `floor(size)` is the least it could cost.
 
-    `sizes` are measured always, `more` of them with --all. `unit` is what `amount` counts. A shape that works
-    with other processes is `apart`; a store that lives in this process alone cannot do it.
+    `sizes` are measured always, `more` of them with --all, and `least` is the smallest that can be. `unit` is what
+    `amount` counts. A shape that works with other processes is `apart`; a store that lives in this process alone
+    cannot do it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Shape(NamedTuple):
     unit: str = ""
     more: tuple[int, ...] = ()
     apart: bool = False
+    least: int = 1
 
 
 def now() -> float:

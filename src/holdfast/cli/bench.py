@@ -101,6 +101,8 @@ def _orders(word: str, *, every: bool, quick: bool) -> list[Order]:
         raise Problem(
             f"{word!r}: expected a number behind the colon", hint=f"{name}:{(shape.sizes or shape.more)[0]}"
         )
+    if colon and int(size) < shape.least:
+        raise Problem(f"{word!r}: expected a size of {shape.least} or more", hint=f"{name}:{shape.least}")
     sizes = (
         [int(size)] if colon else sorted({*shape.sizes, *(shape.more if every or not shape.sizes else ())})
     )
@@ -138,8 +140,12 @@ def _show(figures: Sequence[Figure]) -> None:
 
     for line in table(figures, output.terminal_width()):
         output.data(line)
-    stores = ", ".join(dict.fromkeys(figure.store for figure in figures))
-    output.note(f"{stores}; {machine()}; every commit is durable")
+    stores = list(dict.fromkeys(figure.store for figure in figures))
+    disks = [store for store in stores if store != "memory"]
+    durable = "every commit is durable" if disks else "nothing is on a disk"
+    if 0 < len(disks) < len(stores):
+        durable += ", but in memory"
+    output.note(f"{', '.join(stores)}; {machine()}; {durable}")
     output.note("ms: the median of n; * the fastest store of a shape; ev: events, B: bytes")
 
 
