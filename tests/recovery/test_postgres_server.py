@@ -29,6 +29,12 @@ def server():
     server.remove()
 
 
+def test_it_is_of_the_session_that_started_it_and_of_no_group_there(server):
+    """Ctrl-C is not for it; who ends what a session has left, as `.ci/run` does, ends it too."""
+    pid = server.process.pid
+    assert (os.getsid(pid), os.getpgid(pid)) == (os.getsid(0), pid)
+
+
 async def test_an_immediate_shutdown_in_the_middle_loses_and_repeats_nothing(server, tmp_path):
     """L-12, L-17: crash and restart of the server, with two workers at work; every run ends as if nothing had
     happened."""

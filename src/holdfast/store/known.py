@@ -10,15 +10,14 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from holdfast.events import Event
 
 from .effects import EFFECTS, Effects
 from .messages import Append
 from .rows import Head
-from .rules import Changes, Found, copy_of, extend_chain
+from .rules import Changes, Found, change_rows, copy_of, extend_chain
 
 _FOLLOWED = frozenset({
     "hook_received", "cancel_requested", "woken", "step_started", "step_retried", "step_completed", "step_failed",
@@ -41,11 +40,11 @@ class Known:
     def apply(self, head: Head, changes: Changes) -> None:
         """What the run comes to after a verdict."""
         self.head = head
-        _apply(self.steps, changes.steps)
+        change_rows(self.steps, changes.steps)
         if changes.only_steps:
             return
-        _apply(self.timers, changes.timers)
-        _apply(self.children, changes.children)
+        change_rows(self.timers, changes.timers)
+        change_rows(self.children, changes.children)
         if changes.ended:
             self.steps.clear()
             self.timers.clear()
@@ -84,11 +83,3 @@ def follow(known: Known, new: Iterable[tuple[Event, bytes | None]]) -> bool:
 
 
 _NOBODY = Append("", [], None, "", lambda _: None)
-
-
-def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = value

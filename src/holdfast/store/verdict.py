@@ -84,6 +84,15 @@ class Changes(msgspec.Struct, gc=False):
         self.only_steps = not (more or self.ended or self.continued)
 
 
+def change_rows(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Bring rows by their keys up to date with `steps`, `timers` or `children` of `Changes`."""
+    for key, value in changes.items():
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
+
+
 class HookChange(msgspec.Struct, frozen=True, gc=False):
     """A hook that opens (with its event's data) or, without data, closes; in the order of the code."""
 

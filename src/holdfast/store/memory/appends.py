@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from holdfast.events import dump_json, load_json, token_of
@@ -12,7 +11,7 @@ from holdfast.store.rows import (
     Hook,
     Link,
 )
-from holdfast.store.rules import Changes, Found, HookChange, Verdict, judge, resolve, wanted
+from holdfast.store.rules import Changes, Found, HookChange, Verdict, change_rows, judge, resolve, wanted
 
 from .data import Data, Run
 
@@ -74,8 +73,8 @@ def _write(data: Data, request: Append, verdict: Verdict, news: list[News]) -> N
         run.batches[request.batch] = (verdict.rows[0].position, verdict.rows[-1].position)
     run.appends.append(Link(head.position, head.chain, request.after if whole else None))
     _change_steps(run, changes)
-    _apply(run.timers, changes.timers)
-    _apply(run.children, changes.children)
+    change_rows(run.timers, changes.timers)
+    change_rows(run.children, changes.children)
     for change in changes.hooks:
         _change_hook(data, head, change)
     for unique, position, digest in changes.deliveries:
@@ -125,18 +124,10 @@ def _plain(value: object) -> Any:
 
 
 def _change_steps(run: Run, changes: Changes) -> None:
-    _apply(run.steps, changes.steps)
+    change_rows(run.steps, changes.steps)
     run.queued.update(changes.queued)
     for key, step in changes.steps.items():
         if step is None:
             run.queued.pop(key, None)
         if step is None or step[1] is not None:
             run.holders.pop(key, None)
-
-
-def _apply(rows: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = value

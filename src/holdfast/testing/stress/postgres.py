@@ -102,7 +102,7 @@ class Server:
             self.process = process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", self.address,
                  *options],
-                user=self._user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+                user=self._user, cwd=self.folder, stdout=log, stderr=log, process_group=0,
             )  # fmt: skip
         while process.poll() is None and time.monotonic() < until:
             if self._ready(process.pid):

@@ -190,7 +190,7 @@ SELECT position, type, key, time, CAST(body AS BLOB) FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
 
 -- name: since
--- The same, with the hash of the log where an append ends.
+-- A part of a log, by the run's id, with the hash of the log where an append ends.
 SELECT position, type, key, time, CAST(body AS BLOB), chain FROM events
 WHERE run = (SELECT row FROM runs WHERE run = ?1) AND position > ?2 ORDER BY position LIMIT ?3;
 
