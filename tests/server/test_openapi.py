@@ -8,6 +8,7 @@ taken.
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -37,13 +38,18 @@ CHECKS = [
 ]
 
 
+async def _read_trails_in_one_thread() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    await asyncio.to_thread(int)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
     folder = tmp_path_factory.mktemp("openapi")
     server = ServerThread(f"sqlite:///{folder}/store.db", rate=0.0, trails=str(folder / "trails"))
-    # Two threads that are made when they are needed are there before the first test: for reading trails, and for
-    # checkpoints beside large writes.
-    server.run(asyncio.to_thread(int))
+    # Two threads that are made when they are needed are there before the first test: for reading trails (another
+    # would come whenever the first has not yet said that it is idle), and for checkpoints beside large writes.
+    server.run(_read_trails_in_one_thread())
     with pytest.raises(hf.RunNotFound):
         server.run(server.app.store.write_stream("nobody", "large", [Part("bytes", b"x" * 100_000)]))
     yield server
